@@ -164,9 +164,19 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "cases": Grant(
             _KEPT,
             purge=_texts(
-                "invoice_id", "correlation_id", "status", "reason", "decided_by", "currency", "gateway_id", "details"
+                "invoice_id",
+                "correlation_id",
+                "status",
+                "reason",
+                "decided_by",
+                "currency",
+                "gateway_id",
+                "details",
+                "claimed_by",
             ),
         ),
+        "proposals": Grant(_KEPT, purge=_texts("act", "asks", "proposed_by", "via", "state", "answered_by", "answer")),
+        "second_person_limits": Grant("SELECT, INSERT, UPDATE, DELETE"),
         "dead_letters": Grant(
             _KEPT,
             purge=_texts(

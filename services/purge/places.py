@@ -34,6 +34,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
     "staff": (
         TextTable("dead_letters", ("id",)),
         TextTable("cases", ("payment_id",)),
+        TextTable("proposals", ("id",)),
         TextTable("journal", ("id",)),
         TextTable("messages", ("id", "at")),
         TextTable("invoices", ("invoice_id",)),

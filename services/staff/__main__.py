@@ -10,6 +10,8 @@ from services.staff.intake import Intake
 from services.staff.journal import JournalSeals
 from services.staff.journal_check import JournalCheck
 from services.staff.listening import JournalHandler, NoInbox, WeekKeeper
+from services.staff.proposals import read_limits
+from services.staff.second_person import SecondPersonLimitsKeeper
 from services.staff.settings import StaffSettings
 from services.staff.unreadable import UnreadableWatch
 from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL, UNREADABLE_DEAD_LETTERS
@@ -37,6 +39,8 @@ async def assemble(runtime: Runtime) -> None:
     seals_file = runtime.settings_as(StaffSettings).seals_file
     runtime.in_background(JournalSeals(runtime.database, runtime.relay, runtime.clock, seals_file))
     runtime.in_background(JournalCheck(runtime.database, runtime.clock, seals_file))
+    limits = read_limits(runtime.settings_as(StaffSettings).second_person)
+    runtime.in_background(SecondPersonLimitsKeeper(runtime.database, limits))
     runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
     runtime.sample(store.OPEN_LETTERS, store.OPEN_CASES)
     runtime.add_retention(store.BODY_RETENTION, *story_store.RETENTION)

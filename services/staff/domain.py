@@ -74,6 +74,9 @@ _TOLD_AS_CAPTURED: frozenset[Resolution] = frozenset({"captured", "refunded"})
 """Its invoice is paid, and only a refund puts the sums right. So it cannot become not charged."""
 _ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})
 _ABOUT_ANOTHER_AMOUNT: frozenset[Resolution] = frozenset({"refunded", "give_back"})
+_NOT_THERE: frozenset[str] = frozenset({"not_captured", "not_refunded"})
+"""Reasons of a case whose money is not where a decision said."""
+_REOPENED = "reopened_by_person"
 _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
     CaseStatus.IN_DOUBT: frozenset({"captured", "not_charged"}),
     CaseStatus.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
@@ -224,10 +227,22 @@ class SentDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class LastDecision:
+    """The newest outcome that a person decided, or that one took back. `version` is that of the payment there."""
+
+    version: int
+    status: CaseStatus
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """A case. `version` is the highest version of the payment in any message, `attempts_version` that of the attempts. 0 means none.
 
     `inquiry` is the number of the newest answer at that version, or 0. Attempts, `settled_as` and `gateway` are as of that answer.
+
+    `found_captured` and `found_missing` are the highest versions at which the gateway, and no person, said that the money is there, and
+    that it is not where it was said to be; 0 means never. `noted_version` is that of the contradiction of which a person took note.
     """
 
     payment_id: UUID
@@ -247,10 +262,33 @@ class Case:
     refusals: tuple[DecisionRefused, ...] = ()
     decision: SentDecision | None = None
     refunds: Refunds = ()
+    decided: LastDecision | None = None
+    found_captured: int = 0
+    found_missing: int = 0
+    noted_version: int = 0
 
     @property
     def is_open(self) -> bool:
         return self.status in OPEN
+
+    @property
+    def contradicted_version(self) -> int | None:
+        """The version at which the gateway contradicted the last decision of a person. None if it did not."""
+        if self.decided is None:
+            return None
+        match self.decided.status:
+            case CaseStatus.NOT_CHARGED:
+                found = self.found_captured
+            case CaseStatus.CAPTURED | CaseStatus.REFUNDED | CaseStatus.NOT_REFUNDED:
+                found = self.found_missing
+            case _:
+                found = 0
+        return found if found > self.decided.version else None
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the gateway contradicts the last decision, and nobody took note of it yet."""
+        return self.contradicted_version not in {None, self.noted_version}
 
     @property
     def decision_on_its_way(self) -> SentDecision | None:
@@ -285,7 +323,7 @@ def _with_refund(case: Case, refund: RefundTold | None) -> Case:
 
 
 def _doubted(case: Case, fact: Doubted) -> Case:
-    case = _last_answer(_with_refund(_fill(case, fact), fact.refund), fact, 0)
+    case = _who_doubted(_last_answer(_with_refund(_fill(case, fact), fact.refund), fact, 0), fact)
     if fact.version <= case.version:
         return case
     status = CaseStatus.NOT_REFUNDED if fact.status is CaseStatus.REFUND_FAILED and fact.decided_by else fact.status
@@ -293,10 +331,33 @@ def _doubted(case: Case, fact: Doubted) -> Case:
 
 
 def _settled(case: Case, fact: Settled) -> Case:
-    case = _with_refund(_fill(case, fact), fact.refund)
+    case = _who_settled(_with_refund(_fill(case, fact), fact.refund), fact)
     if fact.version <= case.version:
         return case
     return replace(case, status=fact.status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)
+
+
+def _who_settled(case: Case, fact: Settled) -> Case:
+    """Note a person's decision, or what the gateway found without one."""
+    if fact.decided_by is not None:
+        return _decided(case, LastDecision(fact.version, fact.status, fact.decided_by))
+    is_captured = fact.status is CaseStatus.CAPTURED
+    return replace(case, found_captured=max(case.found_captured, fact.version)) if is_captured else case
+
+
+def _who_doubted(case: Case, fact: Doubted) -> Case:
+    """The same of a doubt: a person kept the money of a refund, or took a decision back; or the money is not where it was said to be."""
+    if fact.reason == _REOPENED:
+        return _decided(case, LastDecision(fact.version, fact.status, None))
+    if fact.decided_by is not None and fact.status is CaseStatus.REFUND_FAILED:
+        return _decided(case, LastDecision(fact.version, CaseStatus.NOT_REFUNDED, fact.decided_by))
+    is_missing = fact.reason in _NOT_THERE
+    return replace(case, found_missing=max(case.found_missing, fact.version)) if is_missing else case
+
+
+def _decided(case: Case, decision: LastDecision) -> Case:
+    is_newer = case.decided is None or decision.version > case.decided.version
+    return replace(case, decided=decision) if is_newer else case
 
 
 def _last_answer(case: Case, fact: Doubted | Inquired, number: int) -> Case:

@@ -179,12 +179,15 @@ class CaseHandler:
         """Collect one write for each case, with its state after the last message of the batch."""
         if changes:
             last = {change.key: change for change in changes}
+            now = changes[-1].cause.time
             await store.save_cases(
                 writes,
                 [(change.reaction.state.case, change.cause.correlation_id) for change in last.values()],
-                changes[-1].cause.time,
+                now,
                 locked={key for key, change in last.items() if change.reaction.state.is_stored},
             )
+            versions = {key: change.reaction.state.case.version for key, change in last.items()}
+            await store.outdate_proposals(writes, versions, now)
         return ()
 
 

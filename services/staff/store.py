@@ -18,9 +18,11 @@ from services.staff.domain import (
     DecisionRefused,
     Dispute,
     GatewaySide,
+    LastDecision,
     SentDecision,
 )
-from services.staff.people import Actor
+from services.staff.people import Actor, Via
+from services.staff.proposals import Proposal, ProposalState, ProposedAct
 from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.messaging.failures import FAILURE_REASONS
 from shared.observability import metrics
@@ -239,6 +241,7 @@ class KeptCase:
     """A case with the other columns of its row.
 
     `decision_waits` says that its decision was not sent yet: it is in the outbox, and the staff service is down or cannot reach the broker.
+    `proposal` is the open one.
     """
 
     case: Case
@@ -246,6 +249,11 @@ class KeptCase:
     opened_at: datetime
     updated_at: datetime
     decision_waits: bool
+    claimed_by: str | None = None
+    claimed_at: datetime | None = None
+    contradicted_at: datetime | None = None
+    noted_at: datetime | None = None
+    proposal: Proposal | None = None
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
@@ -282,26 +290,37 @@ async def select_cases(connection: Connection, *, open_only: bool, at_most: int)
 
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
     """The case of a payment, or None. With `lock`, its row is locked until the transaction ends."""
-    row = await connection.fetchrow(_SELECT_CASE_AND_LOCK if lock else _SELECT_CASE, payment_id)
+    if lock:  # in a statement of its own: the next one sees what was committed while this one waited, in all tables
+        await connection.fetchrow("SELECT FROM cases WHERE payment_id = $1 FOR UPDATE", payment_id)
+    row = await connection.fetchrow(_SELECT_CASE, payment_id)
     return _kept(row) if row is not None else None
 
 
 _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
     attempts_version, details"""
-_KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at"
+_INSERTED_COLUMNS = f"{_CASE_COLUMNS}, contradicted_version, opened_at, updated_at"
+_KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at, claimed_by, claimed_at, contradicted_at, noted_at"
+_OPEN_PROPOSAL = "(SELECT to_jsonb(p) FROM proposals p WHERE p.payment_id = cases.payment_id AND p.state = 'open')"
 _DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
 _IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
-_SELECT_KEPT = f"SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases"  # noqa: S608 - constants
+_SELECT_KEPT = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits, {_OPEN_PROPOSAL} AS proposal
+    FROM cases"""  # noqa: S608 - constants
 _SELECT_CASE = f"{_SELECT_KEPT} WHERE payment_id = $1"
-_SELECT_CASE_AND_LOCK = f"{_SELECT_CASE} FOR UPDATE"
+_STAYS_CLAIMED = f"NOT (c.{_IS_OPEN} AND NOT u.{_IS_OPEN})"
+"""Nobody is on a case that has just been settled."""
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
-    $10::text[], $11::int[], $12::jsonb[])"""
-_INSERT_CASES = f"""INSERT INTO cases ({_KEPT_COLUMNS})
-    SELECT u.*, $13, $13 FROM {_CASE_UNNESTED} u"""  # noqa: S608 - constants
+    $10::text[], $11::int[], $12::jsonb[], $13::int[])"""
+_INSERT_CASES = f"""INSERT INTO cases ({_INSERTED_COLUMNS}, contradicted_at)
+    SELECT u.*, $14::timestamptz, $14::timestamptz, CASE WHEN u.contradicted_version IS NOT NULL THEN $14::timestamptz END
+    FROM {_CASE_UNNESTED} AS u ({_CASE_COLUMNS}, contradicted_version)"""  # noqa: S608 - constants
 _UPDATE_CASES = f"""UPDATE cases c SET status = u.status, version = u.version, reason = u.reason, decided_by = u.decided_by,
     amount_minor = u.amount_minor, currency = u.currency, gateway_id = u.gateway_id, attempts_version = u.attempts_version,
-    details = u.details, updated_at = $13
-    FROM {_CASE_UNNESTED} AS u ({_CASE_COLUMNS}) WHERE c.payment_id = u.payment_id"""  # noqa: S608 - constants
+    details = u.details, updated_at = $14::timestamptz, contradicted_version = u.contradicted_version,
+    contradicted_at = CASE WHEN u.contradicted_version IS NULL THEN NULL
+        WHEN u.contradicted_version IS DISTINCT FROM c.contradicted_version THEN $14::timestamptz ELSE c.contradicted_at END,
+    noted_at = CASE WHEN u.contradicted_version IS NOT DISTINCT FROM c.contradicted_version THEN c.noted_at END,
+    claimed_by = CASE WHEN {_STAYS_CLAIMED} THEN c.claimed_by END, claimed_at = CASE WHEN {_STAYS_CLAIMED} THEN c.claimed_at END
+    FROM {_CASE_UNNESTED} AS u ({_CASE_COLUMNS}, contradicted_version) WHERE c.payment_id = u.payment_id"""  # noqa: S608 - constants
 
 
 def _case_columns(cases: Sequence[tuple[Case, str]]) -> list[list[Any]]:
@@ -318,6 +337,7 @@ def _case_columns(cases: Sequence[tuple[Case, str]]) -> list[list[Any]]:
         [case.gateway_id for case, _ in cases],
         [case.attempts_version for case, _ in cases],
         [_details(case) for case, _ in cases],
+        [case.contradicted_version for case, _ in cases],
     ]
 
 
@@ -330,11 +350,22 @@ def _details(case: Case) -> dict[str, Any]:
         "settled_as": case.settled_as,
         "gateway": asdict(case.gateway) if case.gateway else None,
         "refunds": [asdict(refund) for refund in case.refunds],
+        "decided": asdict(case.decided) if case.decided else None,
+        "found_captured": case.found_captured,
+        "found_missing": case.found_missing,
+        "noted_version": case.noted_version,
     }
 
 
 def _kept(row: Row) -> KeptCase:
-    return KeptCase(_case(row), row["correlation_id"], row["opened_at"], row["updated_at"], row["decision_waits"])
+    more = ("correlation_id", "opened_at", "updated_at", "decision_waits")
+    marks = ("claimed_by", "claimed_at", "contradicted_at", "noted_at")
+    proposal = row["proposal"]
+    return KeptCase(
+        _case(row),
+        **{name: row[name] for name in (*more, *marks)},
+        proposal=_proposal(proposal) if proposal is not None else None,
+    )
 
 
 def _case(row: Row) -> Case:
@@ -382,6 +413,10 @@ def _case(row: Row) -> Case:
             )
             for r in details.get("refunds", ())
         ),
+        decided=LastDecision(**decided | {"status": CaseStatus(decided["status"])})
+        if (decided := details.get("decided"))
+        else None,
+        **{name: details.get(name, 0) for name in ("found_captured", "found_missing", "noted_version")},
         **{name: row[name] for name in plain},
     )
 
@@ -442,6 +477,123 @@ async def note_repeated(tx: Tx, cases: Sequence[Case]) -> None:
            WHERE c.payment_id = u.payment_id""",
         [case.payment_id for case in cases],
         [_details(case) for case in cases],
+    )
+
+
+async def note_contradiction(tx: Tx, case: Case, now: datetime) -> None:
+    """Keep that somebody took note of what contradicts the last decision about this case."""
+    await tx.execute(
+        "UPDATE cases SET details = $2, noted_at = $3 WHERE payment_id = $1", case.payment_id, _details(case), now
+    )
+
+
+async def claim_case(tx: Tx, payment_id: UUID, who: str | None, now: datetime) -> None:
+    """Keep who is on a case. None: nobody is."""
+    await tx.execute(
+        "UPDATE cases SET claimed_by = $2, claimed_at = CASE WHEN $2::text IS NOT NULL THEN $3::timestamptz END WHERE payment_id = $1",
+        payment_id,
+        who,
+        now,
+    )
+
+
+async def lock_or_open_case(tx: Connection, case: Case, correlation_id: str, now: datetime) -> KeptCase:
+    """The case of a payment, locked until the transaction ends. If there is none, this blank one is kept first.
+
+    What people ask for one after the other is counted under this lock.
+    """
+    blank = _case_columns([(case, correlation_id)])
+    await tx.execute(f"{_INSERT_CASES} ON CONFLICT (payment_id) DO NOTHING", *blank, now)
+    kept = await find_case(tx, case.payment_id, lock=True)
+    if kept is None:
+        raise LookupError("a case that was there under its lock is gone")
+    return kept
+
+
+# -- the second person -----------------------------------------------------------------------------------------------------------------
+
+
+async def second_person_limits(connection: Connection) -> dict[str, int]:
+    """Amounts in minor units by currency, above which a second person must agree, as the staff service last set them."""
+    rows = await connection.fetch("SELECT currency, above_minor FROM second_person_limits")
+    return {row["currency"]: row["above_minor"] for row in rows}
+
+
+async def set_second_person_limits(tx: Tx, above_minor: Mapping[str, int]) -> None:
+    """Replace the limits."""
+    await tx.execute("DELETE FROM second_person_limits WHERE currency <> ALL($1::text[])", list(above_minor))
+    await tx.execute(
+        """INSERT INTO second_person_limits (currency, above_minor) SELECT * FROM unnest($1::text[], $2::bigint[])
+           ON CONFLICT (currency) DO UPDATE SET above_minor = excluded.above_minor""",
+        list(above_minor),
+        list(above_minor.values()),
+    )
+
+
+async def keep_proposal(tx: Tx, proposal: Proposal) -> None:
+    """Insert an open proposal. Another open one of the same payment is a unique violation: whoever calls has locked the case."""
+    await tx.execute(
+        """INSERT INTO proposals (id, payment_id, version, act, asks, proposed_by, via, proposed_at, state)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
+        proposal.id,
+        proposal.payment_id,
+        proposal.version,
+        proposal.act.value,
+        dict(proposal.asks),
+        proposal.by,
+        proposal.via.value,
+        proposal.at,
+        proposal.state.value,
+    )
+
+
+async def end_proposal(tx: Tx, proposal: Proposal) -> None:
+    """Keep how an open proposal ended."""
+    await tx.execute(
+        """UPDATE proposals SET state = $2, answered_by = $3, answered_at = $4, answer = $5 WHERE id = $1 AND state = 'open'""",
+        proposal.id,
+        proposal.state.value,
+        proposal.answered_by,
+        proposal.answered_at,
+        proposal.answer,
+    )
+
+
+async def outdate_proposals(tx: Tx, versions: Mapping[UUID, int], now: datetime) -> None:
+    """End the open proposals about payments that stand at another version now."""
+    await tx.execute(
+        """UPDATE proposals p SET state = 'outdated', answered_at = $3
+           FROM unnest($1::uuid[], $2::int[]) AS u (payment_id, version)
+           WHERE p.payment_id = u.payment_id AND p.state = 'open' AND p.version <> u.version""",
+        list(versions),
+        list(versions.values()),
+        now,
+    )
+
+
+async def proposals_about(connection: Connection, payment_id: UUID) -> list[Proposal]:
+    """All proposals about a payment, in order."""
+    rows = await connection.fetch(
+        "SELECT to_jsonb(p) AS proposal FROM proposals p WHERE payment_id = $1 ORDER BY proposed_at, id", payment_id
+    )
+    return [_proposal(row["proposal"]) for row in rows]
+
+
+def _proposal(row: Mapping[str, Any]) -> Proposal:
+    answered_at = row["answered_at"]
+    return Proposal(
+        UUID(row["id"]),
+        UUID(row["payment_id"]),
+        row["version"],
+        ProposedAct(row["act"]),
+        row["asks"],
+        row["proposed_by"],
+        Via(row["via"]),
+        _moment(row["proposed_at"]),
+        ProposalState(row["state"]),
+        row["answered_by"],
+        _moment(answered_at) if answered_at else None,
+        row["answer"],
     )
 
 
@@ -519,6 +671,14 @@ async def sent_decisions(tx: Tx, payment_ids: Sequence[UUID]) -> list[tuple[Jour
         list(payment_ids),
     )
     return [(JournalEntry(**{name: row[name] for name in _ENTRY}), row["head"], row["correlation_id"]) for row in rows]
+
+
+async def refunds_asked(tx: Tx, payment_id: UUID) -> list[dict[str, Any]]:
+    """The details of all entries with which people asked for refunds of this payment."""
+    rows = await tx.fetch(
+        "SELECT details FROM journal WHERE subject = $1 AND action = 'refund' ORDER BY at, id", payment_id
+    )
+    return [row["details"] for row in rows]
 
 
 _ENTRY = tuple(JournalEntry.__dataclass_fields__)

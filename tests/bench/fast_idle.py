@@ -33,6 +33,7 @@ BACKGROUND_TASKS: Final = (
     ("services.staff.journal", "JournalSeals"),
     ("services.staff.journal_check", "JournalCheck"),
     ("services.staff.listening", "WeekKeeper"),
+    ("services.staff.second_person", "SecondPersonLimitsKeeper"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )
 """All background tasks, by module and class. tests/unit/test_background.py compares this list with the code."""

@@ -27,6 +27,7 @@ from services.saga import domain as saga
 from services.saga import handlers as saga_handlers
 from services.staff import domain as staff
 from services.staff.actions.results import ActionRefusal
+from services.staff.proposals import ProposalRefusal
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason, CloseCommand
 from shared.contracts.schemas import examples_of
@@ -36,6 +37,7 @@ from tests.service.saga.test_saga import STORIES
 from tests.service.staff import test_accounts as accounts_served
 from tests.service.staff import test_cases as cases_served
 from tests.service.staff import test_dead_letters as dead_letters_served
+from tests.service.staff import test_second_person as second_person_served
 from tests.support.scenarios import Scenario
 from tests.unit.invoice import test_refused_commands
 from tests.unit.payment_gateway.payments import payment
@@ -237,7 +239,7 @@ def test_every_refusal_of_a_decision_is_specified_in_every_status() -> None:
     held(cells, decided, where=where)
 
 
-REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] = {
+REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal | ProposalRefusal, Callable[..., object]] = {
     ActionRefusal.UNKNOWN: dead_letters_served.test_an_unknown_id_is_reported,
     ActionRefusal.ALREADY_REPLAYED: dead_letters_served.test_one_of_two_people_who_replay_is_told,
     ActionRefusal.ALREADY_DISCARDED: dead_letters_served.test_a_discarded_command_is_answered_once,
@@ -254,12 +256,19 @@ REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] =
     staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.RECEIPT_NUMBER_REQUIRED: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.DECISION_ON_ITS_WAY: cases_served.test_one_of_two_people_who_decide_is_told,
+    ProposalRefusal.PROPOSAL_OPEN: second_person_served.test_an_open_proposal_bars_other_decisions_until_it_is_answered,
+    ProposalRefusal.PROPOSAL_OUTDATED: second_person_served.test_a_proposal_about_an_earlier_version_no_longer_counts,
+    ProposalRefusal.NO_PROPOSAL: second_person_served.test_of_two_people_who_answer_one_wins_and_the_other_reads_who,
+    ProposalRefusal.SAME_PERSON: second_person_served.test_above_the_limit_nothing_leaves_until_another_person_agrees,
+    ProposalRefusal.NOT_ALLOWED: second_person_served.test_above_the_limit_nothing_leaves_until_another_person_agrees,
+    ProposalRefusal.CLAIMED: second_person_served.test_of_two_people_who_claim_a_case_the_second_reads_who_is_on_it,
+    ProposalRefusal.NOTHING_TO_NOTE: second_person_served.test_what_contradicts_a_decision_stands_on_the_case_until_somebody_takes_note,
 }
 
 
 def test_every_refusal_of_an_action_is_specified() -> None:
     held(
-        [*ActionRefusal, *staff.DecisionRefusal],
+        [*ActionRefusal, *staff.DecisionRefusal, *ProposalRefusal],
         REFUSED_BY,
         where="tests/service/staff, and name it here in REFUSED_BY",
     )

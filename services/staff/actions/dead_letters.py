@@ -1,6 +1,6 @@
 """What people do with dead letters: look, replay, discard."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -9,6 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from services.staff import charges, dead_letters, store
+from services.staff.actions import proposing
 from services.staff.actions.results import (
     ActionRefusal,
     ActionResult,
@@ -20,7 +21,9 @@ from services.staff.actions.results import (
 )
 from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
+from services.staff.domain import Case
 from services.staff.people import Actor
+from services.staff.proposals import ProposalRefusal, ProposedAct, SecondPersonLimits, Stake
 from services.staff.store import JournalEntry, Selection
 from shared import crash_points
 from shared.clock import Clock, system_clock
@@ -35,7 +38,7 @@ from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
 from shared.messaging.topology import COMMANDS, WORK_QUEUE_NAMES
 from shared.persistence import outbox
-from shared.persistence.database import Database, Trouble, trouble
+from shared.persistence.database import Connection, Database, Trouble, trouble
 from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
@@ -126,13 +129,70 @@ async def discard(
 ) -> list[ActionResult]:
     """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`.
 
+    A request of a payment above the limit is not discarded yet: that is proposed, and a second person must agree.
+
     If the selection has neither a status nor ids, only open dead letters are discarded. There is one result for each dead letter.
     """
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return [refused]
-    return await _on_each(
-        database, _open_only(selection), clock, lambda record, now: _discard(record, who, reason, now)
+    async with database.connection() as connection:
+        limits = await proposing.limits_of(connection)
+    found = await _on_each(
+        database, _open_only(selection), clock, lambda record, now: _discard_or_wait(record, who, reason, now, limits)
     )
+    return [
+        await _propose_discard(database, one, who, reason, clock()) if isinstance(one, _Waits) else one for one in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits(ActionResult):
+    """One person may not discard this request alone: it decides that a payment above the limit was not charged."""
+
+    request: Inbound | None = None
+    payment: InvoicePaymentRequested | None = None
+
+
+def _discard_or_wait(
+    record: DeadLetterRecord, who: Actor, reason: str, now: datetime, limits: SecondPersonLimits
+) -> _Act | ActionResult:
+    request = _request_of(record)
+    if request is None or record.status is not DeadLetterStatus.OPEN:
+        return _discard(record, who, reason, now)
+    read, payment = request
+    if not limits.need_second([Stake(payment.amount_minor, payment.currency)]):
+        return _discard(record, who, reason, now)
+    return _Waits(record.id, "a second person must agree", ProposalRefusal.PROPOSAL_OPEN, request=read, payment=payment)
+
+
+async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason: str, now: datetime) -> ActionResult:
+    """Propose to discard a request, on the case of its payment."""
+    request, payment, letter_id = waits.request, waits.payment, waits.subject
+    if request is None or payment is None or letter_id is None:
+        return waits
+    blank = Case(payment.payment_id, payment.invoice_id, amount_minor=payment.amount_minor, currency=payment.currency)
+    async with database.transaction() as tx:
+        letters = await store.lock_letters(tx, [letter_id])
+        kept = await store.lock_or_open_case(tx, blank, request.correlation_id, now)
+        asks = {"letter_id": str(letter_id), "reason": reason}
+        result = (
+            _already_settled(letters[letter_id])
+            or proposing.barred(kept, who)
+            or await proposing.propose(tx, kept, ProposedAct.DISCARD, asks, who, now)
+        )
+    return replace(result, subject=letter_id)
+
+
+async def discard_agreed(tx: Connection, letter_id: UUID, *, who: Actor, reason: str, now: datetime) -> ActionResult:
+    """Discard a request, in the names of the two people who agreed."""
+    records = await store.lock_letters(tx, [letter_id])
+    if letter_id not in records:
+        return _unknown(letter_id)
+    decided = _decided(lambda record, at: _discard(record, who, reason, at), records[letter_id], now)
+    if not isinstance(decided, _Act):
+        return decided
+    await _store(tx, [decided], records)
+    return ActionResult(letter_id, decided.text, entry=decided.entry.id)
 
 
 def _open_only(selection: Selection) -> Selection:
@@ -172,18 +232,19 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         records = await store.lock_letters(tx, ids)
         now = clock()
         decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
-        acts = [act for act in decided if isinstance(act, _Act)]
-        await store.append_entries(
-            tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None]
-        )
-        crash_points.reach("staff.replay.after_journal")
-        await store.save_letters(tx, [act.record for act in acts], locked=records)
-        await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
+        await _store(tx, [act for act in decided if isinstance(act, _Act)], records)
         crash_points.reach("staff.replay.before_commit")
     crash_points.reach("staff.replay.after_commit")
     return [
         ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
     ]
+
+
+async def _store(tx: Connection, acts: Sequence[_Act], records: Collection[UUID]) -> None:
+    await store.append_entries(tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None])
+    crash_points.reach("staff.replay.after_journal")
+    await store.save_letters(tx, [act.record for act in acts], locked=records)
+    await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
 
 
 def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
@@ -256,9 +317,9 @@ def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime) -
     details: dict[str, object] = {"queue": letter.queue, "message_id": letter.message_id, "reason": reason}
     closes = {"closes": str(command_id) if command_id else None}
     entry = JournalEntry.of(who, now, "discard", record.id, details | closes)
+    if (request := _request_of(record)) is not None:
+        return _discard_request(after, entry, who, *request)
     read = charges.read(record)
-    if letter.queue == REQUESTS and isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
-        return _discard_request(after, entry, who, read, read.data)
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
@@ -275,6 +336,14 @@ def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime) -
     )
     message = message_of(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+
+
+def _request_of(record: DeadLetterRecord) -> tuple[Inbound, InvoicePaymentRequested] | None:
+    """The request of a payment that only the invoice service can have sent. None if the letter is something else."""
+    read = charges.read(record) if record.letter.queue == REQUESTS else None
+    if isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
+        return read, read.data
+    return None
 
 
 def _discard_request(

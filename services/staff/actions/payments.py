@@ -1,11 +1,14 @@
 """What people do with payments: look, ask the gateway, decide, refund."""
 
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from services.staff import domain, store
+from services.staff.actions import proposing
 from services.staff.actions.results import (
     ActionRefusal,
     ActionResult,
@@ -16,8 +19,9 @@ from services.staff.actions.results import (
     unfit,
     words,
 )
-from services.staff.domain import DecisionRefusal, Resolution, SentDecision
+from services.staff.domain import Case, DecisionRefusal, Resolution, SentDecision
 from services.staff.people import Actor
+from services.staff.proposals import ProposedAct, WantedRefund, refund_stake, stakes_of
 from services.staff.store import JournalEntry, KeptCase
 from shared import crash_points
 from shared.clock import Clock, system_clock
@@ -25,7 +29,7 @@ from shared.contracts.invoice import RequestRefund
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.messaging.codec import field_errors
 from shared.persistence import outbox
-from shared.persistence.database import Database
+from shared.persistence.database import Connection, Database
 from shared.records import replace
 
 # -- queries -----------------------------------------------------------------------------------------------------------------
@@ -90,21 +94,22 @@ async def resolve(
 ) -> ActionResult:
     """Send a person's decision about a payment in doubt. `expected_version` is the version that `who` saw.
 
+    Above the limit it is not sent: it becomes a proposal, with which a second person must agree.
+
     The payment-gateway service finally decides whether the decision is in time.
     """
     if (refused := unfit(who=who.name, reason=reason, evidence=evidence, receipt_number=receipt_number)) is not None:
         return replace(refused, subject=payment_id)
-    wanted = domain.Resolve(resolution, expected_version, receipt_number)
     async with database.transaction() as tx:
-        kept = await store.find_case(tx, payment_id, lock=True)
+        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
         if kept is None:
             return _no_case(payment_id)
-        case, now = kept.case, clock()
-        if (refusal := domain.refusal_of(wanted, case, now)) is not None:
-            return ActionResult(payment_id, _why_not(refusal, wanted, kept), refusal)
+        wanted = domain.Resolve(resolution, expected_version, receipt_number)
+        if (refused := refusal_of(kept, wanted, now) or proposing.barred(kept, who)) is not None:
+            return refused
         try:
             command = ResolvePayment(
-                invoice_id=case.invoice_id,
+                invoice_id=kept.case.invoice_id,
                 payment_id=payment_id,
                 resolution=resolution,
                 expected_version=expected_version,
@@ -115,19 +120,49 @@ async def resolve(
             )
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
-        entry = decision_entry(command, who, now)
-        await store.append_entries(tx, [entry])
-        told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
-        message = message_of(told, entry, kept.correlation_id)
-        decision = SentDecision(
-            message.id, expected_version, resolution, who.name, entry.at, repeat_at=entry.at + domain.REPEAT_AFTER
-        )
-        await outbox.insert(tx, [message], sweep_after_s=0)
-        decided = replace(case, decision=decision)
-        await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
+        if (await proposing.limits_of(tx)).need_second(stakes_of(kept.case)):
+            asks = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+            result = await proposing.propose(tx, kept, ProposedAct.DECIDE, asks, who, now)
+        else:
+            result = await send_decision(tx, kept, command, who, now)
         crash_points.reach("staff.resolve.before_commit")
     crash_points.reach("staff.resolve.after_commit")
-    return ActionResult(payment_id, f"decided: {words(resolution)}; the staff service sends it now", entry=entry.id)
+    return result
+
+
+def refusal_of(kept: KeptCase, wanted: domain.Resolve, now: datetime) -> ActionResult | None:
+    """Why a decision about a case is not sent, or None if it may be."""
+    refusal = domain.refusal_of(wanted, kept.case, now)
+    return None if refusal is None else ActionResult(kept.case.payment_id, _why_not(refusal, wanted, kept), refusal)
+
+
+def wanted_by(command: ResolvePayment) -> domain.Resolve:
+    """What a decision wants, as the case is asked about it."""
+    return domain.Resolve(command.resolution, command.expected_version, command.receipt_number)
+
+
+async def send_decision(
+    tx: Connection, kept: KeptCase, command: ResolvePayment, who: Actor, now: datetime
+) -> ActionResult:
+    """Journal a decision and have it sent, in the name of `who`. The case is locked, and nothing speaks against it."""
+    payment_id = kept.case.payment_id
+    entry = decision_entry(command, who, now)
+    await store.append_entries(tx, [entry])
+    told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
+    message = message_of(told, entry, kept.correlation_id)
+    await outbox.insert(tx, [message], sweep_after_s=0)
+    decision = SentDecision(
+        message.id,
+        command.expected_version,
+        command.resolution,
+        who.name,
+        entry.at,
+        repeat_at=entry.at + domain.REPEAT_AFTER,
+    )
+    decided = replace(kept.case, decision=decision)
+    await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
+    text = f"decided: {words(command.resolution)}; the staff service sends it now"
+    return ActionResult(payment_id, text, entry=entry.id)
 
 
 @journals_refusals("refund")
@@ -146,12 +181,13 @@ async def refund(
     """Ask for a refund of what paid an invoice: `amount_minor`, or all that is left. The same `refund_id` again asks for nothing more.
 
     Invoice and currency are those of the payment's case. Where there is none, both must be given. The invoice service decides whether the
-    refund fits the invoice; what it says shows with the payment.
+    refund fits the invoice; what it says shows with the payment. Above the limit, counted with what people asked for before, it becomes a
+    proposal, with which a second person must agree.
     """
     if (refused := unfit(who=who.name, reason=reason, invoice_id=invoice_id, currency=currency)) is not None:
         return replace(refused, subject=payment_id)
     async with database.transaction() as tx:
-        kept = await store.find_case(tx, payment_id, lock=True)
+        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
         invoice_id = invoice_id or (kept.case.invoice_id if kept else None)
         currency = currency or (kept.case.currency if kept else None)
         if invoice_id is None or currency is None:
@@ -169,16 +205,37 @@ async def refund(
             )
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
-        details = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
-        entry = JournalEntry.of(who, clock(), "refund", payment_id, details)
-        await store.append_entries(tx, [entry])
-        message = message_of(command, entry, kept.correlation_id if kept else str(entry.id))
-        await outbox.insert(tx, [message], sweep_after_s=0)
+        blank = Case(payment_id, invoice_id)
+        kept = kept or await store.lock_or_open_case(tx, blank, str(payment_id), now)
+        if (refused := proposing.barred(kept, who)) is not None:
+            return refused
+        wanted = WantedRefund(refund_id, amount_minor, currency)
+        stake = refund_stake(kept.case, wanted, _asked(await store.refunds_asked(tx, payment_id)))
+        if (await proposing.limits_of(tx)).need_second([stake]):
+            asks = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
+            result = await proposing.propose(tx, kept, ProposedAct.REFUND, asks, who, now)
+        else:
+            result = await send_refund(tx, command, who, kept.correlation_id, now)
         crash_points.reach("staff.refund.before_commit")
     crash_points.reach("staff.refund.after_commit")
-    return ActionResult(
-        payment_id, f"asked for refund {refund_id}; what comes of it shows with the payment", entry=entry.id
-    )
+    return result
+
+
+async def send_refund(
+    tx: Connection, command: RequestRefund, who: Actor, correlation_id: str, now: datetime
+) -> ActionResult:
+    """Journal a request for a refund and have it sent, in the name of `who`."""
+    details = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
+    entry = JournalEntry.of(who, now, "refund", command.payment_id, details)
+    await store.append_entries(tx, [entry])
+    await outbox.insert(tx, [message_of(command, entry, correlation_id)], sweep_after_s=0)
+    text = f"asked for refund {command.refund_id}; what comes of it shows with the payment"
+    return ActionResult(command.payment_id, text, entry=entry.id)
+
+
+def _asked(entries: Sequence[Mapping[str, Any]]) -> list[WantedRefund]:
+    """The refunds of the journal's entries. A purge may have taken texts out, but no ids and no amounts."""
+    return [WantedRefund(UUID(one["refund_id"]), one.get("amount_minor"), one["currency"]) for one in entries]
 
 
 def decision_text(kept: KeptCase) -> str | None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from services.staff import store
 from services.staff.domain import DecisionRefusal
 from services.staff.people import Actor
+from services.staff.proposals import ProposalRefusal
 from services.staff.store import JournalEntry
 from shared.card_data.scan import has_card_data
 from shared.clock import Clock, system_clock
@@ -25,7 +26,9 @@ SOURCE = "staff"
 
 
 class ActionRefusal(StrEnum):
-    """Why an action was not done: a code for programs. `DecisionRefusal` has the reasons that come from the case itself."""
+    """Why an action was not done: a code for programs. `DecisionRefusal` has the reasons that come from the case itself, and
+    `ProposalRefusal` those about a second person.
+    """
 
     UNKNOWN = "unknown"
     ALREADY_REPLAYED = "already_replayed"
@@ -42,12 +45,16 @@ class ActionRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """The result of an action. `text` is a sentence for people. If the action was done, `refusal` is None and `entry` its journal entry."""
+    """The result of an action. `text` is a sentence for people. If the action was done, `refusal` is None and `entry` its journal entry.
+
+    `proposal` is set if it was not done yet: it waits until a second person agrees.
+    """
 
     subject: UUID | None
     text: str
-    refusal: ActionRefusal | DecisionRefusal | None = None
+    refusal: ActionRefusal | DecisionRefusal | ProposalRefusal | None = None
     entry: UUID | None = None
+    proposal: UUID | None = None
 
     @property
     def ok(self) -> bool:
@@ -115,17 +122,21 @@ def decision_entry(command: ResolvePayment, who: Actor, now: datetime) -> Journa
 # -- texts of people -------------------------------------------------------------------------------------------------------------------
 
 
+_LABELS = {"who": "name of who acts", "saw": "text of what you saw"}
+_LONG = frozenset({"evidence", "saw", "note"})
+
+
 def unfit(**texts: str | None) -> ActionResult | None:
     """The refusal if one of these texts must not be stored, because it is empty or too long, or has card data or control characters."""
     for name, text in texts.items():
         if text is None:
             continue
-        label = "name of who acts" if name == "who" else words(name)
+        label = _LABELS.get(name) or words(name)
         if has_card_data(text):
             return ActionResult(None, f"the {label} holds card data: leave it out", ActionRefusal.CARD_DATA)
         if not text.strip():
             return ActionResult(None, f"the {label} must not be empty", ActionRefusal.INVALID)
-        if len(text) > (longest := EVIDENCE_LENGTH_MAX if name == "evidence" else TEXT_LENGTH_MAX):
+        if len(text) > (longest := EVIDENCE_LENGTH_MAX if name in _LONG else TEXT_LENGTH_MAX):
             return ActionResult(None, f"the {label} is longer than {longest} characters", ActionRefusal.INVALID)
         if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\r\t" for c in text):
             return ActionResult(None, f"the {label} holds control characters", ActionRefusal.INVALID)

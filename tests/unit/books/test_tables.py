@@ -23,6 +23,7 @@ from services.staff import store as staff_store
 from services.staff.actions.results import ActionRefusal
 from services.staff.dead_letters import Withheld
 from services.staff.domain import DecisionRefusal
+from services.staff.proposals import ProposalRefusal
 from shared.card_data.encryption import CardRefusal
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, wire_name_without_version
@@ -165,8 +166,8 @@ def test_each_reason_why_a_body_is_missing_is_explained() -> None:
 
 def test_refusals_of_staff_are_those_of_the_actions() -> None:
     told = table(STAFF, "refusal", "meaning").codes("refusal")
-    true = {*ActionRefusal, *DecisionRefusal}
-    assert_same(STAFF, "refusals", told, true, source="services/staff/actions/results.py and services/staff/domain.py")
+    true = {*ActionRefusal, *DecisionRefusal, *ProposalRefusal}
+    assert_same(STAFF, "refusals", told, true, source="services/staff/actions/results.py, domain.py and proposals.py")
 
 
 def test_refusals_of_decisions_are_those_of_the_payment_gateway() -> None:

@@ -6,6 +6,7 @@ from itertools import permutations
 from random import Random
 from uuid import UUID, uuid5
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from services.staff.domain import (
     Fact,
     GatewaySide,
     Inquired,
+    LastDecision,
     Resolve,
     SentDecision,
     Settled,
@@ -74,7 +76,7 @@ LOOKED_AT = Case(
     attempts=doubted(3).attempts,
     attempts_version=3,
 )
-CAPTURED = replace(LOOKED_AT, status=CaseStatus.CAPTURED, version=5, reason=None)
+CAPTURED = replace(LOOKED_AT, status=CaseStatus.CAPTURED, version=5, reason=None, found_captured=5)
 
 
 def told(case: Case, answer: Inquired) -> Case:
@@ -108,7 +110,12 @@ SCENARIOS: dict[str, CaseScenario] = {
     "a failed refund that a person closed is no open case": Scenario(
         (doubted(2, CaseStatus.REFUND_FAILED),),
         doubted(3, CaseStatus.REFUND_FAILED, "ann"),
-        replace(LOOKED_AT, status=CaseStatus.NOT_REFUNDED, decided_by="ann"),
+        replace(
+            LOOKED_AT,
+            status=CaseStatus.NOT_REFUNDED,
+            decided_by="ann",
+            decided=LastDecision(3, CaseStatus.NOT_REFUNDED, "ann"),
+        ),
     ),
     "what the gateway says anew shows on the case": Scenario(
         (doubted(3),), inquired(3, 17), told(LOOKED_AT, inquired(3, 17))
@@ -130,14 +137,18 @@ SCENARIOS: dict[str, CaseScenario] = {
         (doubted(3), settled(5)), settled(5, CaseStatus.DECLINED), CAPTURED
     ),
     "an outcome names the person who decided it": Scenario(
-        (doubted(3),), settled(5, decided_by="ann"), replace(CAPTURED, decided_by="ann")
+        (doubted(3),),
+        settled(5, decided_by="ann"),
+        replace(CAPTURED, decided_by="ann", found_captured=0, decided=LastDecision(5, CaseStatus.CAPTURED, "ann")),
     ),
     "a payment without doubt has only its outcome": Scenario(
-        (), settled(5), Case(PAYMENT, "INV-1", CaseStatus.CAPTURED, version=5)
+        (), settled(5), Case(PAYMENT, "INV-1", CaseStatus.CAPTURED, version=5, found_captured=5)
     ),
     "older doubt fills the gaps of a settled case": Scenario((settled(5),), doubted(3), CAPTURED),
     "doubt after an outcome opens the case again": Scenario(
-        (settled(2),), doubted(3, CaseStatus.REFUND_IN_DOUBT), replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT)
+        (settled(2),),
+        doubted(3, CaseStatus.REFUND_IN_DOUBT),
+        replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT, found_captured=2),
     ),
     "a refused decision is kept beside the state": Scenario(
         (doubted(3),), refused(3), replace(LOOKED_AT, refusals=(refused(3),))
@@ -179,13 +190,15 @@ def fact_of(version: int, kind: int) -> Fact:
             return settled(
                 version,
                 [CaseStatus.CAPTURED, CaseStatus.DECLINED, CaseStatus.NOT_CHARGED, CaseStatus.REFUNDED][kind // 4 % 4],
+                "ann" if kind % 3 == 0 else None,
             )
         case 2:
             return refused(version)
         case _:
-            return doubted(version)
+            return replace(doubted(version), reason=sorted(DOUBTS)[kind // 4 % len(DOUBTS)])
 
 
+DOUBTS = ("not_captured", "not_refunded", "reopened_by_person", "no_readable_answer")
 histories = st.lists(st.integers(0, 63), min_size=1, max_size=30).map(
     lambda kinds: [fact_of(version, kind) for version, kind in enumerate(kinds, start=1)]
 )
@@ -243,3 +256,36 @@ def test_what_messages_say_of_a_refund_does_not_depend_on_their_order() -> None:
     for order in permutations(facts):
         (told,) = case_of(*order).refunds
         assert told == replace(ASKED, status=CaseRefundStatus.FAILED, version=8, code=came_back)
+
+
+# -- what contradicts a decision -------------------------------------------------------------------------------------------------------
+
+NOT_CHARGED = settled(5, CaseStatus.NOT_CHARGED, "ann")
+MISSING = replace(doubted(7), reason="not_captured")
+CONTRADICTED: dict[str, tuple[tuple[Fact, ...], int | None]] = {
+    "decided not charged, and found captured": ((doubted(3), NOT_CHARGED, settled(6)), 6),
+    "the money has gone back meanwhile": ((NOT_CHARGED, settled(6), settled(7, CaseStatus.REFUNDED)), 6),
+    "decided captured, and not there": ((settled(5, CaseStatus.CAPTURED, "ann"), MISSING), 7),
+    "nobody decided": ((settled(5, CaseStatus.NOT_CHARGED), settled(6)), None),
+    "decided captured, and found so": ((settled(5, CaseStatus.CAPTURED, "ann"), settled(6)), None),
+    "a person decided anew": ((NOT_CHARGED, settled(6, decided_by="bea")), None),
+    "a person took the decision back first": (
+        (NOT_CHARGED, replace(doubted(6), reason="reopened_by_person"), settled(7)),
+        None,
+    ),
+    "captured before it was decided": ((settled(2), doubted(3), NOT_CHARGED), None),
+}
+
+
+@pytest.mark.parametrize(("facts", "at_version"), CONTRADICTED.values(), ids=CONTRADICTED)
+def test_a_fact_of_no_person_contradicts_the_last_decision(facts: tuple[Fact, ...], at_version: int | None) -> None:
+    for order in permutations(facts):
+        case = case_of(*order)
+        assert (case.contradicted_version, case.is_contradicted) == (at_version, at_version is not None)
+
+
+def test_a_contradiction_of_which_somebody_took_note_is_over_until_the_next_one() -> None:
+    noted = replace(case_of(NOT_CHARGED, settled(6)), noted_version=6)
+    assert not noted.is_contradicted
+    again = evolve(evolve(noted, settled(8, CaseStatus.NOT_CHARGED, "bea")), settled(9))
+    assert again.is_contradicted

@@ -1,0 +1,64 @@
+"""What keeps one person from moving money above the limit alone: their act becomes a proposal, and an open one bars other acts."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from services.staff import store
+from services.staff.actions.results import ActionResult, moment_text, words
+from services.staff.people import Actor
+from services.staff.proposals import (
+    Proposal,
+    ProposalRefusal,
+    ProposedAct,
+    SecondPersonLimits,
+    Stake,
+    is_same_person,
+)
+from services.staff.store import JournalEntry, KeptCase
+from shared.persistence.database import Connection
+
+
+async def limits_of(connection: Connection) -> SecondPersonLimits:
+    """The limits that the staff service set."""
+    return SecondPersonLimits(await store.second_person_limits(connection))
+
+
+def barred(kept: KeptCase, who: Actor) -> ActionResult | None:
+    """The refusal if a proposal about this payment is open: first somebody has to answer it, or to take it back."""
+    open_one = kept.proposal
+    if open_one is None or open_one.version != kept.case.version:
+        return None
+    is_own = is_same_person(open_one.by, who.name)
+    what = "take it back first" if is_own else "agree or do not agree"
+    text = f"{proposed_text(open_one)}: {what}"
+    return ActionResult(kept.case.payment_id, text, ProposalRefusal.PROPOSAL_OPEN)
+
+
+def proposed_text(proposal: Proposal) -> str:
+    """Who proposed what, and when, in words."""
+    return f"{proposal.by} proposed {words(proposal.resolution)} at {moment_text(proposal.at)}"
+
+
+async def propose(
+    tx: Connection, kept: KeptCase, act: ProposedAct, asks: Mapping[str, object], who: Actor, now: datetime
+) -> ActionResult:
+    """Keep what `who` asks for until another person agrees. The case is locked, and no proposal about it is open."""
+    case = kept.case
+    if kept.proposal is not None:  # it is about an earlier version
+        await store.outdate_proposals(tx, {case.payment_id: case.version}, now)
+    entry = JournalEntry.of(who, now, "propose", case.payment_id, {"act": act.value, "version": case.version, **asks})
+    proposal = Proposal(entry.id, case.payment_id, case.version, act, asks, who.name, who.via, now)
+    await store.append_entries(tx, [entry])
+    await store.keep_proposal(tx, proposal)
+    return ActionResult(
+        case.payment_id,
+        f"proposed: {words(proposal.resolution)}; a second person must agree, and nothing is sent before",
+        entry=entry.id,
+        proposal=proposal.id,
+    )
+
+
+def why_second(limits: SecondPersonLimits, stakes: Iterable[Stake]) -> str:
+    """Why a second person must agree, in words: `above 500.00 EUR`."""
+    above = (stake for stake in stakes if limits.need_second([stake]))
+    return limits.in_words(next((stake.currency for stake in above), None))

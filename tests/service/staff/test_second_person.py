@@ -1,0 +1,413 @@
+"""Money above the limit on the real database: proposals, who answers them, races, claims and notes."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from services.staff import store
+from services.staff.actions import cases, dead_letters, payments, proposals
+from services.staff.actions.results import ActionResult
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
+from services.staff.domain import Case, CaseStatus, DecisionRefusal, Settled, evolve
+from services.staff.handlers import CaseHandler, LoadedCase
+from services.staff.people import Actor, Role, Via, at_terminal
+from services.staff.proposals import ProposalRefusal, ProposalState, SecondPersonLimits
+from services.staff.second_person import SecondPersonLimitsKeeper
+from services.staff.store import KeptCase, Selection
+from shared.batch.handler import Change, Reaction
+from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
+from shared.contracts.payment_gateway import PaymentCaptured, ResolvePayment
+from shared.messaging.codec import STRUCTURED, decode, encode
+from shared.messaging.envelope import Cause, Draft
+from shared.persistence.database import Database
+from shared.persistence.writes import WriteBatch
+from shared.records import replace
+from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+
+NOW = datetime(2026, 11, 28, 2, tzinfo=UTC)
+LIMIT = 50_000
+RESOLVER = frozenset({Role.RESOLVER})
+BEN = Actor("ben.resolver", Via.DESK, RESOLVER)
+ANN = Actor("ann.resolver", Via.DESK, RESOLVER)
+SAW = "the gateway's dashboard shows no charge"
+
+
+async def a_case(database: Database, amount_minor: int | None = LIMIT + 1, **changes: Any) -> UUID:
+    case = Case(uuid4(), "INV-1", CaseStatus.NEEDS_DECISION, 4, amount_minor=amount_minor, currency="EUR")
+    async with database.transaction() as tx:
+        await store.save_cases(tx, [(replace(case, **changes), "C-1")], NOW, locked=())
+    return case.payment_id
+
+
+async def kept(database: Database, payment_id: UUID) -> KeptCase:
+    async with database.connection() as connection:
+        found = await store.find_case(connection, payment_id)
+    assert found is not None
+    return found
+
+
+async def decide(database: Database, payment_id: UUID, who: Actor = BEN, **changes: Any) -> ActionResult:
+    wanted: dict[str, Any] = {"resolution": "not_charged", "expected_version": 4, "evidence": SAW, "reason": "none"}
+    return await payments.resolve(database, payment_id, **(wanted | changes), who=who)
+
+
+async def proposed(database: Database, payment_id: UUID, who: Actor = BEN) -> UUID:
+    result = await decide(database, payment_id, who)
+    assert (result.ok, result.proposal is not None) == (True, True), result.text
+    assert result.proposal is not None
+    return result.proposal
+
+
+async def sent(environment: Environment) -> list[dict[str, Any]]:
+    """The data of the messages that wait to be sent."""
+    found = await rows(environment.databases["staff"], "SELECT unnest(bodies) AS body FROM outbox")
+    return [orjson.loads(row["body"])["data"] for row in found]
+
+
+async def journal(environment: Environment) -> list[tuple[str, str]]:
+    found = await rows(environment.databases["staff"], "SELECT who, action FROM journal ORDER BY position")
+    return [(row["who"], row["action"]) for row in found]
+
+
+# -- decisions -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_up_to_the_limit_one_person_decides(environment: Environment, database: Database) -> None:
+    payment_id = await a_case(database, LIMIT)
+    result = await decide(database, payment_id)
+    assert (result.ok, result.proposal) == (True, None)
+    assert [data["decided_by"] for data in await sent(environment)] == ["ben.resolver"]
+
+
+async def test_above_the_limit_nothing_leaves_until_another_person_agrees(
+    environment: Environment, database: Database
+) -> None:
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id)
+    assert await sent(environment) == []
+    own = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=BEN)
+    assert own.refusal is ProposalRefusal.SAME_PERSON
+    terminal = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=at_terminal("ann"))
+    assert terminal.refusal is ProposalRefusal.NOT_ALLOWED
+    assert await sent(environment) == []
+    agreed = await proposals.agree(database, payment_id, proposal_id=proposal, saw="no charge there", who=ANN)
+    assert agreed.ok, agreed.text
+    (data,) = await sent(environment)
+    assert (data["decided_by"], data["evidence"]) == ("ben.resolver, ann.resolver agreed", SAW)
+    assert await journal(environment) == [
+        ("ben.resolver", "propose"),
+        ("ben.resolver", "refused"),
+        ("ann", "refused"),
+        ("ann.resolver", "agree"),
+        ("ben.resolver, ann.resolver agreed", "resolve"),
+    ]
+    after = await kept(database, payment_id)
+    assert after.proposal is None
+    assert after.case.decision_on_its_way is not None
+    late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=replace(ANN, name="cleo"))
+    assert late.refusal is ProposalRefusal.NO_PROPOSAL
+    assert "ann.resolver agreed at " in late.text
+    assert ResolvePayment.model_validate(data).journal_head is not None
+
+
+async def test_a_terminal_is_no_way_around(environment: Environment, database: Database) -> None:
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id, at_terminal("ben.resolver"))
+    assert await sent(environment) == []
+    own = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=BEN)
+    assert own.refusal is ProposalRefusal.SAME_PERSON
+
+
+@pytest.mark.parametrize("unknown", [{"amount_minor": None}, {"currency": None}, {"currency": "CHF"}])
+async def test_what_is_not_known_or_has_no_limit_takes_a_second_person(
+    environment: Environment, database: Database, unknown: dict[str, Any]
+) -> None:
+    amount = unknown.pop("amount_minor", 1)
+    await proposed(database, await a_case(database, amount, **unknown))
+    assert await sent(environment) == []
+
+
+async def test_an_open_proposal_bars_other_decisions_until_it_is_answered(database: Database) -> None:
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id)
+    again = await decide(database, payment_id)
+    other = await decide(database, payment_id, ANN, resolution="captured", receipt_number="R-1")
+    refund = await payments.refund(database, payment_id, refund_id=uuid4(), reason="no", who=ANN, amount_minor=1)
+    assert {one.refusal for one in (again, other, refund)} == {ProposalRefusal.PROPOSAL_OPEN}
+    assert again.text.endswith("take it back first")
+    assert other.text.startswith("ben.resolver proposed not charged at ")
+    assert other.text.endswith("agree or do not agree")
+    not_mine = await proposals.withdraw(database, payment_id, proposal_id=proposal, who=ANN)
+    assert not_mine.refusal is ProposalRefusal.NOT_ALLOWED
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).ok
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).refusal is ProposalRefusal.NO_PROPOSAL
+    second = await proposed(database, payment_id, ANN)
+    stale = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=BEN)
+    assert stale.refusal is ProposalRefusal.NO_PROPOSAL, "ben looked at another proposal than the one that is open"
+    assert (await proposals.disagree(database, payment_id, proposal_id=second, saw="it is there", who=BEN)).ok
+    async with database.connection() as connection:
+        states = [one.state for one in await store.proposals_about(connection, payment_id)]
+    assert states == [ProposalState.WITHDRAWN, ProposalState.DISAGREED]
+
+
+async def test_of_two_people_who_answer_one_wins_and_the_other_reads_who(
+    environment: Environment, database: Database
+) -> None:
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id)
+    people = [replace(ANN, name=name) for name in ("ann", "cleo")]
+    both = await asyncio.gather(
+        *(proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=one) for one in people)
+    )
+    (won,), (lost,) = ([one for one in both if one.ok is ok] for ok in (True, False))
+    winner = people[both.index(won)].name
+    assert lost.refusal is ProposalRefusal.NO_PROPOSAL
+    assert f"{winner} agreed at " in lost.text
+    assert len(await sent(environment)) == 1
+
+
+async def test_of_two_people_who_propose_one_wins(database: Database) -> None:
+    payment_id = await a_case(database)
+    both = await asyncio.gather(decide(database, payment_id, BEN), decide(database, payment_id, ANN))
+    (lost,) = (one for one in both if not one.ok)
+    assert lost.refusal is ProposalRefusal.PROPOSAL_OPEN
+    winner = "ben" if both[0].ok else "ann"
+    assert lost.text.startswith(f"{winner}.resolver proposed not charged")
+
+
+async def moved_on(database: Database, payment_id: UUID, fact: Settled) -> None:
+    """What the service does when a message about this payment comes."""
+    before = LoadedCase((await kept(database, payment_id)).case, is_stored=True)
+    data = PaymentCaptured(
+        invoice_id="INV-1", payment_id=payment_id, version=1, amount_minor=1, currency="EUR", receipt_number="R-1"
+    )
+    message, cause = _inbound(data), Cause(uuid4(), "C-1", NOW)
+    reaction: Reaction[LoadedCase, None] = Reaction(replace(before, case=evolve(before.case, fact)))
+    async with database.transaction() as tx:
+        writes = WriteBatch(tx)
+        await CaseHandler().save(writes, [Change(payment_id, message, cause, reaction)])
+        await writes.flush()
+
+
+async def test_a_proposal_about_an_earlier_version_no_longer_counts(
+    environment: Environment, database: Database
+) -> None:
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id)
+    await moved_on(database, payment_id, Settled(5, CaseStatus.CAPTURED))
+    assert (await kept(database, payment_id)).proposal is None
+    late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)
+    assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
+    assert await sent(environment) == []
+
+
+async def test_a_version_that_moved_without_ending_the_proposal_ends_it_now(
+    environment: Environment, database: Database
+) -> None:
+    """The build before moves cases and knows no proposals."""
+    payment_id = await a_case(database)
+    proposal = await proposed(database, payment_id)
+    await execute(environment.databases["staff"], "UPDATE cases SET version = 6")
+    late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)
+    assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
+    anew = await decide(database, payment_id, ANN, expected_version=6)
+    assert anew.proposal is not None
+
+
+# -- refunds ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def refund(
+    database: Database, payment_id: UUID, amount: int | None, who: Actor = BEN, **more: Any
+) -> ActionResult:
+    more.setdefault("refund_id", uuid4())
+    return await payments.refund(database, payment_id, reason="damaged", who=who, amount_minor=amount, **more)
+
+
+async def test_small_refunds_of_one_payment_add_up(environment: Environment, database: Database) -> None:
+    payment_id = await a_case(database, 90_000, status=CaseStatus.CAPTURED)
+    assert (await refund(database, payment_id, 30_000)).proposal is None
+    again = await refund(database, payment_id, 30_000, ANN)
+    assert again.proposal is not None
+    assert [data["amount_minor"] for data in await sent(environment)] == [30_000]
+    agreed = await proposals.agree(database, payment_id, proposal_id=again.proposal, saw="it is broken", who=BEN)
+    assert agreed.ok, agreed.text
+    assert [data["requested_by"] for data in await sent(environment)][-1] == "ann.resolver, ben.resolver agreed"
+
+
+async def test_two_refunds_at_once_of_a_payment_without_a_case_are_counted_one_after_the_other(
+    environment: Environment, database: Database
+) -> None:
+    payment_id = uuid4()
+    known: dict[str, Any] = {"invoice_id": "INV-9", "currency": "EUR"}
+    both = await asyncio.gather(*(refund(database, payment_id, 30_000, **known) for _ in range(2)))
+    assert sorted(one.proposal is None for one in both) == [False, True]
+    assert len(await sent(environment)) == 1
+
+
+async def test_a_refund_that_was_asked_for_before_takes_no_second_person_again(
+    environment: Environment, database: Database
+) -> None:
+    payment_id, refund_id = await a_case(database, 90_000, status=CaseStatus.CAPTURED), uuid4()
+    first = await refund(database, payment_id, None, refund_id=refund_id)
+    assert first.proposal is not None
+    assert (await proposals.agree(database, payment_id, proposal_id=first.proposal, saw=SAW, who=ANN)).ok
+    assert (await refund(database, payment_id, None, refund_id=refund_id)).proposal is None
+    assert len(await sent(environment)) == 2
+
+
+# -- requests that are discarded -------------------------------------------------------------------------------------------------------
+
+
+def _inbound(data: Any) -> Any:
+    message = encode(Draft(data), Cause(uuid4(), "C-1", NOW), 0, source="invoice")
+    return decode(message.body, content_type=STRUCTURED, headers={})
+
+
+async def a_request(database: Database, amount_minor: int) -> tuple[UUID, UUID]:
+    """The dead letter of a request, and its payment."""
+    requested = InvoicePaymentRequested(
+        invoice_id="INV-1",
+        payment_id=uuid4(),
+        amount_minor=amount_minor,
+        currency="EUR",
+        method=TokenMethod(token="pm_x"),
+    )
+    body = encode(Draft(requested), Cause(uuid4(), "C-1", NOW), 0, source="invoice").body
+    letter = DeadLetter(
+        uuid4(), dead_letters.REQUESTS, "remit", "handler_failed", content_type=STRUCTURED, body=body, body_bytes=9
+    )
+    async with database.transaction() as tx:
+        await store.save_letters(tx, [arrive(None, letter, NOW)], locked=())
+    return letter.id, requested.payment_id
+
+
+async def discard(database: Database, letter_id: UUID, who: Actor = BEN) -> ActionResult:
+    (result,) = await dead_letters.discard(database, Selection(ids=(letter_id,)), who=who, reason="a test")
+    return result
+
+
+async def letter_of(database: Database, letter_id: UUID) -> DeadLetterRecord:
+    found = await dead_letters.show_dead_letter(database, letter_id)
+    assert found is not None
+    return found[0]
+
+
+async def test_to_discard_a_large_request_takes_two_people(environment: Environment, database: Database) -> None:
+    small, _ = await a_request(database, LIMIT)
+    large, payment_id = await a_request(database, LIMIT + 1)
+    assert (await discard(database, small)).proposal is None
+    waits = await discard(database, large)
+    assert (waits.ok, waits.subject) == (True, large)
+    assert waits.proposal is not None
+    assert (await discard(database, large)).refusal is ProposalRefusal.PROPOSAL_OPEN
+    assert (await letter_of(database, large)).status is DeadLetterStatus.OPEN
+    agreed = await proposals.agree(database, payment_id, proposal_id=waits.proposal, saw=SAW, who=ANN)
+    assert agreed.ok, agreed.text
+    record = await letter_of(database, large)
+    assert (record.status, record.settlement and record.settlement.by) == (
+        DeadLetterStatus.DISCARDED,
+        "ben.resolver, ann.resolver agreed",
+    )
+    assert [data["decided_by"] for data in await sent(environment)] == [
+        "ben.resolver",
+        "ben.resolver, ann.resolver agreed",
+    ]
+
+
+async def test_a_request_that_was_replayed_meanwhile_is_not_discarded(database: Database) -> None:
+    letter_id, payment_id = await a_request(database, LIMIT + 1)
+    waits = await discard(database, letter_id)
+    assert waits.proposal is not None
+    (replayed,) = await dead_letters.replay(database, Selection(ids=(letter_id,)), who=ANN, old_after=None)
+    assert replayed.ok
+    late = await proposals.agree(database, payment_id, proposal_id=waits.proposal, saw=SAW, who=ANN)
+    assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
+    assert (await kept(database, payment_id)).proposal is None
+
+
+# -- claims, notes, contradictions -----------------------------------------------------------------------------------------------------
+
+
+async def test_of_two_people_who_claim_a_case_the_second_reads_who_is_on_it(database: Database) -> None:
+    payment_id = await a_case(database)
+    both = await asyncio.gather(*(cases.claim(database, payment_id, who=who) for who in (BEN, ANN)))
+    (lost,) = (one for one in both if not one.ok)
+    winner = "ben.resolver" if both[0].ok else "ann.resolver"
+    assert lost.refusal is ProposalRefusal.CLAIMED
+    assert lost.text.startswith(f"{winner} is on it since ")
+    assert (await kept(database, payment_id)).claimed_by == winner
+    assert (await cases.unclaim(database, payment_id, who=ANN)).ok
+    assert (await kept(database, payment_id)).claimed_at is None
+    assert (await cases.claim(database, payment_id, who=ANN)).ok
+
+
+async def test_nobody_is_on_a_case_that_was_settled(database: Database) -> None:
+    payment_id = await a_case(database)
+    await cases.claim(database, payment_id, who=BEN)
+    await moved_on(database, payment_id, Settled(5, CaseStatus.CAPTURED))
+    assert (await kept(database, payment_id)).claimed_by is None
+
+
+async def test_a_note_is_kept_in_the_journal(database: Database) -> None:
+    payment_id = await a_case(database)
+    assert (await cases.note(database, payment_id, text="called the bank", who=BEN)).ok
+    found = await payments.show_case(database, payment_id)
+    assert found is not None
+    assert [(entry.action, entry.details["note"]) for entry in found[1]] == [("note", "called the bank")]
+    for act in (cases.claim, cases.unclaim):
+        assert (await act(database, uuid4(), who=BEN)).text == "there is no case of this payment"
+    assert not (await cases.note(database, payment_id, text="4242424242424242", who=BEN)).ok
+
+
+async def test_what_contradicts_a_decision_stands_on_the_case_until_somebody_takes_note(database: Database) -> None:
+    payment_id = await a_case(database)
+    early = await cases.take_note(database, payment_id, text="nothing", who=BEN)
+    assert early.refusal is ProposalRefusal.NOTHING_TO_NOTE
+    await moved_on(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+    assert (await kept(database, payment_id)).contradicted_at is None
+    await moved_on(database, payment_id, Settled(6, CaseStatus.CAPTURED))
+    shown = await kept(database, payment_id)
+    assert (shown.contradicted_at, shown.noted_at, shown.case.is_contradicted) == (NOW, None, True)
+    await moved_on(database, payment_id, Settled(7, CaseStatus.REFUNDED))
+    assert (await cases.take_note(database, payment_id, text="the dashboard lagged", who=ANN)).ok
+    noted = await kept(database, payment_id)
+    assert (noted.case.is_contradicted, noted.noted_at is not None, noted.contradicted_at) == (False, True, NOW)
+    again = await cases.take_note(database, payment_id, text="me too", who=BEN)
+    assert again.refusal is ProposalRefusal.NOTHING_TO_NOTE
+    assert "somebody took note of it at " in again.text
+
+
+# -- the limits ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_service_keeps_its_limits_in_the_database(database: Database) -> None:
+    first = SecondPersonLimits({"EUR": LIMIT, "USD": LIMIT})
+    keeper = SecondPersonLimitsKeeper(database, SecondPersonLimits({"EUR": 100, "CHF": 5}))
+    try:
+        for _ in range(2):
+            assert await keeper.run_once() == keeper.interval_s
+            async with database.connection() as connection:
+                assert await store.second_person_limits(connection) == {"EUR": 100, "CHF": 5}
+        assert (await decide(database, await a_case(database, 101))).proposal is not None
+        assert (await decide(database, await a_case(database, 100))).proposal is None
+    finally:
+        await SecondPersonLimitsKeeper(database, first).run_once()
+    async with database.connection() as connection:
+        assert await store.second_person_limits(connection) == first.above_minor
+
+
+async def test_a_decision_that_is_on_its_way_is_not_agreed_to_anew(
+    environment: Environment, database: Database
+) -> None:
+    """Limits were raised meanwhile, and somebody else decided alone on a case that had no proposal then."""
+    payment_id = await a_case(database, LIMIT)
+    assert (await decide(database, payment_id)).ok
+    again = await decide(database, payment_id, ANN)
+    assert again.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
+    assert len(await sent(environment)) == 1
