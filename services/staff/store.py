@@ -281,11 +281,11 @@ async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *
 async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
     """Cases, oldest first, because their money has waited longest. At most `at_most`."""
     rows = await connection.fetch(
-        f"{_SELECT_KEPT} WHERE NOT $1 OR {_IS_OPEN} ORDER BY opened_at, payment_id LIMIT $2",
+        f"{SELECT_KEPT_CASE} WHERE NOT $1 OR {CASE_IS_OPEN} ORDER BY opened_at, payment_id LIMIT $2",
         open_only,
         at_most,
     )
-    return [_kept(row) for row in rows]
+    return [kept_case(row) for row in rows]
 
 
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
@@ -293,7 +293,7 @@ async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = Fa
     if lock:  # in a statement of its own: the next one sees what was committed while this one waited, in all tables
         await connection.fetchrow("SELECT FROM cases WHERE payment_id = $1 FOR UPDATE", payment_id)
     row = await connection.fetchrow(_SELECT_CASE, payment_id)
-    return _kept(row) if row is not None else None
+    return kept_case(row) if row is not None else None
 
 
 _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
@@ -302,11 +302,11 @@ _INSERTED_COLUMNS = f"{_CASE_COLUMNS}, contradicted_version, opened_at, updated_
 _KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at, claimed_by, claimed_at, contradicted_at, noted_at"
 _OPEN_PROPOSAL = "(SELECT to_jsonb(p) FROM proposals p WHERE p.payment_id = cases.payment_id AND p.state = 'open')"
 _DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
-_IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
-_SELECT_KEPT = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits, {_OPEN_PROPOSAL} AS proposal
+CASE_IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
+SELECT_KEPT_CASE = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits, {_OPEN_PROPOSAL} AS proposal
     FROM cases"""  # noqa: S608 - constants
-_SELECT_CASE = f"{_SELECT_KEPT} WHERE payment_id = $1"
-_STAYS_CLAIMED = f"NOT (c.{_IS_OPEN} AND NOT u.{_IS_OPEN})"
+_SELECT_CASE = f"{SELECT_KEPT_CASE} WHERE payment_id = $1"
+_STAYS_CLAIMED = f"NOT (c.{CASE_IS_OPEN} AND NOT u.{CASE_IS_OPEN})"
 """Nobody is on a case that has just been settled."""
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[], $13::int[])"""
@@ -357,7 +357,7 @@ def _details(case: Case) -> dict[str, Any]:
     }
 
 
-def _kept(row: Row) -> KeptCase:
+def kept_case(row: Row) -> KeptCase:
     more = ("correlation_id", "opened_at", "updated_at", "decision_waits")
     marks = ("claimed_by", "claimed_at", "contradicted_at", "noted_at")
     proposal = row["proposal"]
@@ -458,7 +458,7 @@ async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[Case]:
     """
     rows = await tx.fetch(
         f"""SELECT {_CASE_COLUMNS} FROM cases
-            WHERE ({_IS_OPEN} OR details #>> '{{decision,resolution}}' = 'reopen')
+            WHERE ({CASE_IS_OPEN} OR details #>> '{{decision,resolution}}' = 'reopen')
               AND (details #>> '{{decision,version}}')::int = version AND NOT {_DECISION_WAITS}
               AND coalesce((details #>> '{{decision,repeat_at}}')::timestamptz <= $1, true)
               AND NOT EXISTS (SELECT FROM jsonb_array_elements(details->'refusals') AS refused
@@ -698,7 +698,7 @@ OPEN_LETTERS = Reading(
 OPEN_CASES = Reading(
     f"""SELECT status AS state, coalesce(reason, '') AS reason, count(*) AS cases,
             max(extract(epoch FROM now() - opened_at)) AS oldest_s
-        FROM cases WHERE {_IS_OPEN} GROUP BY 1, 2""",  # noqa: S608 - a constant
+        FROM cases WHERE {CASE_IS_OPEN} GROUP BY 1, 2""",  # noqa: S608 - a constant
     [Gauged(metrics.CASES_OPEN, "cases"), Gauged(metrics.CASES_OLDEST, "oldest_s", max)],
     labels={"state": sorted(OPEN), "reason": sorted(CASE_REASONS)},
 )

@@ -22,6 +22,16 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _dashboard(url: str) -> str:
+    """The pattern of an address. Raises ValueError, whose text follows the name of the variable."""
+    parts = urlsplit(url)
+    if url and (parts.scheme != "https" or not parts.hostname or "{id}" not in url):
+        raise ValueError(
+            "must be an https:// address with {id} in it, such as https://dashboard.example.com/payments/{id}"
+        )
+    return url
+
+
 class DeskSettings(ProcessSettings):
     """The settings of the staff desk."""
 
@@ -86,6 +96,13 @@ class DeskSettings(ProcessSettings):
         "DESK_OIDC_ROLES_CLAIM",
         "roles",
         about="The claim with the roles: `viewer`, `replayer`, `resolver`, `admin`; others are passed over.",
+    )
+    gateway_dashboard_url: Annotated[str, AfterValidator(_dashboard)] = variable(
+        "GATEWAY_DASHBOARD_URL",
+        "",
+        must="an https:// address with {id} in it",
+        unset="none: cases have no link to the gateway",
+        about="The address of a payment in the gateway's own pages; `{id}` stands for the gateway's id of the payment.",
     )
     local_accounts: Literal["on", "off"] = variable(
         "DESK_ACCOUNTS", "on", about="`off`: nobody signs in with a password of the desk."

@@ -1,7 +1,6 @@
 """Money above the limit on the real database: proposals, who answers them, races, claims and notes."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,43 +11,25 @@ from services.staff import store
 from services.staff.actions import cases, dead_letters, payments, proposals
 from services.staff.actions.results import ActionResult
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
-from services.staff.domain import Case, CaseStatus, DecisionRefusal, Settled, evolve
-from services.staff.handlers import CaseHandler, LoadedCase
+from services.staff.domain import CaseStatus, DecisionRefusal, Settled
 from services.staff.people import Actor, Role, Via, at_terminal
 from services.staff.proposals import ProposalRefusal, ProposalState, SecondPersonLimits
 from services.staff.second_person import SecondPersonLimitsKeeper
-from services.staff.store import KeptCase, Selection
-from shared.batch.handler import Change, Reaction
+from services.staff.store import Selection
 from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
-from shared.contracts.payment_gateway import PaymentCaptured, ResolvePayment
-from shared.messaging.codec import STRUCTURED, decode, encode
+from shared.contracts.payment_gateway import ResolvePayment
+from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.envelope import Cause, Draft
 from shared.persistence.database import Database
-from shared.persistence.writes import WriteBatch
 from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
+from tests.support.kept_cases import LIMIT, NOW, keep_case, kept_case_of, tell_case
 
-NOW = datetime(2026, 11, 28, 2, tzinfo=UTC)
-LIMIT = 50_000
 RESOLVER = frozenset({Role.RESOLVER})
 BEN = Actor("ben.resolver", Via.DESK, RESOLVER)
 ANN = Actor("ann.resolver", Via.DESK, RESOLVER)
 SAW = "the gateway's dashboard shows no charge"
-
-
-async def a_case(database: Database, amount_minor: int | None = LIMIT + 1, **changes: Any) -> UUID:
-    case = Case(uuid4(), "INV-1", CaseStatus.NEEDS_DECISION, 4, amount_minor=amount_minor, currency="EUR")
-    async with database.transaction() as tx:
-        await store.save_cases(tx, [(replace(case, **changes), "C-1")], NOW, locked=())
-    return case.payment_id
-
-
-async def kept(database: Database, payment_id: UUID) -> KeptCase:
-    async with database.connection() as connection:
-        found = await store.find_case(connection, payment_id)
-    assert found is not None
-    return found
 
 
 async def decide(database: Database, payment_id: UUID, who: Actor = BEN, **changes: Any) -> ActionResult:
@@ -78,7 +59,7 @@ async def journal(environment: Environment) -> list[tuple[str, str]]:
 
 
 async def test_up_to_the_limit_one_person_decides(environment: Environment, database: Database) -> None:
-    payment_id = await a_case(database, LIMIT)
+    payment_id = await keep_case(database, LIMIT)
     result = await decide(database, payment_id)
     assert (result.ok, result.proposal) == (True, None)
     assert [data["decided_by"] for data in await sent(environment)] == ["ben.resolver"]
@@ -87,7 +68,7 @@ async def test_up_to_the_limit_one_person_decides(environment: Environment, data
 async def test_above_the_limit_nothing_leaves_until_another_person_agrees(
     environment: Environment, database: Database
 ) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id)
     assert await sent(environment) == []
     own = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=BEN)
@@ -106,7 +87,7 @@ async def test_above_the_limit_nothing_leaves_until_another_person_agrees(
         ("ann.resolver", "agree"),
         ("ben.resolver, ann.resolver agreed", "resolve"),
     ]
-    after = await kept(database, payment_id)
+    after = await kept_case_of(database, payment_id)
     assert after.proposal is None
     assert after.case.decision_on_its_way is not None
     late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=replace(ANN, name="cleo"))
@@ -116,7 +97,7 @@ async def test_above_the_limit_nothing_leaves_until_another_person_agrees(
 
 
 async def test_a_terminal_is_no_way_around(environment: Environment, database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id, at_terminal("ben.resolver"))
     assert await sent(environment) == []
     own = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=BEN)
@@ -128,12 +109,12 @@ async def test_what_is_not_known_or_has_no_limit_takes_a_second_person(
     environment: Environment, database: Database, unknown: dict[str, Any]
 ) -> None:
     amount = unknown.pop("amount_minor", 1)
-    await proposed(database, await a_case(database, amount, **unknown))
+    await proposed(database, await keep_case(database, amount, **unknown))
     assert await sent(environment) == []
 
 
 async def test_an_open_proposal_bars_other_decisions_until_it_is_answered(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id)
     again = await decide(database, payment_id)
     other = await decide(database, payment_id, ANN, resolution="captured", receipt_number="R-1")
@@ -158,7 +139,7 @@ async def test_an_open_proposal_bars_other_decisions_until_it_is_answered(databa
 async def test_of_two_people_who_answer_one_wins_and_the_other_reads_who(
     environment: Environment, database: Database
 ) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id)
     people = [replace(ANN, name=name) for name in ("ann", "cleo")]
     both = await asyncio.gather(
@@ -172,7 +153,7 @@ async def test_of_two_people_who_answer_one_wins_and_the_other_reads_who(
 
 
 async def test_of_two_people_who_propose_one_wins(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     both = await asyncio.gather(decide(database, payment_id, BEN), decide(database, payment_id, ANN))
     (lost,) = (one for one in both if not one.ok)
     assert lost.refusal is ProposalRefusal.PROPOSAL_OPEN
@@ -180,27 +161,13 @@ async def test_of_two_people_who_propose_one_wins(database: Database) -> None:
     assert lost.text.startswith(f"{winner}.resolver proposed not charged")
 
 
-async def moved_on(database: Database, payment_id: UUID, fact: Settled) -> None:
-    """What the service does when a message about this payment comes."""
-    before = LoadedCase((await kept(database, payment_id)).case, is_stored=True)
-    data = PaymentCaptured(
-        invoice_id="INV-1", payment_id=payment_id, version=1, amount_minor=1, currency="EUR", receipt_number="R-1"
-    )
-    message, cause = _inbound(data), Cause(uuid4(), "C-1", NOW)
-    reaction: Reaction[LoadedCase, None] = Reaction(replace(before, case=evolve(before.case, fact)))
-    async with database.transaction() as tx:
-        writes = WriteBatch(tx)
-        await CaseHandler().save(writes, [Change(payment_id, message, cause, reaction)])
-        await writes.flush()
-
-
 async def test_a_proposal_about_an_earlier_version_no_longer_counts(
     environment: Environment, database: Database
 ) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id)
-    await moved_on(database, payment_id, Settled(5, CaseStatus.CAPTURED))
-    assert (await kept(database, payment_id)).proposal is None
+    await tell_case(database, payment_id, Settled(5, CaseStatus.CAPTURED))
+    assert (await kept_case_of(database, payment_id)).proposal is None
     late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)
     assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
     assert await sent(environment) == []
@@ -210,7 +177,7 @@ async def test_a_version_that_moved_without_ending_the_proposal_ends_it_now(
     environment: Environment, database: Database
 ) -> None:
     """The build before moves cases and knows no proposals."""
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     proposal = await proposed(database, payment_id)
     await execute(environment.databases["staff"], "UPDATE cases SET version = 6")
     late = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)
@@ -230,7 +197,7 @@ async def refund(
 
 
 async def test_small_refunds_of_one_payment_add_up(environment: Environment, database: Database) -> None:
-    payment_id = await a_case(database, 90_000, status=CaseStatus.CAPTURED)
+    payment_id = await keep_case(database, 90_000, status=CaseStatus.CAPTURED)
     assert (await refund(database, payment_id, 30_000)).proposal is None
     again = await refund(database, payment_id, 30_000, ANN)
     assert again.proposal is not None
@@ -253,7 +220,7 @@ async def test_two_refunds_at_once_of_a_payment_without_a_case_are_counted_one_a
 async def test_a_refund_that_was_asked_for_before_takes_no_second_person_again(
     environment: Environment, database: Database
 ) -> None:
-    payment_id, refund_id = await a_case(database, 90_000, status=CaseStatus.CAPTURED), uuid4()
+    payment_id, refund_id = await keep_case(database, 90_000, status=CaseStatus.CAPTURED), uuid4()
     first = await refund(database, payment_id, None, refund_id=refund_id)
     assert first.proposal is not None
     assert (await proposals.agree(database, payment_id, proposal_id=first.proposal, saw=SAW, who=ANN)).ok
@@ -262,11 +229,6 @@ async def test_a_refund_that_was_asked_for_before_takes_no_second_person_again(
 
 
 # -- requests that are discarded -------------------------------------------------------------------------------------------------------
-
-
-def _inbound(data: Any) -> Any:
-    message = encode(Draft(data), Cause(uuid4(), "C-1", NOW), 0, source="invoice")
-    return decode(message.body, content_type=STRUCTURED, headers={})
 
 
 async def a_request(database: Database, amount_minor: int) -> tuple[UUID, UUID]:
@@ -328,34 +290,34 @@ async def test_a_request_that_was_replayed_meanwhile_is_not_discarded(database: 
     assert replayed.ok
     late = await proposals.agree(database, payment_id, proposal_id=waits.proposal, saw=SAW, who=ANN)
     assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
-    assert (await kept(database, payment_id)).proposal is None
+    assert (await kept_case_of(database, payment_id)).proposal is None
 
 
 # -- claims, notes, contradictions -----------------------------------------------------------------------------------------------------
 
 
 async def test_of_two_people_who_claim_a_case_the_second_reads_who_is_on_it(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     both = await asyncio.gather(*(cases.claim(database, payment_id, who=who) for who in (BEN, ANN)))
     (lost,) = (one for one in both if not one.ok)
     winner = "ben.resolver" if both[0].ok else "ann.resolver"
     assert lost.refusal is ProposalRefusal.CLAIMED
     assert lost.text.startswith(f"{winner} is on it since ")
-    assert (await kept(database, payment_id)).claimed_by == winner
+    assert (await kept_case_of(database, payment_id)).claimed_by == winner
     assert (await cases.unclaim(database, payment_id, who=ANN)).ok
-    assert (await kept(database, payment_id)).claimed_at is None
+    assert (await kept_case_of(database, payment_id)).claimed_at is None
     assert (await cases.claim(database, payment_id, who=ANN)).ok
 
 
 async def test_nobody_is_on_a_case_that_was_settled(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     await cases.claim(database, payment_id, who=BEN)
-    await moved_on(database, payment_id, Settled(5, CaseStatus.CAPTURED))
-    assert (await kept(database, payment_id)).claimed_by is None
+    await tell_case(database, payment_id, Settled(5, CaseStatus.CAPTURED))
+    assert (await kept_case_of(database, payment_id)).claimed_by is None
 
 
 async def test_a_note_is_kept_in_the_journal(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     assert (await cases.note(database, payment_id, text="called the bank", who=BEN)).ok
     found = await payments.show_case(database, payment_id)
     assert found is not None
@@ -366,17 +328,17 @@ async def test_a_note_is_kept_in_the_journal(database: Database) -> None:
 
 
 async def test_what_contradicts_a_decision_stands_on_the_case_until_somebody_takes_note(database: Database) -> None:
-    payment_id = await a_case(database)
+    payment_id = await keep_case(database)
     early = await cases.take_note(database, payment_id, text="nothing", who=BEN)
     assert early.refusal is ProposalRefusal.NOTHING_TO_NOTE
-    await moved_on(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
-    assert (await kept(database, payment_id)).contradicted_at is None
-    await moved_on(database, payment_id, Settled(6, CaseStatus.CAPTURED))
-    shown = await kept(database, payment_id)
+    await tell_case(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+    assert (await kept_case_of(database, payment_id)).contradicted_at is None
+    await tell_case(database, payment_id, Settled(6, CaseStatus.CAPTURED))
+    shown = await kept_case_of(database, payment_id)
     assert (shown.contradicted_at, shown.noted_at, shown.case.is_contradicted) == (NOW, None, True)
-    await moved_on(database, payment_id, Settled(7, CaseStatus.REFUNDED))
+    await tell_case(database, payment_id, Settled(7, CaseStatus.REFUNDED))
     assert (await cases.take_note(database, payment_id, text="the dashboard lagged", who=ANN)).ok
-    noted = await kept(database, payment_id)
+    noted = await kept_case_of(database, payment_id)
     assert (noted.case.is_contradicted, noted.noted_at is not None, noted.contradicted_at) == (False, True, NOW)
     again = await cases.take_note(database, payment_id, text="me too", who=BEN)
     assert again.refusal is ProposalRefusal.NOTHING_TO_NOTE
@@ -394,8 +356,8 @@ async def test_the_service_keeps_its_limits_in_the_database(database: Database) 
             assert await keeper.run_once() == keeper.interval_s
             async with database.connection() as connection:
                 assert await store.second_person_limits(connection) == {"EUR": 100, "CHF": 5}
-        assert (await decide(database, await a_case(database, 101))).proposal is not None
-        assert (await decide(database, await a_case(database, 100))).proposal is None
+        assert (await decide(database, await keep_case(database, 101))).proposal is not None
+        assert (await decide(database, await keep_case(database, 100))).proposal is None
     finally:
         await SecondPersonLimitsKeeper(database, first).run_once()
     async with database.connection() as connection:
@@ -406,7 +368,7 @@ async def test_a_decision_that_is_on_its_way_is_not_agreed_to_anew(
     environment: Environment, database: Database
 ) -> None:
     """Limits were raised meanwhile, and somebody else decided alone on a case that had no proposal then."""
-    payment_id = await a_case(database, LIMIT)
+    payment_id = await keep_case(database, LIMIT)
     assert (await decide(database, payment_id)).ok
     again = await decide(database, payment_id, ANN)
     assert again.refusal is DecisionRefusal.DECISION_ON_ITS_WAY

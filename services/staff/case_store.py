@@ -1,0 +1,125 @@
+"""The lists of cases: what is open, what waits for somebody, what needs a second person, what is contradicted, what is settled."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID
+
+from services.staff.domain import CaseStatus
+from services.staff.store import CASE_IS_OPEN, SELECT_KEPT_CASE, KeptCase, kept_case
+from shared.persistence.database import Connection
+from shared.records import dataclass
+
+CaseList = Literal["open", "mine", "second", "contradicted", "settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCase:
+    """A case in a list. It waits, or has been settled, since `since`."""
+
+    kept: KeptCase
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CaseKey:
+    """Where a page of a list begins: after the case with this moment and id."""
+
+    since: datetime
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SumOfCases:
+    """Open cases in one currency. `unknown`: those of which no amount is known, which are not in the sum."""
+
+    currency: str | None
+    cases: int
+    amount_minor: int
+    unknown: int
+
+
+_CONTRADICTED = "contradicted_at IS NOT NULL AND noted_at IS NULL"
+_PROPOSED = "EXISTS (SELECT FROM proposals o WHERE o.payment_id = cases.payment_id AND o.state = 'open')"
+_PROPOSED_BY_ANOTHER = (
+    "EXISTS (SELECT FROM proposals o WHERE o.payment_id = cases.payment_id AND o.state = 'open'"
+    " AND lower(o.proposed_by) <> lower($4))"
+)
+_FOR_A_PERSON = (
+    f"status IN ('{CaseStatus.NEEDS_DECISION}', '{CaseStatus.REFUND_FAILED}') AND coalesce(lower(claimed_by), lower($4)) = lower($4)"
+    f" AND NOT {_PROPOSED}"
+)
+_MINE = f"({_PROPOSED_BY_ANOTHER} OR ({CASE_IS_OPEN} AND lower(claimed_by) = lower($4)) OR ({_FOR_A_PERSON}))"
+_IS_SETTLED = f"NOT {CASE_IS_OPEN} AND status <> '{CaseStatus.UNKNOWN}'"
+_LISTS: Final[Mapping[CaseList, tuple[tuple[str, str], ...]]] = {
+    "open": ((CASE_IS_OPEN, "opened_at"), (f"{_CONTRADICTED} AND NOT {CASE_IS_OPEN}", "contradicted_at")),
+    "mine": ((f"({CASE_IS_OPEN} OR {_PROPOSED}) AND {_MINE}", "opened_at"),),
+    "second": ((_PROPOSED, "opened_at"),),
+    "contradicted": ((_CONTRADICTED, "contradicted_at"),),
+    "settled": ((_IS_SETTLED, "updated_at"),),
+}
+"""The parts of each list: a condition, and since when such a case waits."""
+
+
+async def cases_of(
+    connection: Connection, show: CaseList, *, after: CaseKey | None, who: str, at_most: int
+) -> list[ListedCase]:
+    """A page of a list, the longest wait first; of the settled ones the latest first. `who` looks."""
+    rows = await connection.fetch(_PAGES[show], at_most, after and after.since, after and after.payment_id, who)
+    return [ListedCase(kept_case(row), row["since"]) for row in rows]
+
+
+def _page_of(show: CaseList) -> str:
+    is_latest_first = show == "settled"
+    order, comes_after = ("DESC", "<") if is_latest_first else ("", ">")
+    parts = [
+        f"""(SELECT kept.*, kept.{since} AS since FROM ({SELECT_KEPT_CASE} WHERE {where}
+                AND ($2::timestamptz IS NULL OR ({since}, payment_id) {comes_after} ($2::timestamptz, $3::uuid))
+                ORDER BY {since} {order}, payment_id {order} LIMIT $1) kept)"""  # noqa: S608 - constants
+        for where, since in _LISTS[show]
+    ]
+    # The last condition gives the parameter its type also where no part has it.
+    return f"""SELECT * FROM ({" UNION ALL ".join(parts)}) cases WHERE $4::text IS NOT NULL
+        ORDER BY since {order}, payment_id {order} LIMIT $1"""  # noqa: S608 - constants
+
+
+_PAGES: Final[Mapping[CaseList, str]] = {show: _page_of(show) for show in _LISTS}
+_COUNTS = f"""
+    SELECT count(*) FILTER (WHERE {CASE_IS_OPEN}) AS open_ones,
+           count(*) FILTER (WHERE {_MINE.replace("$4", "$1")}) AS mine,
+           (SELECT count(*) FROM proposals WHERE state = 'open') AS second,
+           (SELECT count(*) FROM cases WHERE {_CONTRADICTED}) AS contradicted,
+           (SELECT count(*) FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN}) AS contradicted_alone,
+           (SELECT count(*) FROM cases WHERE {_IS_SETTLED}) AS settled
+    FROM cases WHERE {CASE_IS_OPEN} OR {_PROPOSED}"""  # noqa: S608 - constants
+
+
+async def counts_of_cases(connection: Connection, who: str) -> dict[CaseList, int]:
+    """How many cases each list has, for whoever looks."""
+    (row,) = await connection.fetch(_COUNTS, who)
+    return {
+        "open": row["open_ones"] + row["contradicted_alone"],
+        "mine": row["mine"],
+        "second": row["second"],
+        "contradicted": row["contradicted"],
+        "settled": row["settled"],
+    }
+
+
+async def open_sums(connection: Connection) -> list[SumOfCases]:
+    """The money of all open cases, a sum a currency."""
+    rows = await connection.fetch(
+        f"""SELECT currency, count(*) AS cases, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,
+                   count(*) FILTER (WHERE amount_minor IS NULL OR currency IS NULL) AS unknown
+            FROM cases WHERE {CASE_IS_OPEN} GROUP BY currency ORDER BY 3 DESC, 1"""  # noqa: S608 - constants
+    )
+    return [SumOfCases(**row) for row in rows]
+
+
+async def count_open(connection: Connection) -> tuple[int, bool]:
+    """How many cases are open, and whether one of them waits for a person."""
+    (row,) = await connection.fetch(
+        f"""SELECT count(*) AS number, coalesce(bool_or(status IN ('needs_decision', 'refund_failed')), false) AS waits
+            FROM cases WHERE {CASE_IS_OPEN}"""  # noqa: S608 - constants
+    )
+    return row["number"], row["waits"]

@@ -1,0 +1,33 @@
+"""From the result of an action to the answer of the desk: done, or refused with a sentence."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from services.staff.actions.results import ActionResult
+from services.staff.desk.once import Done
+from services.staff.desk.problems import Refused
+
+_STATUS: Final[Mapping[str, HTTPStatus]] = {
+    "unknown": HTTPStatus.NOT_FOUND,
+    "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "card_data": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "receipt_number_required": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "same_person": HTTPStatus.FORBIDDEN,
+    "not_allowed": HTTPStatus.FORBIDDEN,
+}
+_FIELDS: Final[Mapping[str, str]] = {"receipt_number_required": "receipt_number"}
+
+
+def done(result: ActionResult, location: str, *, text: str | None = None) -> Done:
+    """What an action did, and where to go. Raises `Refused` if it was not done."""
+    if result.refusal is not None:
+        code = result.refusal.value
+        raise Refused(code, sentence(result.text), _STATUS.get(code, HTTPStatus.CONFLICT), _FIELDS.get(code))
+    return Done(text=text or sentence(result.text), location=location, entry=result.entry)
+
+
+def sentence(text: str) -> str:
+    """The text of an action as a sentence."""
+    whole = text if text.endswith((".", "?", "!")) else f"{text}."
+    return whole[:1].upper() + whole[1:]

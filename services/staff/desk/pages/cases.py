@@ -1,0 +1,811 @@
+"""Cases: payments of which nobody knows what happened to the money, and what a person does about them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.staff import case_store, domain, people_store, store
+from services.staff.actions import cases as case_actions
+from services.staff.actions import payments, proposals
+from services.staff.actions.proposing import why_second
+from services.staff.actions.results import unfit
+from services.staff.case_store import CaseKey, CaseList, ListedCase
+from services.staff.desk import acted, case_words
+from services.staff.desk.frame import Count
+from services.staff.desk.problems import Mistaken, Refused
+from services.staff.desk.routing import Act, Desk, Done, Room
+from services.staff.domain import Case, CaseStatus
+from services.staff.people import Actor, Role
+from services.staff.proposals import (
+    Proposal,
+    ProposalRefusal,
+    SecondPersonLimits,
+    Stake,
+    refusal_of_answer,
+    stakes_of,
+)
+from services.staff.store import JournalEntry, KeptCase
+from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
+from shared.persistence.database import Connection
+from shared.records import dataclass
+
+room = Room(__name__)
+
+LISTED = 50
+SHOWN: tuple[tuple[CaseList, str], ...] = (
+    ("open", "Open"),
+    ("mine", "Waiting for me"),
+    ("second", "Needs a second person"),
+    ("contradicted", "Contradicted"),
+    ("settled", "Settled"),
+)
+NO_CASE = Refused("unknown", "There is no case of this payment.", 404)
+
+
+# -- what the pages show ---------------------------------------------------------------------------------------------------------------
+
+
+class CasePart(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class CaseBadge(CasePart):
+    """How a case stands. `kind` is the class of its badge."""
+
+    status: str
+    kind: str
+    text: str
+    sub: str
+
+
+class CaseRow(CasePart):
+    """A case in a list."""
+
+    payment_id: UUID
+    invoice_id: str
+    amount_minor: int | None
+    currency: str | None
+    state: CaseBadge
+    since: datetime
+    claimed_by: str | None
+
+
+class CurrencySum(CasePart):
+    """Open cases in one currency; `unknown` of them have no known amount."""
+
+    currency: str | None
+    amount_minor: int
+    cases: int
+    unknown: int
+
+
+class CaseTab(CasePart):
+    """One list of cases, and how many it has."""
+
+    show: CaseList
+    text: str
+    cases: int
+
+
+class CasesView(CasePart):
+    """A page of a list of cases."""
+
+    show: CaseList
+    rows: list[CaseRow]
+    tabs: list[CaseTab]
+    sums: list[CurrencySum]
+    next: str | None
+
+    def tabs_of(self) -> list[tuple[str, int, str, bool]]:
+        """The lists as the template draws them."""
+        return [(tab.text, tab.cases, f"/cases?show={tab.show}", tab.show == self.show) for tab in self.tabs]
+
+
+class GatewayCallView(CasePart):
+    """A call to the gateway, and what it said."""
+
+    at: datetime
+    step: str
+    code: str
+    answer: str
+    evidence: str
+
+
+class DecisionChoice(CasePart):
+    """A decision that fits the case, and what follows from it."""
+
+    value: str
+    says: str
+    follows: str
+
+
+class ProposalView(CasePart):
+    """A proposal: what, by whom, and what they saw. `why_not` says why whoever looks may not agree; None: they may."""
+
+    id: UUID
+    resolution: str
+    words: str
+    says: str
+    follows: str
+    by: str
+    at: datetime
+    version: int
+    evidence: str
+    reason: str
+    receipt_number: str | None
+    is_own: bool
+    why_not: str | None
+    others: list[str]
+
+
+class ContradictionView(CasePart):
+    """What contradicts the last decision, and what was decided."""
+
+    decided: str
+    decided_by: str | None
+    decided_version: int
+    decided_at: datetime | None
+    evidence: str | None
+    found_at: datetime | None
+    found_version: int
+    found: str
+    is_given_back: bool
+    is_noted: bool
+
+
+class DeedView(CasePart):
+    """What somebody did about a payment."""
+
+    entry: UUID
+    at: datetime
+    who: str
+    action: str
+    kind: str
+    text: str
+    words: str | None
+
+
+class CaseRefundView(CasePart):
+    """A refund of this payment, and what became of it."""
+
+    refund_id: UUID
+    amount_minor: int | None
+    currency: str | None
+    status: str
+    told: str
+
+
+class DecisionStep(CasePart):
+    """A step of a decision on its way."""
+
+    kind: Literal["done", "work", "look", "quiet"]
+    text: str
+
+
+class CaseStateView(CasePart):
+    """What changes on a case while somebody looks at it."""
+
+    payment_id: UUID
+    invoice_id: str
+    version: int
+    state: CaseBadge
+    steps: list[DecisionStep]
+    refused: list[str]
+
+
+class CaseView(CaseStateView):
+    """All that is known of a case, and what can be done."""
+
+    title: str
+    question: str
+    amount_minor: int | None
+    currency: str | None
+    since: datetime
+    gateway_id: str | None
+    gateway_url: str | None
+    gateway_side: str | None
+    settled_as: str | None
+    decided_by: str | None
+    is_open: bool
+    needs_second: bool
+    limit: str
+    choices: list[DecisionChoice]
+    can_reopen: bool
+    calls: list[list[GatewayCallView]]
+    refunds: list[CaseRefundView]
+    claimed_by: str | None
+    claimed_at: datetime | None
+    proposal: ProposalView | None
+    contradiction: ContradictionView | None
+    did: list[DeedView]
+    notes: list[DeedView]
+    draft: dict[str, Any]
+    draft_id: UUID | None
+
+
+class CheckView(CasePart):
+    """What somebody is about to send, before it is sent."""
+
+    payment_id: UUID
+    invoice_id: str
+    amount_minor: int | None
+    currency: str | None
+    draft_id: UUID
+    resolution: str
+    says: str
+    words: str
+    version: int
+    evidence: str
+    reason: str
+    receipt_number: str | None
+    needs_second: bool
+    others: list[str]
+    steps: list[str]
+
+
+# -- what forms send -------------------------------------------------------------------------------------------------------------------
+
+Saw = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=EVIDENCE_LENGTH_MAX,
+        title="What you saw",
+        json_schema_extra={"missing": "Say what you saw, and where."},
+    ),
+]
+Why = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=TEXT_LENGTH_MAX, title="Why", json_schema_extra={"missing": "Say why you decide so."}
+    ),
+]
+Note = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=EVIDENCE_LENGTH_MAX, title="Note", json_schema_extra={"missing": "Write something."}
+    ),
+]
+Choice = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back"]
+
+
+class DecideForm(Act):
+    """A decision about a case, made on the version that its page showed."""
+
+    resolution: Annotated[Choice, Field(json_schema_extra={"missing": "Choose what happened to the money."})]
+    version: int = Field(ge=1, le=2**31 - 1)
+    evidence: Saw
+    reason: Why
+    receipt_number: str | None = Field(None, max_length=TEXT_LENGTH_MAX, title="Receipt number")
+
+
+class ReopenForm(Act):
+    """A decision is taken back, on the version that its page showed."""
+
+    version: int = Field(ge=1, le=2**31 - 1)
+    reason: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH_MAX, json_schema_extra={"missing": "Say why."})]
+
+
+class SawForm(Act):
+    """What the second person saw, and the proposal that the page showed."""
+
+    proposal: UUID
+    saw: Saw
+
+
+class AnswerForm(SawForm):
+    """The same from the page, whose two buttons stand in one form."""
+
+    answer: Literal["agree", "refuse"]
+
+
+class WithdrawForm(Act):
+    """A proposal is taken back by who made it."""
+
+    proposal: UUID
+
+
+class CaseNoteForm(Act):
+    """A note on a case."""
+
+    note: Note
+
+
+class Checked(Done):
+    """A decision that was checked, and not sent yet. It is kept a day, with the results of forms."""
+
+    draft: dict[str, Any]
+
+
+# -- pages -----------------------------------------------------------------------------------------------------------------------------
+
+
+@room.count("cases")
+async def open_cases(desk: Desk) -> Count | None:
+    """How many cases are open. It is urgent if one of them waits for a person."""
+    async with desk.read() as connection:
+        number, waits = await case_store.count_open(connection)
+    return Count(number, "act" if waits else "work", "open")
+
+
+@room.page("/cases", "cases.html")
+async def cases(desk: Desk, viewer: Actor, show: CaseList = "open", after: str = "") -> CasesView:
+    """A list of cases, the longest wait first."""
+    key = _key(after)
+    async with desk.read() as connection:
+        found = await case_store.cases_of(connection, show, after=key, who=viewer.name, at_most=LISTED + 1)
+        counts = await case_store.counts_of_cases(connection, viewer.name)
+        sums = await case_store.open_sums(connection)
+    page = found[:LISTED]
+    return CasesView(
+        show=show,
+        rows=[_row(one) for one in page],
+        tabs=[CaseTab(show=name, text=text, cases=counts[name]) for name, text in SHOWN],
+        sums=[
+            CurrencySum(currency=one.currency, amount_minor=one.amount_minor, cases=one.cases, unknown=one.unknown)
+            for one in sums
+        ],
+        next=f"/cases?{urlencode({'show': show, 'after': _key_text(page[-1])})}" if len(found) > LISTED else None,
+    )
+
+
+@room.page("/cases/{payment_id}", "case.html")
+async def case(payment_id: UUID, desk: Desk, viewer: Actor, draft: UUID | None = None) -> CaseView:
+    """All that is known of a case, every call to the gateway, what people did, and what can be done."""
+    async with desk.read() as connection:
+        looked = await _look(connection, payment_id)
+        typed = await _draft(connection, draft, viewer) if draft is not None else {}
+    return _case_view(looked, viewer, desk.settings.gateway_dashboard_url, typed, draft)
+
+
+@room.page("/cases/{payment_id}/check", "check.html", api=False)
+async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: UUID) -> CheckView:
+    """What is about to be sent, and what happens then."""
+    async with desk.read() as connection:
+        looked = await _look(connection, payment_id)
+        draft = await _draft(connection, done, viewer)
+    if not draft:
+        raise Refused("unknown", "What you wrote is not kept any more: open the case and write it again.", 404)
+    kept, wanted = looked.kept, DecideForm.model_validate({"once": done, **draft})
+    choice = case_words.choice_of(wanted.resolution, kept.case)
+    needs = looked.limits.need_second(stakes_of(kept.case))
+    others = _others(looked.resolvers, viewer.name)
+    return CheckView(
+        payment_id=payment_id,
+        invoice_id=kept.case.invoice_id,
+        amount_minor=kept.case.amount_minor,
+        currency=kept.case.currency,
+        draft_id=done,
+        says=choice.says,
+        words=choice.agrees,
+        needs_second=needs,
+        others=others,
+        steps=_what_follows(choice, others, wanted.version, needs=needs),
+        **wanted.model_dump(exclude={"once"}),
+    )
+
+
+@room.region("case", "_case_state.html")
+async def case_state(key: str, desk: Desk) -> CaseStateView | None:
+    """How a case stands now, and how far its decision has come."""
+    async with desk.read() as connection:
+        kept = await store.find_case(connection, UUID(key))
+    return None if kept is None else CaseStateView(**_state_fields(kept))
+
+
+# -- acts ------------------------------------------------------------------------------------------------------------------------------
+
+
+@room.act("/cases/{payment_id}/ask", needs=Role.RESOLVER)
+async def ask(payment_id: UUID, desk: Desk, actor: Actor) -> Done:
+    """Have the gateway asked now."""
+    result = await payments.ask(desk.database, payment_id, who=actor, clock=desk.clock)
+    return acted.done(result, _at(payment_id, "calls"), text="The gateway is asked; what it answers shows here.")
+
+
+@room.act("/cases/{payment_id}/check", needs=Role.RESOLVER, page="/cases/{payment_id}", api=False)
+async def check(payment_id: UUID, form: DecideForm, desk: Desk) -> Checked:
+    """Look over a decision before it is sent. Nothing is sent, and nothing is in the journal yet."""
+    _refuse_unfit(evidence=form.evidence, reason=form.reason, receipt_number=form.receipt_number)
+    async with desk.read() as connection:
+        kept = await store.find_case(connection, payment_id)
+    if kept is None:
+        raise NO_CASE
+    wanted = domain.Resolve(form.resolution, form.version, form.receipt_number)
+    if (refused := payments.refusal_of(kept, wanted, desk.clock())) is not None:
+        acted.done(refused, "")
+    return Checked(
+        text="Nothing is sent yet: check it.",
+        location=f"/cases/{payment_id}/check",
+        draft=form.model_dump(mode="json", exclude={"once"}),
+    )
+
+
+@room.act("/cases/{payment_id}/decide", needs=Role.RESOLVER, page="/cases/{payment_id}")
+async def decide(payment_id: UUID, form: DecideForm, desk: Desk, actor: Actor) -> Done:
+    """Decide about a case. Above the limit it becomes a proposal, and a second person must agree."""
+    result = await payments.resolve(
+        desk.database,
+        payment_id,
+        resolution=form.resolution,
+        expected_version=form.version,
+        evidence=form.evidence,
+        reason=form.reason,
+        who=actor,
+        receipt_number=form.receipt_number,
+        clock=desk.clock,
+    )
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/reopen", needs=Role.RESOLVER)
+async def reopen(payment_id: UUID, form: ReopenForm, desk: Desk, actor: Actor) -> Done:
+    """Take a wrong decision back. Above the limit it becomes a proposal, and a second person must agree."""
+    result = await payments.resolve(
+        desk.database,
+        payment_id,
+        resolution="reopen",
+        expected_version=form.version,
+        evidence=form.reason,
+        reason=form.reason,
+        who=actor,
+        clock=desk.clock,
+    )
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/answer", needs=Role.RESOLVER, api=False)
+async def answer(payment_id: UUID, form: AnswerForm, desk: Desk, actor: Actor) -> Done:
+    """Agree with a proposal or not, as the button of the form says."""
+    done: Done = await (agree if form.answer == "agree" else refuse)(payment_id, form, desk, actor)
+    return done
+
+
+@room.act("/cases/{payment_id}/agree", needs=Role.RESOLVER)
+async def agree(payment_id: UUID, form: SawForm, desk: Desk, actor: Actor) -> Done:
+    """Agree with a proposal as its second person: it goes out in both names."""
+    _refuse_unfit(saw=form.saw)
+    result = await proposals.agree(
+        desk.database, payment_id, proposal_id=form.proposal, saw=form.saw, who=actor, clock=desk.clock
+    )
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/refuse", needs=Role.RESOLVER)
+async def refuse(payment_id: UUID, form: SawForm, desk: Desk, actor: Actor) -> Done:
+    """Do not agree with a proposal. It ends, and nothing is sent."""
+    _refuse_unfit(saw=form.saw)
+    result = await proposals.disagree(
+        desk.database, payment_id, proposal_id=form.proposal, saw=form.saw, who=actor, clock=desk.clock
+    )
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/withdraw", needs=Role.RESOLVER)
+async def withdraw(payment_id: UUID, form: WithdrawForm, desk: Desk, actor: Actor) -> Done:
+    """Take one's own proposal back."""
+    result = await proposals.withdraw(desk.database, payment_id, proposal_id=form.proposal, who=actor, clock=desk.clock)
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/claim", needs=Role.RESOLVER)
+async def claim(payment_id: UUID, desk: Desk, actor: Actor) -> Done:
+    """Say that you are on a case."""
+    return acted.done(
+        await case_actions.claim(desk.database, payment_id, who=actor, clock=desk.clock), _at(payment_id, "on")
+    )
+
+
+@room.act("/cases/{payment_id}/release", needs=Role.RESOLVER)
+async def release(payment_id: UUID, desk: Desk, actor: Actor) -> Done:
+    """Say that nobody is on a case any more."""
+    return acted.done(
+        await case_actions.unclaim(desk.database, payment_id, who=actor, clock=desk.clock), _at(payment_id, "on")
+    )
+
+
+@room.act("/cases/{payment_id}/notes", needs=Role.RESOLVER)
+async def keep_note(payment_id: UUID, form: CaseNoteForm, desk: Desk, actor: Actor) -> Done:
+    """Keep a note on a case."""
+    _refuse_unfit(note=form.note)
+    result = await case_actions.note(desk.database, payment_id, text=form.note, who=actor, clock=desk.clock)
+    return acted.done(result, _at(payment_id, "notes"))
+
+
+@room.act("/cases/{payment_id}/noted", needs=Role.RESOLVER)
+async def noted(payment_id: UUID, form: CaseNoteForm, desk: Desk, actor: Actor) -> Done:
+    """Take note of what contradicts a decision."""
+    _refuse_unfit(note=form.note)
+    result = await case_actions.take_note(desk.database, payment_id, text=form.note, who=actor, clock=desk.clock)
+    return acted.done(result, _at(payment_id))
+
+
+def _at(payment_id: UUID, part: str = "") -> str:
+    return f"/cases/{payment_id}#{part}" if part else f"/cases/{payment_id}"
+
+
+def _refuse_unfit(**texts: str | None) -> None:
+    """Raise `Mistaken` with a sentence at each text that must not be kept."""
+    unfit_ones = {name: unfit(**{name: text}) for name, text in texts.items()}
+    mistakes = {name: acted.sentence(one.text) for name, one in unfit_ones.items() if one is not None}
+    if mistakes:
+        raise Mistaken(mistakes)
+
+
+# -- from the database to the page -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What is read of a case, as of one moment."""
+
+    kept: KeptCase
+    journal: Sequence[JournalEntry]
+    limits: SecondPersonLimits
+    resolvers: Sequence[str]
+
+
+async def _look(connection: Connection, payment_id: UUID) -> _Looked:
+    kept = await store.find_case(connection, payment_id)
+    if kept is None:
+        raise NO_CASE
+    return _Looked(
+        kept,
+        await store.entries_about(connection, payment_id),
+        SecondPersonLimits(await store.second_person_limits(connection)),
+        await people_store.active_names(connection, Role.RESOLVER),
+    )
+
+
+async def _draft(connection: Connection, draft_id: UUID, viewer: Actor) -> dict[str, Any]:
+    """What `viewer` wrote and checked, if it is still kept."""
+    known = await people_store.request_of(connection, draft_id)
+    if known is None or known.who != viewer.name:
+        return {}
+    draft = known.result.get("draft")
+    return dict(draft) if isinstance(draft, dict) else {}
+
+
+def _row(listed: ListedCase) -> CaseRow:
+    case = listed.kept.case
+    return CaseRow(
+        payment_id=case.payment_id,
+        invoice_id=case.invoice_id,
+        amount_minor=case.amount_minor,
+        currency=case.currency,
+        state=_state(listed.kept),
+        since=listed.since,
+        claimed_by=listed.kept.claimed_by,
+    )
+
+
+def _key(text: str) -> CaseKey | None:
+    """The key in an address. One that cannot be read begins the list."""
+    since, _, payment_id = text.partition("_")
+    try:
+        moment = datetime.fromisoformat(since)
+        return CaseKey(moment, UUID(payment_id)) if moment.tzinfo is not None else None
+    except ValueError:
+        return None
+
+
+def _key_text(listed: ListedCase) -> str:
+    return f"{listed.since.isoformat()}_{listed.kept.case.payment_id}"
+
+
+def _state(kept: KeptCase) -> CaseBadge:
+    words = case_words.state_of(kept)
+    return CaseBadge(status=kept.case.status.value, kind=words.kind, text=words.text, sub=words.sub)
+
+
+def _state_fields(kept: KeptCase) -> dict[str, Any]:
+    case = kept.case
+    refused = [
+        f"{one.decided_by}: {case_words.RESOLUTION_WORDS.get(one.resolution, one.resolution)}. Refused: it stood at version {one.version}, "
+        f"{one.state.replace('_', ' ')}"
+        for one in case.refusals
+    ]
+    return {
+        "payment_id": case.payment_id,
+        "invoice_id": case.invoice_id,
+        "version": case.version,
+        "state": _state(kept),
+        "steps": _steps(kept),
+        "refused": refused,
+    }
+
+
+def _steps(kept: KeptCase) -> list[DecisionStep]:
+    """How far the last decision has come. Nothing if nobody decided."""
+    case, sent = kept.case, kept.case.decision
+    if sent is None:
+        return []
+    decided = f"{sent.by} decided: {case_words.RESOLUTION_WORDS[sent.resolution]}"
+    steps = [DecisionStep(kind="done", text=decided)]
+    if any(one.decision_id == sent.id for one in case.refusals):
+        return [*steps, DecisionStep(kind="look", text="Refused by the gateway's service: it came too late")]
+    if case.decision_on_its_way is None:
+        return [
+            *steps,
+            DecisionStep(kind="done", text="Taken by the gateway's service"),
+            DecisionStep(
+                kind="done", text=f"The payment stands at version {case.version}: {_state(kept).text.lower()}"
+            ),
+        ]
+    waiting = DecisionStep(kind="work", text="It waits for the staff service, which sends it")
+    on_its_way = DecisionStep(kind="work", text="On its way to the gateway's service")
+    return [
+        *steps,
+        waiting if kept.decision_waits else on_its_way,
+        DecisionStep(kind="quiet", text="The payment moves on"),
+    ]
+
+
+def _case_view(
+    looked: _Looked, viewer: Actor, dashboard_url: str, draft: dict[str, Any], draft_id: UUID | None
+) -> CaseView:
+    kept, case = looked.kept, looked.kept.case
+    stakes = stakes_of(case)
+    fitting = domain.decisions_for(case)
+    did = [_did(entry) for entry in looked.journal]
+    question = case_words.question_of(case)
+    return CaseView(
+        **_state_fields(kept),
+        title=f"{case.invoice_id}: {question}",
+        question=question,
+        amount_minor=case.amount_minor,
+        currency=case.currency,
+        since=kept.contradicted_at if case.is_contradicted and kept.contradicted_at else kept.opened_at,
+        gateway_id=case.gateway_id,
+        gateway_url=_gateway_url(dashboard_url, case.gateway_id),
+        gateway_side=_gateway_side(case),
+        settled_as=case.settled_as and case.settled_as.replace("_", " "),
+        decided_by=case.decided_by,
+        is_open=case.is_open,
+        needs_second=looked.limits.need_second(stakes),
+        limit=_limit(looked.limits, stakes),
+        choices=[_choice(name, case) for name in case_words.ORDER if name in fitting],
+        can_reopen="reopen" in fitting,
+        calls=[[_call(one) for one in group] for group in case_words.folded(case.attempts)],
+        refunds=[_refund(one) for one in case.refunds],
+        claimed_by=kept.claimed_by,
+        claimed_at=kept.claimed_at,
+        proposal=_proposal_view(kept.proposal, looked, viewer) if kept.proposal else None,
+        contradiction=_contradiction(looked),
+        did=did,
+        notes=[one for one in did if one.action in {"note", "take_note"}],
+        draft=draft,
+        draft_id=draft_id,
+    )
+
+
+def _limit(limits: SecondPersonLimits, stakes: Sequence[Stake]) -> str:
+    return why_second(limits, stakes) if limits.need_second(stakes) else ""
+
+
+def _choice(resolution: str, case: Case) -> DecisionChoice:
+    words = case_words.choice_of(resolution, case)
+    return DecisionChoice(value=words.value, says=words.says, follows=words.follows)
+
+
+def _call(attempt: domain.CaseAttempt) -> GatewayCallView:
+    return GatewayCallView(
+        at=attempt.at,
+        step=case_words.STEP_WORDS.get(attempt.step, attempt.step),
+        code=attempt.step,
+        answer=attempt.answer.replace("_", " "),
+        evidence=attempt.evidence,
+    )
+
+
+def _refund(refund: Any) -> CaseRefundView:
+    asked_by = f"asked by {refund.requested_by}" if refund.requested_by else None
+    told = ", ".join(text for text in (refund.code, asked_by, refund.reason) if text)
+    return CaseRefundView(
+        refund_id=refund.refund_id,
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        status=refund.status.replace("_", " "),
+        told=told,
+    )
+
+
+def _gateway_url(pattern: str, gateway_id: str | None) -> str | None:
+    return pattern.replace("{id}", quote(gateway_id, safe="")) if pattern and gateway_id else None
+
+
+def _gateway_side(case: Case) -> str | None:
+    side = case.gateway
+    if side is None:
+        return None
+    return f"{side.answer.replace('_', ' ')}{', disputed' if side.disputed else ''}"
+
+
+def _others(resolvers: Sequence[str], name: str) -> list[str]:
+    return [one for one in resolvers if one.casefold() != name.casefold()]
+
+
+def _proposal_view(proposal: Proposal, looked: _Looked, viewer: Actor) -> ProposalView:
+    case = looked.kept.case
+    words = case_words.choice_of(proposal.resolution, case)
+    refusal = refusal_of_answer(proposal, case.version, viewer)
+    others = _others(looked.resolvers, proposal.by)
+    receipt = proposal.asks.get("receipt_number")
+    return ProposalView(
+        id=proposal.id,
+        resolution=proposal.resolution,
+        words=words.agrees,
+        says=words.says[:1].lower() + words.says[1:],
+        follows=words.follows,
+        by=proposal.by,
+        at=proposal.at,
+        version=proposal.version,
+        evidence=proposal.evidence,
+        reason=str(proposal.asks.get("reason") or ""),
+        receipt_number=None if receipt is None else str(receipt),
+        is_own=refusal is ProposalRefusal.SAME_PERSON,
+        why_not=None if refusal is None else _WHY_NOT[refusal].format(others=_names(others)),
+        others=others,
+    )
+
+
+_WHY_NOT = {
+    ProposalRefusal.SAME_PERSON: "You proposed it. {others} can agree.",
+    ProposalRefusal.NOT_ALLOWED: "A person with the role of a resolver agrees or not: {others}.",
+    ProposalRefusal.PROPOSAL_OUTDATED: "The payment moved on meanwhile: the proposal no longer counts.",
+}
+
+
+def _names(names: Sequence[str]) -> str:
+    return " or ".join(names) if names else "nobody else has the role of a resolver, so nobody"
+
+
+def _what_follows(choice: case_words.ChoiceInWords, others: Sequence[str], version: int, *, needs: bool) -> list[str]:
+    sent = "the decision goes to the gateway's service within a second."
+    if not needs:
+        return [sent[:1].upper() + sent[1:], choice.follows]
+    return [
+        f"Nothing yet: {_names(others)} must agree, on version {version}.",
+        f"Once one of them agrees, {sent}",
+        choice.follows,
+    ]
+
+
+def _did(entry: JournalEntry) -> DeedView:
+    kind, text = case_words.did(entry)
+    details = entry.details
+    words = details.get("saw") or details.get("note") or details.get("evidence") or details.get("reason")
+    return DeedView(
+        entry=entry.id,
+        at=entry.at,
+        who=entry.who,
+        action=entry.action,
+        kind=kind,
+        text=text,
+        words=None if words is None else str(words),
+    )
+
+
+def _contradiction(looked: _Looked) -> ContradictionView | None:
+    kept, case = looked.kept, looked.kept.case
+    version, decided = case.contradicted_version, case.decided
+    if version is None or decided is None:
+        return None
+    entry = next((one for one in reversed(looked.journal) if one.action == "resolve"), None)
+    is_charged = decided.status is CaseStatus.NOT_CHARGED
+    return ContradictionView(
+        decided=decided.status.replace("_", " "),
+        decided_by=decided.by,
+        decided_version=decided.version,
+        decided_at=entry.at if entry else None,
+        evidence=str(entry.details.get("evidence")) if entry else None,
+        found_at=kept.contradicted_at,
+        found_version=version,
+        found="charged" if is_charged else "no such money",
+        is_given_back=case.status is CaseStatus.REFUNDED,
+        is_noted=not case.is_contradicted,
+    )

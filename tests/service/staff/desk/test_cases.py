@@ -1,0 +1,299 @@
+"""Cases at the desk, over a real database: lists, decide, check, the second person, and what was contradicted."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.staff.actions import payments
+from services.staff.domain import CaseStatus, Settled
+from services.staff.people import Role, at_terminal
+from services.staff.proposals import ProposalState
+from shared.ids import new_id
+from tests.support.databases import rows
+from tests.support.desk_browser import DeskBrowser, DeskUnderTest, SeenPage, open_desk
+from tests.support.environment import Environment
+from tests.support.hostile import HOSTILE
+from tests.support.kept_cases import LIMIT, NOW, keep_case, kept_case_of, tell_case
+
+SAW = "Dashboard, 03:16: no charge of 1240.00 EUR"
+DASHBOARD = "https://dashboard.example.com/payments/{id}"
+
+
+@pytest.fixture
+async def desk(environment: Environment) -> AsyncIterator[DeskUnderTest]:
+    async with open_desk(environment.databases["staff"], gateway_dashboard_url=DASHBOARD) as opened:
+        yield opened
+
+
+async def ann(desk: DeskUnderTest) -> DeskBrowser:
+    return await desk.browser("ann.resolver", Role.RESOLVER)
+
+
+async def ben(desk: DeskUnderTest) -> DeskBrowser:
+    return await desk.browser("ben.resolver", Role.RESOLVER)
+
+
+async def checked(browser: DeskBrowser, payment_id: UUID, **fields: object) -> SeenPage:
+    """The check page of a decision."""
+    wanted = {"resolution": "not_charged", "evidence": SAW, "reason": "No charge in its books."} | fields
+    return await browser.submit(await browser.open(f"/cases/{payment_id}"), f"/cases/{payment_id}/check", **wanted)
+
+
+async def sent(browser: DeskBrowser, page: SeenPage) -> SeenPage:
+    """What comes of the one form of a check page."""
+    (form,) = (form for form in page.forms if "/decide" in form.action)
+    return await browser.submit(page, form.action)
+
+
+async def outbox(environment: Environment) -> int:
+    return len(await rows(environment.databases["staff"], "SELECT unnest(ids) FROM outbox"))
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_open_cases_are_listed_the_longest_wait_first_with_a_sum_a_currency(desk: DeskUnderTest) -> None:
+    database = desk.desk.database
+    for invoice, hours, currency in (("INV-3", 1, "USD"), ("INV-1", 9, "EUR"), ("INV-2", 5, "EUR")):
+        at = NOW - timedelta(hours=hours)
+        await keep_case(database, 124_000, at=at, invoice_id=invoice, currency=currency)
+    await keep_case(database, invoice_id="INV-4", status=CaseStatus.CAPTURED)
+    browser = await ann(desk)
+    page = await browser.open("/cases")
+    assert page.text.index("INV-1") < page.text.index("INV-2") < page.text.index("INV-3")
+    assert "3 in doubt: 2480.00 EUR and 1240.00 USD. The longest wait first." in page.text
+    assert "INV-4" not in page.text
+    assert "INV-4" in (await browser.open("/cases?show=settled")).text
+    assert "Nothing waits for a second person." in (await browser.open("/cases?show=second")).text
+    assert (await browser.open("/cases?show=nonsense")).status == 422
+    assert (await browser.open("/cases?after=nonsense")).status == 200
+
+
+@pytest.mark.parametrize("show", ["open", "settled", "mine"])
+async def test_pages_of_a_list_have_each_case_once(desk: DeskUnderTest, show: str) -> None:
+    status = CaseStatus.CAPTURED if show == "settled" else CaseStatus.NEEDS_DECISION
+    for number in range(120):
+        await keep_case(
+            desk.desk.database, at=NOW + timedelta(seconds=number // 3), invoice_id=f"INV-{number}", status=status
+        )
+    browser = await ann(desk)
+    seen: list[str] = []
+    program = await desk.token("reader", Role.VIEWER)
+    address: str | None = f"/cases?show={show}"
+    for _ in range(3):
+        page = (await browser.client.get(f"/api/v1{address}")).json()
+        seen += [row["invoice_id"] for row in page["rows"]]
+        address = page["next"]
+    assert (len(seen), len(set(seen)), address) == (120, 120, None)
+    numbers = [int(invoice.removeprefix("INV-")) // 3 for invoice in seen]
+    assert numbers == sorted(numbers, reverse=show == "settled")
+    assert (await program.get("/api/v1/cases")).status_code == 200
+
+
+async def test_no_case_is_a_sentence(desk: DeskUnderTest) -> None:
+    browser = await ann(desk)
+    assert "No payment is in doubt." in (await browser.open("/cases")).text
+    none = await browser.open(f"/cases/{uuid4()}")
+    assert (none.status, "There is no case of this payment." in none.text) == (404, True)
+
+
+# -- one person --------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_decision_is_checked_and_sent(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    browser = await ann(desk)
+    page = await browser.open(f"/cases/{payment_id}")
+    assert "was this card charged?" in page.text
+    assert "6 more like it" in page.text, "calls that are alike are folded"
+    assert "https://dashboard.example.com/payments/pi_1" in page.links
+    check = await checked(browser, payment_id)
+    assert check.address.startswith(f"/cases/{payment_id}/check?done=")
+    assert "You say: the card was not charged" in check.text
+    assert await outbox(environment) == 0
+    other = await ben(desk)
+    stale = await checked(other, payment_id)
+    done = await sent(browser, check)
+    assert "Decided: not charged" in done.text
+    assert await outbox(environment) == 1
+    assert "Decision on its way" in done.text
+    late = await sent(other, stale)
+    assert (late.status, "decided not charged at" in late.text) == (409, True)
+    assert await outbox(environment) == 1
+
+
+async def test_what_was_written_stays_to_be_changed_and_when_the_case_moved(
+    environment: Environment, desk: DeskUnderTest
+) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    browser = await ann(desk)
+    check = await checked(browser, payment_id)
+    (change, *_) = (link for link in check.links if "draft=" in link)
+    form = next(one for one in (await browser.open(change)).forms if "/check" in one.action)
+    assert (form.fields["evidence"], form.fields["resolution"]) == ([SAW], ["not_charged"])
+    await tell_case(desk.desk.database, payment_id, Settled(6, CaseStatus.CAPTURED, decided_by=None))
+    moved = await sent(browser, check)
+    assert moved.status == 409
+    assert "There is nothing to decide: its state is captured." in moved.text
+    assert await outbox(environment) == 0
+
+
+MISTAKES = [
+    ({"evidence": ""}, "Say what you saw, and where."),
+    ({"reason": ""}, "Say why you decide so."),
+    ({"resolution": ""}, "Choose what happened to the money."),
+    ({"evidence": "card 4242424242424242"}, "The evidence holds card data: leave it out."),
+    ({"resolution": "captured"}, "A captured payment needs the gateway's receipt number."),
+    ({"reason": "x" * 1042}, "Why: longer than 1 000 characters (1 042)."),
+]
+
+
+@pytest.mark.parametrize(("fields", "sentence"), MISTAKES)
+async def test_a_mistake_is_told_at_its_field_before_anything_is_sent(
+    desk: DeskUnderTest, fields: dict[str, object], sentence: str
+) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    page = await checked(await ann(desk), payment_id, **fields)
+    assert (page.status, sentence in page.text) == (422, True), page.text
+    form = page.form(f"/cases/{payment_id}/check")
+    assert form.fields["evidence" if "evidence" not in fields else "reason"] != [""]
+
+
+async def test_the_gateway_is_asked_and_somebody_is_on_it(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    browser, other = await ann(desk), await ben(desk)
+    here = f"/cases/{payment_id}"
+    asked = await browser.submit(await browser.open(here), f"{here}/ask")
+    assert "The gateway is asked; what it answers shows here." in asked.text
+    assert await outbox(environment) == 1
+    stale = await other.open(here)
+    claimed = await browser.submit(asked, f"{here}/claim")
+    assert "ann.resolver, since" in claimed.text
+    lost = await other.submit(stale, f"{here}/claim")
+    assert (lost.status, "Ann.resolver is on it since" in lost.text) == (409, True)
+    noted = await other.submit(lost, f"{here}/notes", note="called\nthe bank")
+    assert "The note is kept." in noted.text
+    assert "ben.resolver wrote a note" in noted.text
+    assert "Nobody yet." in (await other.submit(noted, f"{here}/release")).text
+
+
+async def test_a_viewer_sees_all_and_does_nothing(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    viewer = await desk.browser("vic.viewer", Role.VIEWER)
+    page = await viewer.open(f"/cases/{payment_id}")
+    assert page.status == 200
+    assert "was this card charged?" in page.text
+    refused = await viewer.submit(page, f"/cases/{payment_id}/ask")
+    assert refused.status == 403
+    assert await outbox(environment) == 0
+
+
+# -- the second person -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_above_the_limit_a_second_person_agrees(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    first, second = await ben(desk), await ann(desk)
+    here = f"/cases/{payment_id}"
+    assert "Above 500.00 EUR a second person must agree." in (await first.open(here)).text
+    check = await checked(first, payment_id)
+    assert "Nothing yet: ann.resolver must agree, on version 4." in check.text
+    own = await sent(first, check)
+    assert "Somebody else must agree" in own.text
+    assert "You proposed it. ann.resolver can agree." in own.text
+    assert await outbox(environment) == 0
+    assert payment_id_in(await second.open("/cases?show=mine"), payment_id)
+    assert not payment_id_in(await first.open("/cases?show=mine"), payment_id)
+    asked = await second.open(here)
+    assert "ben.resolver says: the card was not charged" in asked.text
+    empty = await second.submit(asked, f"{here}/answer", answer="agree")
+    assert (empty.status, "Say what you saw, and where." in empty.text) == (422, True)
+    agreed = await second.submit(asked, f"{here}/answer", answer="agree", saw="I see none either")
+    assert "Decided: not charged" in agreed.text
+    assert "ben.resolver, ann.resolver agreed" in agreed.text
+    assert "I see none either" in agreed.text
+    assert await outbox(environment) == 1
+
+
+def payment_id_in(page: SeenPage, payment_id: UUID) -> bool:
+    return f"/cases/{payment_id}" in page.links
+
+
+async def test_a_proposal_is_taken_back_or_not_agreed_with(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    first, second = await ben(desk), await ann(desk)
+    here = f"/cases/{payment_id}"
+    own = await sent(first, await checked(first, payment_id))
+    stale = await second.open(here)
+    back = await first.submit(own, f"{here}/withdraw")
+    assert "Taken back; nothing was sent." in back.text
+    late = await second.submit(stale, f"{here}/answer", answer="agree", saw="none")
+    assert (late.status, "ben.resolver took it back at" in late.text) == (409, True)
+    await sent(first, await checked(first, payment_id))
+    no = await second.submit(await second.open(here), f"{here}/answer", answer="refuse", saw="It is there: ch_1")
+    assert "you do not agree with ben.resolver" in no.text
+    assert (await kept_case_of(desk.desk.database, payment_id)).proposal is None
+    assert await outbox(environment) == 0
+
+
+async def test_a_program_is_never_the_second_person(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    wanted = {"resolution": "not_charged", "expected_version": 4, "evidence": SAW, "reason": "none"}
+    result = await payments.resolve(desk.desk.database, payment_id, **wanted, who=at_terminal("ben"))  # type: ignore[arg-type]
+    program = await desk.token("robot", Role.RESOLVER)
+    shown = (await program.get(f"/api/v1/cases/{payment_id}")).json()
+    assert shown["proposal"]["id"] == str(result.proposal)
+    body = {"once": str(new_id()), "proposal": str(result.proposal), "saw": "all is well"}
+    answered = await program.post(f"/api/v1/cases/{payment_id}/agree", json=body)
+    assert (answered.status_code, answered.json()["code"]) == (403, "not_allowed")
+    assert await outbox(environment) == 0
+
+
+# -- afterwards --------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_contradiction_is_shown_until_somebody_takes_note(desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database)
+    database, browser = desk.desk.database, await ann(desk)
+    await tell_case(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+    await tell_case(database, payment_id, Settled(6, CaseStatus.CAPTURED))
+    await tell_case(database, payment_id, Settled(7, CaseStatus.REFUNDED))
+    for show in ("open", "contradicted"):
+        assert payment_id_in(await browser.open(f"/cases?show={show}"), payment_id)
+    page = await browser.open(f"/cases/{payment_id}")
+    assert "the gateway contradicts a decision" in page.text
+    assert "Decided: not charged. The gateway says: charged." in page.text
+    taken = await browser.submit(page, f"/cases/{payment_id}/noted", note="the dashboard lagged")
+    assert "Kept: you took note of it." in taken.text
+    assert not payment_id_in(await browser.open("/cases?show=contradicted"), payment_id)
+
+
+async def test_a_wrong_decision_is_taken_back(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    await tell_case(desk.desk.database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+    browser = await ann(desk)
+    page = await browser.open(f"/cases/{payment_id}")
+    done = await browser.submit(page, f"/cases/{payment_id}/reopen", reason="I read the wrong line")
+    assert "Decided: reopen" in done.text
+    assert await outbox(environment) == 1
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+async def test_hostile_texts_are_only_shown(desk: DeskUnderTest, text: str) -> None:
+    try:
+        payment_id = await keep_case(desk.desk.database, reason=text, gateway_id=text, invoice_id=text)
+    except Exception as error:  # noqa: BLE001 - what the database does not take is in no case
+        pytest.skip(type(error).__name__)
+    browser = await ann(desk)
+    for address in (f"/cases/{payment_id}", "/cases"):
+        page = await browser.open(address)
+        assert page.status == 200
+        assert "<script>alert" not in page.html
+        acting = [at for at, one in enumerate(page.html) if not one.isprintable() and one not in "\n\u202f\xa0"]
+        assert not acting, [page.html[at - 60 : at + 20] for at in acting]
+
+
+def test_states_of_proposals_are_those_of_the_table() -> None:
+    assert {state.value for state in ProposalState} == {"open", "agreed", "refused", "withdrawn", "outdated"}
