@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 from uuid import UUID
 
 from shared.persistence.database import Connection, Record, Tx
@@ -278,8 +279,20 @@ async def read_entries(
     places = _Places(after, BEYOND_ALL if before is None else before)
     if filter_.day is not None:
         places = await _within(connection, places, *filter_.day)
-    statement, arguments = _reading(filter_, places, at_most, is_backward=before is not None)
-    return [ReadEntry(**row) for row in await connection.fetch(statement, *arguments)]
+    is_about = filter_.subjects is not None or filter_.about is not None
+    has_day, has_actions = filter_.day is not None, filter_.actions is not None
+    rows = await connection.fetch(
+        _READINGS[filter_.who is not None, is_about, has_day, has_actions, before is not None],
+        places.after,
+        places.before,
+        at_most,
+        filter_.who,
+        list(filter_.subjects or ()) if is_about else None,
+        filter_.about,
+        *(filter_.day or (None, None)),
+        list(filter_.actions) if filter_.actions is not None else None,
+    )
+    return [ReadEntry(**row) for row in rows]
 
 
 async def _within(connection: Connection, places: _Places, since: datetime, until: datetime) -> _Places:
@@ -297,33 +310,29 @@ _ENTRY = "position, id, at, who, action, subject, details, hash, salt IS NULL AS
 _PLACED = "position > $1 AND position < $2"
 
 
-def _reading(filter_: EntryFilter, places: _Places, at_most: int, *, is_backward: bool) -> tuple[str, list[object]]:
-    """The statement and its arguments. Each action has a part of its own, which an index gives in the order of the chain."""
-    arguments: list[object] = [places.after, places.before, at_most]
-    conditions = [_PLACED]
-
-    def add(condition: str, argument: object) -> None:
-        arguments.append(argument)
-        conditions.append(condition.format(f"${len(arguments)}"))
-
-    if filter_.who is not None:
-        add("who = {}", filter_.who)
-    if filter_.subjects is not None or filter_.about is not None:
-        arguments += [list(filter_.subjects or ()), filter_.about]
-        subject, about = len(arguments) - 1, len(arguments)
-        conditions.append(
-            f"(subject = ANY(${subject}::uuid[]) OR (details ? 'about' AND details->>'about' = ${about}))"
-        )
-    if filter_.day is not None:
-        add("at >= {}", filter_.day[0])
-        add("at < {}", filter_.day[1])
+def _reading(*, who: bool, about: bool, day: bool, by_action: bool, is_backward: bool) -> str:
+    """The statement for filters of this shape. Each action has a part of its own, which an index gives in the order of the chain."""
     order = f"ORDER BY position {'DESC' if is_backward else ''} LIMIT $3"
-    parts = []
-    for action in (None,) if filter_.actions is None else filter_.actions:
-        of_action = [] if action is None else [f"action = ${len(arguments) + 1}"]
-        arguments += [] if action is None else [action]
-        parts.append(f"(SELECT {_ENTRY} FROM journal WHERE {' AND '.join(conditions + of_action)} {order})")  # noqa: S608 - constants
-    return (parts[0] if len(parts) == 1 else f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS part {order}"), arguments  # noqa: S608
+    conditions = (
+        _PLACED,
+        "who = $4" if who else "$4::text IS NULL",
+        "(subject = ANY($5::uuid[]) OR (details ? 'about' AND details->>'about' = $6))"
+        if about
+        else "$5::uuid[] IS NULL AND $6::text IS NULL",
+        "at >= $7 AND at < $8" if day else "$7::timestamptz IS NULL AND $8::timestamptz IS NULL",
+    )
+    part = f"SELECT {_ENTRY} FROM journal WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
+    if not by_action:
+        return f"{part} AND $9::text[] IS NULL {order}"
+    return f"""SELECT part.* FROM unnest($9::text[]) AS wanted (action)
+        CROSS JOIN LATERAL ({part} AND journal.action = wanted.action {order}) AS part {order}"""  # noqa: S608 - constants
+
+
+_READINGS = {
+    shape: _reading(who=shape[0], about=shape[1], day=shape[2], by_action=shape[3], is_backward=shape[4])
+    for shape in product((False, True), repeat=5)
+}
+"""The statement for each shape of a filter: who, about, day, actions; and whether the latest entries come first."""
 
 
 async def read_entry(connection: Connection, position: int) -> ReadEntry | None:
@@ -332,19 +341,21 @@ async def read_entry(connection: Connection, position: int) -> ReadEntry | None:
     return ReadEntry(**row) if row is not None else None
 
 
-async def names_in(connection: Connection, column: str, *, at_most: int) -> list[str]:
-    """The different values of the column `who` or `action`, in their order. An index is asked for the next one again and again."""
-    if column not in ("who", "action"):
-        raise ValueError(column)
-    rows = await connection.fetch(
-        f"""WITH RECURSIVE names (name) AS (
-                (SELECT {column} FROM journal ORDER BY {column} LIMIT 1)
-                UNION ALL
-                SELECT (SELECT {column} FROM journal WHERE {column} > name ORDER BY {column} LIMIT 1) FROM names WHERE name IS NOT NULL)
-            SELECT name FROM names WHERE name IS NOT NULL LIMIT $1""",  # noqa: S608 - one of two constants
-        at_most,
-    )
-    return [row["name"] for row in rows]
+def _names(column: str) -> str:
+    """An index is asked for the next one again and again: there are few, and a million entries."""
+    return f"""WITH RECURSIVE names (name) AS (
+            (SELECT {column} FROM journal ORDER BY {column} LIMIT 1)
+            UNION ALL
+            SELECT (SELECT {column} FROM journal WHERE {column} > name ORDER BY {column} LIMIT 1) FROM names WHERE name IS NOT NULL)
+        SELECT name FROM names WHERE name IS NOT NULL LIMIT $1"""  # noqa: S608 - one of two constants
+
+
+_NAMES = {"who": _names("who"), "action": _names("action")}
+
+
+async def names_in(connection: Connection, column: Literal["who", "action"], *, at_most: int) -> list[str]:
+    """The different values of the column, in their order."""
+    return [row["name"] for row in await connection.fetch(_NAMES[column], at_most)]
 
 
 async def subjects_ending(connection: Connection, end: str, *, at_most: int) -> list[UUID]:
