@@ -668,9 +668,10 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
 def _tell_given_back_by_hand(payment: Payment, minor: int) -> PaymentTransition:
     """Others gave a part back at the gateway, and the invoice does not know: it is told like a refund that was made. Then ours goes on.
 
-    Where the invoice has never taken the money, nobody needs to be told.
+    Where the invoice has never taken the money, nobody needs to be told. The list has shown that ours was not made, so it is not in doubt:
+    if it comes to be again, that is said anew.
     """
-    after = replace(move(payment, payment.status, reason=payment.reason), rung=payment.rung)
+    after = replace(move(payment, PaymentStatus.REFUNDING), rung=payment.rung)
     told_as = refunds.PaymentRefund(
         uuid5(payment.payment_id, f"by hand:{after.version}"),
         WENT_BACK,

@@ -100,6 +100,15 @@ def test_what_was_given_back_by_hand_meanwhile_is_told_as_a_refund_of_its_own(am
     assert sent.payment.status is (PaymentStatus.CAPTURED if amount_minor else PaymentStatus.REFUNDED)
 
 
+def test_a_refund_that_is_in_doubt_again_after_that_is_a_case_again() -> None:
+    doubted = answered(asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, UNKNOWN))
+    assert doubted.outcome is Outcome.REFUND_IN_DOUBT
+    told = answered(doubted.payment, (INQUIRE, port.NoRefund("", 950)))
+    assert (told.outcome, told.payment.status) == (Outcome.REFUNDED, PaymentStatus.REFUNDING)
+    again = answered(told.payment, (INQUIRE, port.NoRefund("", 950)), (SEND, UNKNOWN))
+    assert (again.outcome, again.payment.version) == (Outcome.REFUND_IN_DOUBT, told.payment.version + 1)
+
+
 def test_what_was_given_back_of_money_that_no_invoice_took_is_told_to_none() -> None:
     whole = on_known(CAPTURED, Refund(ID, "INV-1", ID, "the invoice could not take it")).payment
     sent = answered(whole, (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
