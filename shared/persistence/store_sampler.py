@@ -3,6 +3,7 @@
 Every instance reads the whole database, so every instance shows the same. Of several instances one takes the maximum, never the sum.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
@@ -16,6 +17,10 @@ OTHER = "other"
 """The label of whatever is in none of the lists: a row that a newer build or a stranger wrote."""
 SAMPLE_INTERVAL_S = 15.0
 """As often as Prometheus looks, by our `deploy/prometheus/prometheus.yml`. More often nobody would see."""
+SHARE = 20
+"""Reading takes at most this part of one session. It is dear while a long snapshot holds many dead rows, which an index still names."""
+LONGEST_INTERVAL_S = 240.0
+"""Whoever watches hears of the money in doubt at least so often: the alert that nobody knows of it waits for five minutes."""
 ZEROS_MAX = 128
 """Gauges with so few possible labels show 0 for each of them. With more, only what was seen is shown."""
 
@@ -76,12 +81,25 @@ class StoreSampler:
     retry_on: tuple[type[Exception], ...] = (Exception,)
     """Not even a bug may end the service: it pays, and this only tells."""
 
-    def __init__(self, database: Database, readings: Sequence[Reading]) -> None:
+    def __init__(
+        self, database: Database, readings: Sequence[Reading], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self._readings = readings
+        self._clock = clock
+        self._shortest_s = self.interval_s
 
     async def run_once(self) -> float:
         """Read once. Raises what a statement raised; the gauges of the others are read all the same."""
+        began_at = self._clock()
+        try:
+            await self._read()
+        finally:
+            took_s = self._clock() - began_at
+            self.interval_s = min(max(self._shortest_s, SHARE * took_s), LONGEST_INTERVAL_S)
+        return self.interval_s
+
+    async def _read(self) -> None:
         failure: Exception | None = None
         for reading in self._readings:
             try:
@@ -92,4 +110,3 @@ class StoreSampler:
                 failure = error
         if failure is not None:
             raise failure
-        return self.interval_s

