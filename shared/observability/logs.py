@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
@@ -22,6 +22,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.observability.log_pipe import LogPipe
 from shared.observability.redaction import describe_error, error_text, redact, redact_member, traceback_text
 from shared.observability.visible import visible, visible_json
 from shared.settings import ConfigurationError
@@ -296,10 +297,36 @@ class _Handler(logging.Handler):
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self._stream = stream
+        self._known: TextIO | None = None
+        self._pipe: LogPipe | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         target = self._stream or sys.stderr
         # If nobody reads the pipe any more, the line is lost. By default, logging would print its arguments without redaction.
         with suppress(OSError, ValueError):
-            target.write(self.format(record) + "\n")
-            target.flush()
+            lines = self.format(record) + "\n"
+            pipe = self._pipe_of(target)
+            if pipe is None:
+                target.write(lines)
+                target.flush()
+                return
+            pipe.write(lines)
+            if lost := pipe.lost():
+                get_logger(__name__).warning(
+                    "log_lines_dropped", lines=lost, advice="whoever reads the log stood still"
+                )
+
+    def flush(self) -> None:
+        """Called when the process ends."""
+        with self.lock or nullcontext(), suppress(OSError, ValueError):
+            if self._pipe is not None:
+                self._pipe.flush()
+
+    def _pipe_of(self, target: TextIO) -> LogPipe | None:
+        if target is not self._known:
+            self._known = target
+            try:
+                self._pipe = LogPipe.before(target.fileno())
+            except (AttributeError, OSError, ValueError):  # a stream in memory
+                self._pipe = None
+        return self._pipe

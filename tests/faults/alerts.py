@@ -41,6 +41,8 @@ UNANSWERED: Final = 3
 SLOW_LADDER_S: Final = "0.2,20,20,20,20,20"
 """With this ladder a payment is in doubt for half an hour, here: the saga has it asked meanwhile, and each time is a rung."""
 AGAIN_S: Final = 1.0
+SCRAPED_S: Final = 8.0
+"""Prometheus hears of a new instance within five seconds, and has then seen a counter of it before it rises."""
 SECRET: Final = "whsec_fault_run"
 ANOTHER_BUILD: Final[dict[str, Any]] = {"REMIT_REVISION": "f" * 40}
 
@@ -126,7 +128,7 @@ async def forged(testbed: Testbed) -> AsyncIterator[None]:
     settings: dict[str, Any] = {"GATEWAY_WEBHOOK_PORT": str(port), "GATEWAY_WEBHOOK_SECRETS": SECRET}
     await testbed.restart("payment_gateway", **settings, **often("payment_gateway"))
     await until_ready(testbed, "payment_gateway")
-    await asyncio.sleep(AGAIN_S)  # so that Prometheus has seen the counter before it rises
+    await asyncio.sleep(SCRAPED_S)
     status = await asyncio.to_thread(_forge, f"http://127.0.0.1:{port}/webhooks")
     assert status == 400, f"a forged event was answered {status}"
     yield
@@ -146,6 +148,7 @@ async def contradicting(testbed: Testbed) -> AsyncIterator[None]:
     """The gateway captures what was declined, and disputes what was paid. A person settles both."""
     await testbed.restart("payment_gateway", **afterwards.LOOKS, **often("payment_gateway"))
     await until_ready(testbed, "payment_gateway")
+    await asyncio.sleep(SCRAPED_S)
     unnoticed = Note()
     await afterwards.captured_after_a_cancel(testbed, unnoticed)
     await afterwards.contradicted(testbed, unnoticed)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.rabbitmq import PrivateRabbit
+from deploy.local.stack import SERVICES
 from tests.faults.testbed import POLL_S, Testbed
 from tests.faults.trial import NotPossibleHereError
 from tests.support.ports import free_port
@@ -25,6 +26,7 @@ EVERY: Final = "1s"
 """How often Prometheus scrapes, and evaluates the rules."""
 READY_WITHIN_S: Final = 60.0
 PLUGIN: Final = "rabbitmq_prometheus"
+_BROKER_JOBS: Final = ("rabbitmq", "rabbitmq_queues")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600}
 
 # Runs what follows until its standard input is closed: it ends with us, however we end.
@@ -115,7 +117,7 @@ async def watching(testbed: Testbed) -> AsyncIterator[Alerts]:
         process = await asyncio.to_thread(_start, folder, port)
         naming = asyncio.create_task(_keep_named(testbed, targets))
         try:
-            await testbed.until(lambda: asyncio.to_thread(_is_ready, port), what="Prometheus", within_s=READY_WITHIN_S)
+            await testbed.until(lambda: asyncio.to_thread(_sees_all, port), what="Prometheus", within_s=READY_WITHIN_S)
             alerts = Alerts(testbed, port)
             listening = asyncio.create_task(alerts.listen())
             try:
@@ -184,9 +186,11 @@ async def _keep_named(testbed: Testbed, file: Path) -> None:
         _name_targets(testbed, file)
 
 
-def _is_ready(port: int) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5):
-        return True
+def _sees_all(port: int) -> bool:
+    """Whether every service and the broker were scraped: of what rose before that, no rule sees that it rose."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/targets", timeout=5) as answer:
+        targets = json.load(answer)["data"]["activeTargets"]
+        return {one["labels"]["job"] for one in targets if one["health"] == "up"} >= {*SERVICES, *_BROKER_JOBS}
     return False
 
 
