@@ -120,7 +120,9 @@ def audit(
         fail(f"--lost {strange[0]}: there is no such queue. There are: {', '.join(sorted(QUEUE_NAMES))}.", MISUSED)
     databases, rabbitmq_url = servers()
     if not databases and run is None:
-        names = ", ".join(f"{name.upper()}_DATABASE_URL" for name in DATABASES)
+        from shared.settings import database_variable  # noqa: PLC0415
+
+        names = ", ".join(map(database_variable, DATABASES))
         fail(f"none of {names} is set: without a database there is nothing to audit.", MISUSED)
     sources = Sources(
         databases=databases,

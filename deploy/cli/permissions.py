@@ -153,8 +153,9 @@ async def _apply(service: Service, url: str, passwords: Path | None) -> None:
 
     from deploy.permissions.apply import execute  # noqa: PLC0415
     from shared.observability.redaction import describe_error  # noqa: PLC0415
+    from shared.settings import database_variable  # noqa: PLC0415
 
-    name = f"{service.value.upper()}_DATABASE_URL"
+    name = database_variable(service.value)
     try:
         await execute(url, _script(service, passwords))
     except UndefinedTableError as error:

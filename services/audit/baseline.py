@@ -9,6 +9,7 @@ import orjson
 
 from services.audit.errors import AuditError
 from services.audit.stores import Stores
+from shared.settings import database_variable
 
 _SESSIONS = """
     SELECT count(*) FROM pg_stat_activity
@@ -128,4 +129,4 @@ def _serves(words: list[bytes], name: str) -> bool:
 
 
 def _has_url(folder: Path, name: str, url: str) -> bool:
-    return f"{name.upper()}_DATABASE_URL={url}".encode() in (folder / "environ").read_bytes().split(b"\0")
+    return f"{database_variable(name)}={url}".encode() in (folder / "environ").read_bytes().split(b"\0")

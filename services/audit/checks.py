@@ -27,6 +27,7 @@ from services.audit.senders import senders_kept_apart
 from services.audit.stores import DATABASES, HISTORY, LEDGER, QUEUES, Stores
 from services.audit.streams import streams_fold_to_state
 from services.audit.stuck import queues_drain
+from shared.settings import database_variable
 
 _ABSENT = {
     LEDGER: "no ledger given",
@@ -57,7 +58,7 @@ class Check:
         counted = Tally(settled_before=stores.settled_before)
         for need in self.needs:
             if not stores.has(need):
-                counted.missing(_ABSENT.get(need, f"{need.upper()}_DATABASE_URL is not set"))
+                counted.missing(_ABSENT.get(need, f"{database_variable(need)} is not set"))
         await self.function(counted, stores)
         return counted.finding(self.name, self.title)
 

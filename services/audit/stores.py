@@ -24,6 +24,7 @@ from services.audit.errors import AuditError
 from services.audit.evidence import Evidence, open_tap, read_baseline, read_queue_counts, read_run
 from services.audit.queues import Queues, read_queues
 from shared.observability.redaction import describe_error, error_text
+from shared.settings import database_variable
 from shared.urls import database_arguments
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ _SET = f"""
 @asynccontextmanager
 async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
     """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable."""
-    variable = f"{name.upper()}_DATABASE_URL"
+    variable = database_variable(name)
     try:
         connection = await asyncpg.connect(**database_arguments(url, name="remit audit", timeout_s=CONNECT_TIMEOUT_S))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
