@@ -6,7 +6,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from services.staff.domain import CaseStatus
-from services.staff.store import CASE_IS_OPEN, SELECT_KEPT_CASE, KeptCase, kept_case
+from services.staff.store import CASE_IS_OPEN, KEPT_CASE_NAMES, SELECT_KEPT_CASE, KeptCase, kept_case
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
@@ -73,13 +73,13 @@ def _page_of(show: CaseList) -> str:
     is_latest_first = show == "settled"
     order, comes_after = ("DESC", "<") if is_latest_first else ("", ">")
     parts = [
-        f"""(SELECT kept.*, kept.{since} AS since FROM ({SELECT_KEPT_CASE} WHERE {where}
+        f"""(SELECT {KEPT_CASE_NAMES}, {since} AS since FROM ({SELECT_KEPT_CASE} WHERE {where}
                 AND ($2::timestamptz IS NULL OR ({since}, payment_id) {comes_after} ($2::timestamptz, $3::uuid))
                 ORDER BY {since} {order}, payment_id {order} LIMIT $1) kept)"""  # noqa: S608 - constants
         for where, since in _LISTS[show]
     ]
     # The last condition gives the parameter its type also where no part has it.
-    return f"""SELECT * FROM ({" UNION ALL ".join(parts)}) cases WHERE $4::text IS NOT NULL
+    return f"""SELECT {KEPT_CASE_NAMES}, since FROM ({" UNION ALL ".join(parts)}) cases WHERE $4::text IS NOT NULL
         ORDER BY since {order}, payment_id {order} LIMIT $1"""  # noqa: S608 - constants
 
 

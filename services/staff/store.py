@@ -303,6 +303,7 @@ _KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at, claimed_by, claimed_at
 _OPEN_PROPOSAL = "(SELECT to_jsonb(p) FROM proposals p WHERE p.payment_id = cases.payment_id AND p.state = 'open')"
 _DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
 CASE_IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
+KEPT_CASE_NAMES = f"{_KEPT_COLUMNS}, decision_waits, proposal"
 SELECT_KEPT_CASE = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits, {_OPEN_PROPOSAL} AS proposal
     FROM cases"""  # noqa: S608 - constants
 _SELECT_CASE = f"{SELECT_KEPT_CASE} WHERE payment_id = $1"
