@@ -14,7 +14,7 @@ from uuid import UUID
 from services.staff import people_store, store
 from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals
 from services.staff.people import Actor, Role
-from services.staff.people_store import KeptForm, Person, SessionRecord, TokenRecord
+from services.staff.people_store import BegunSignIn, KeptForm, Person, SessionRecord, TokenRecord
 from services.staff.store import JournalEntry
 from shared.card_data.scan import has_card_data
 from shared.clock import Clock, system_clock
@@ -265,6 +265,16 @@ async def person_from_provider(
         return known
 
     return await _store(database, write)
+
+
+async def begin_sign_in(database: Database, state: bytes, begun: BegunSignIn) -> None:
+    """Note that somebody went to the provider, under the hash of what only that browser knows."""
+    await _store(database, lambda tx: people_store.begin_sign_in(tx, state, begun))
+
+
+async def take_sign_in(database: Database, state: bytes) -> BegunSignIn | None:
+    """What was noted when that browser went, once."""
+    return await _store(database, lambda tx: people_store.take_sign_in(tx, state))
 
 
 # -- tokens of programs ----------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from services.staff.desk.routing import ACTS_BURST, ACTS_EVERY_S, API, Room, des
 from services.staff.desk.security import Border, TooLarge
 from services.staff.desk.sessions import Visitor, set_cookie, visitor_of
 from services.staff.desk.sign_in import VISIT, SignIn
+from services.staff.desk.single_sign_on import SingleSignOn
 from shared.observability.logs import describe_error
 from shared.persistence.database import Trouble, trouble
 
@@ -56,7 +57,15 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     app.state.sign_in_view = sign_in.view
     app.state.live = Live(desk, [region for room in rooms for region in room.regions], app.state.menu_counts)
     live = Route("/live", app.state.live.answer, methods=["GET"])
-    app.router.routes.extend([*static_routes(), *sign_in.routes(), live, Route(f"{API}/live", live.endpoint)])
+    app.router.routes.extend(
+        [
+            *static_routes(),
+            *sign_in.routes(),
+            *SingleSignOn(desk, sign_in).routes(),
+            live,
+            Route(f"{API}/live", live.endpoint),
+        ]
+    )
     for room in rooms:
         app.include_router(routes_of(room))
     for kind in CAUGHT:

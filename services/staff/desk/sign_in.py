@@ -73,10 +73,11 @@ class SignIn:
         try:
             await sessions.visitor_of(self._desk, request)
         except Refused:
-            return await self._show(request, page)
+            return await self.show(request, page)
         return RedirectResponse(page, HTTPStatus.SEE_OTHER)
 
-    async def _show(self, request: Request, page: str, refused: Refused | None = None, name: str = "") -> Response:
+    async def show(self, request: Request, page: str, refused: Refused | None = None, name: str = "") -> Response:
+        """The form, with the reason why somebody was not let in."""
         view = self.view(request, page, None if refused is None else refused.sentence, name)
         status = HTTPStatus.OK if refused is None else refused.status
         return await render(self._desk, request, "sign-in.html", view, visitor=None, status=status)
@@ -92,17 +93,16 @@ class SignIn:
             security.check_form_key(texts.get(FORM_KEY), sessions.cookie_of(request, settings, VISIT) or "")
             person = await self._person(request, name, texts.get("password", ""))
         except Refused as refused:
-            return await self._show(request, page, refused, name)
+            return await self.show(request, page, refused, name)
         return await enter(self._desk, request, person, page, how="password")
 
     async def _person(self, request: Request, name: str, password: str) -> Person:
         """The person who knows the password. Raises `Refused`."""
         if self._desk.settings.local_accounts == "off":
             raise Refused("not_allowed", "Sign in with single sign-on.", HTTPStatus.FORBIDDEN)
-        address = request.client.host if request.client else ""
-        waits = self._by_address.wait_s(address), self._by_name.wait_s(name.lower())
-        if max(waits) > 0:
-            raise too_often(max(waits))
+        self.check_pace(request)
+        if (wait_s := self._by_name.wait_s(name.lower())) > 0:
+            raise too_often(wait_s)
         async with self._desk.read() as connection:
             person = await people_store.person_named(connection, name)
         is_right = await self._passwords.is_right(password, None if person is None else person.password)
@@ -115,6 +115,12 @@ class SignIn:
             await accounts.refuse_sign_in(self._desk.database, person, code, who=who, now=now)
         log.warning("sign_in_refused", known=person is not None)
         raise Refused("wrong_password", WRONG, HTTPStatus.UNAUTHORIZED, "password")
+
+    def check_pace(self, request: Request) -> None:
+        """Raise `Refused` if this browser's address tries to sign in too often."""
+        address = request.client.host if request.client else ""
+        if (wait_s := self._by_address.wait_s(address)) > 0:
+            raise too_often(wait_s)
 
     async def leave(self, request: Request) -> Response:
         """Sign out of this browser, or of all with `everywhere`."""

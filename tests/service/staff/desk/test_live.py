@@ -59,7 +59,7 @@ async def desk(
         await opened.app.state.live.close()
 
 
-class Listener:
+class LiveBrowser:
     """One browser's stream, whose events the test takes one after the other. It starts no rounds of its own."""
 
     def __init__(self, desk: DeskUnderTest, browser: DeskBrowser, on: str) -> None:
@@ -75,7 +75,7 @@ class Listener:
         self._request = Request(scope)
         self._live: Any = desk.app.state.live
 
-    async def open(self) -> "Listener":
+    async def open(self) -> "LiveBrowser":
         response = await self._live.answer(self._request)
         assert isinstance(response, StreamingResponse)
         events: Any = response.body_iterator
@@ -92,8 +92,8 @@ class Listener:
         await self.events.aclose()
 
 
-async def listen(desk: DeskUnderTest, name: str, on: str) -> Listener:
-    return await Listener(desk, await desk.browser(name, Role.VIEWER), on).open()
+async def listen(desk: DeskUnderTest, name: str, on: str) -> LiveBrowser:
+    return await LiveBrowser(desk, await desk.browser(name, Role.VIEWER), on).open()
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ async def test_what_is_gone_is_sent_empty(desk: DeskUnderTest, quiet: Any) -> No
 async def test_each_sees_the_moment_in_the_own_zone(desk: DeskUnderTest, quiet: Any) -> None:
     browser = await desk.browser("ann", Role.VIEWER)
     browser.client.cookies.set("remit-zone", "Europe/Berlin")
-    ann = await Listener(desk, browser, "").open()
+    ann = await LiveBrowser(desk, browser, "").open()
     await quiet.round()
     assert (await ann.hear())[1]["clock"] == f"{desk.clock.now.astimezone(ZoneInfo('Europe/Berlin')):%H:%M:%S}"
 
@@ -163,12 +163,12 @@ async def test_a_browser_that_does_not_read_is_cut_off(desk: DeskUnderTest, numb
 async def test_to_look_is_no_click_and_needs_a_session(desk: DeskUnderTest, quiet: Any) -> None:
     browser = await desk.browser("ann", Role.VIEWER)
     desk.clock.forward(minutes=29)
-    await (await Listener(desk, browser, "").open()).close()
+    await (await LiveBrowser(desk, browser, "").open()).close()
     desk.clock.forward(minutes=1)
     with pytest.raises(Refused, match="signed_out"):
-        await Listener(desk, browser, "").open()
+        await LiveBrowser(desk, browser, "").open()
     with pytest.raises(Refused, match="signed_out"):
-        await Listener(desk, await desk.browser(), "").open()
+        await LiveBrowser(desk, await desk.browser(), "").open()
 
 
 async def test_a_stream_ends_when_its_session_does(
