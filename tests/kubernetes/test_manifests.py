@@ -17,6 +17,8 @@ from deploy.permissions.databases import AUDIT, PURGE, SERVICES, owner
 from services.invoice.settings import InvoiceSettings
 from services.payment_gateway import webhooks
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
+from services.staff.desk.settings import PORT as DESK_PORT
+from services.staff.desk.settings import DeskSettings
 from shared import service as shared_service
 from shared.messaging.topology import SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
 from shared.observability.health import Liveness, Readiness, health_app
@@ -46,6 +48,7 @@ GIVEN: Final[Mapping[str, str]] = {
     "gateway-webhook": "secrets",
     "webhooks-tls": "tls.crt",
     "backups": "id",
+    "desk-oidc": "client-secret",
 }
 """Secrets that nobody draws, and a key of each."""
 UNREAD: Final = {"RABBITMQ_PASSWORD", "DATABASE_PASSWORD", *(f"{service.upper()}_PASSWORD" for service in SERVICES)}
@@ -87,7 +90,17 @@ def test_drawn_secrets_fulfil_their_schema() -> None:
 
 
 KINDS: Final = (
-    *("Namespace", "NetworkPolicy", "Deployment", "Job", "Pod", "ConfigMap", "PodDisruptionBudget", "ScaledObject"),
+    *(
+        "Namespace",
+        "NetworkPolicy",
+        "Deployment",
+        "Job",
+        "Pod",
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "ScaledObject",
+    ),
     *("TriggerAuthentication", "PodMonitor", "Cluster", "Database", "RabbitmqCluster", "Exchange", "Queue", "Binding"),
     *("User", "Permission", "Service", "Ingress", "ScheduledBackup"),
 )
@@ -134,7 +147,8 @@ def test_all_stands_in_one_namespace() -> None:
 
 # -- pods ----------------------------------------------------------------------------------------------------------------------------------
 
-TEMPLATES: Final = ("invoice", "payment-gateway", "saga", "staff", "remit-setup", "remit-operator")
+DEPLOYED: Final = (*map(dns_name, SERVICES), "desk")
+TEMPLATES: Final = (*DEPLOYED, "remit-setup", "remit-operator")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -169,6 +183,10 @@ def test_instances_are_replaced_without_a_gap_and_counted_by_the_scaler_alone() 
     scaled = of_kind("ScaledObject", "services")
     for name, one in of_kind("Deployment", "services").items():
         assert one["spec"]["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}, name
+        if name == "desk":  # people do not queue
+            assert one["spec"]["replicas"] == 2
+            assert name not in scaled
+            continue
         assert "replicas" not in one["spec"], name
         assert scaled[name]["spec"]["scaleTargetRef"] == {"name": name}
         assert scaled[name]["spec"]["minReplicaCount"] == 2
@@ -177,7 +195,7 @@ def test_instances_are_replaced_without_a_gap_and_counted_by_the_scaler_alone() 
 def test_selectors_select_what_they_are_for() -> None:
     deployments = of_kind("Deployment", "services")
     budgets = of_kind("PodDisruptionBudget", "services")
-    assert deployments.keys() == budgets.keys() == {dns_name(service) for service in SERVICES}
+    assert deployments.keys() == budgets.keys() == set(DEPLOYED)
     for name, one in deployments.items():
         selector = one["spec"]["selector"]["matchLabels"]
         chosen = [other for other, pod in pods("setup", "services") if selector.items() <= _labels(pod).items()]
@@ -234,14 +252,14 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
         if spec["selector"]["matchLabels"].items() <= _labels(pod).items()
         for port in pod["spec"]["containers"][0]["ports"]
     }
-    assert ports == {(spec["podMetricsEndpoints"][0]["port"], 8080)}
+    assert ports == {(spec["podMetricsEndpoints"][0]["port"], 8080), ("desk", DESK_PORT)}
     assert {variables["HEALTH_PORT"] for _, variables in environments("services")} == {"8080"}
 
 
 # -- images --------------------------------------------------------------------------------------------------------------------------------
 
 DOCKERFILE: Final = FOLDER.parent / "Dockerfile"
-IMAGES: Final = {f"remit-{dns_name(service)}" for service in SERVICES} | {"remit-tools"}
+IMAGES: Final = {f"remit-{name}" for name in DEPLOYED} | {"remit-tools"}
 
 
 def test_the_images_are_those_that_are_built() -> None:
@@ -269,7 +287,8 @@ def test_containers_leave_the_program_to_the_image() -> None:
 
 
 def test_every_variable_is_one_that_the_code_reads() -> None:
-    read = {one.name for service in SERVICES for one in settings_of(service).declared()}
+    read = {name for service in SERVICES for name in settings_of(service).known_variables()}
+    read |= set(DeskSettings.known_variables())
     for where, variables in environments(*EXAMPLE):
         assert variables.keys() - UNREAD <= read, where
         assert EnvironmentVariables(variables).misspelled(sorted(read)) is None, where
@@ -295,6 +314,27 @@ def test_a_service_takes_its_settings(name: str, folder: str) -> None:
         assert settings.senders == "named"
     if isinstance(settings, PaymentGatewaySettings):
         assert settings.mode == ("live" if folder.startswith("example") else "test")
+
+
+@pytest.mark.parametrize("folder", ["services", "example/services"])
+def test_the_desk_takes_its_settings(folder: str) -> None:
+    told = dict(environments(folder))["desk/remit"]
+    told.pop("DESK_OIDC_CLIENT_SECRET_FILE", None)  # a file in the pod
+    settings = DeskSettings.read(EnvironmentVariables(told))
+    database = urlsplit(settings.database_url)
+    assert (database.username, database.hostname, database.path) == ("staff", "remit-postgres-rw", "/staff")
+    assert "RABBITMQ_URL" not in told
+    assert settings.is_secure
+    assert bool(settings.provider) == folder.startswith("example")
+    assert settings.port == DESK_PORT
+
+
+def test_the_desk_is_reached_by_its_service_alone() -> None:
+    service = of_kind("Service", "services")["desk"]["spec"]
+    chosen = [name for name, pod in pods("setup", "services") if service["selector"].items() <= _labels(pod).items()]
+    assert (chosen, service["ports"][0]["targetPort"]) == (["desk"], "desk")
+    policy = of_kind("NetworkPolicy", "platform")["desk"]["spec"]
+    assert policy["ingress"][0]["ports"] == [{"port": DESK_PORT, "protocol": "TCP"}]
 
 
 def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
@@ -371,7 +411,8 @@ def test_every_address_is_a_service_that_the_operators_make() -> None:
         for trigger in one["spec"]["triggers"]:
             host = trigger["metadata"]["host"]
             used.add((urlsplit(host).hostname or host).removesuffix(f".{NAMESPACE}.svc.cluster.local"))
-    assert used - {"api.stripe.com"} == made
+    of_others = {"api.stripe.com", "desk.example"}  # the gateway, and what browsers type
+    assert used - of_others == made
 
 
 def test_events_of_the_gateway_reach_the_port_that_the_service_listens_on_and_no_other_path() -> None:
@@ -380,7 +421,7 @@ def test_events_of_the_gateway_reach_the_port_that_the_service_listens_on_and_no
     (port,) = [port["containerPort"] for port in container["ports"] if port["name"] == "webhooks"]
     settings = dict(environments("example/services"))["payment-gateway/remit"]
     assert settings["GATEWAY_WEBHOOK_PORT"] == str(port)
-    (service,) = of_kind("Service", "example/services").values()
+    service = of_kind("Service", "example/services")["webhooks"]
     assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "webhooks"}]
     assert service["spec"]["selector"] == {"app.kubernetes.io/name": "payment-gateway"}
     (ingress,) = of_kind("Ingress", "example/services").values()
@@ -389,7 +430,7 @@ def test_events_of_the_gateway_reach_the_port_that_the_service_listens_on_and_no
     (path,) = rule["http"]["paths"]
     assert (path["path"], path["pathType"]) == (webhooks.PATH, "Exact")
     assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
-    (policy,) = of_kind("NetworkPolicy", "example/services").values()
+    policy = of_kind("NetworkPolicy", "example/services")["webhooks"]
     assert policy["spec"]["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
 
 
@@ -463,6 +504,7 @@ def test_the_scalers_log_in_with_secrets_that_exist() -> None:
 def test_the_database_takes_all_connections_of_all_instances() -> None:
     surge = 1  # one more in an upgrade
     instances = sum(one["spec"]["maxReplicaCount"] + surge for one in of_kind("ScaledObject", "services").values())
+    instances += of_kind("Deployment", "services")["desk"]["spec"]["replicas"] + surge
     limit = int(of_kind("Cluster", "platform")["remit-postgres"]["spec"]["postgresql"]["parameters"]["max_connections"])
     assert instances * shared_service.CONNECTIONS_MAX + 50 <= limit  # for operators, audits and scalers
 
