@@ -7,7 +7,7 @@ from deploy.cli.operate import Service
 from deploy.cli.settings import AuditSettings, CardSettings, StaffPagesSettings, TerminalSettings
 from services.staff.desk.settings import DeskSettings
 from shared.service import ServiceSettings
-from shared.settings import FOREIGN_VARIABLES, Declared, database_variable
+from shared.settings import FOREIGN_VARIABLES, Declared
 
 _HEAD = f"""# Settings
 
@@ -30,7 +30,7 @@ def reference() -> str:
     common = {one.name for one in ServiceSettings.declared()}
     sections = [("Every service", ServiceSettings.declared())]
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
-    known = common | {database_variable("staff")}
+    known = common | {one.name for one in settings_of("staff").declared()}
     sections += [("desk", [one for one in DeskSettings.declared() if one.name not in known])]
     of_remit = (StaffPagesSettings, CardSettings, AuditSettings, TerminalSettings)
     sections += [("remit", [one for kind in of_remit for one in kind.declared()])]

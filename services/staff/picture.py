@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.staff.story import PARTIES, Step
+from services.staff.story import PARTIES, StoryStep
 from shared.records import dataclass
 
 LANE_WIDTH, NODE_WIDTH, NODE_HEIGHT, ROW_HEIGHT = 186, 172, 42, 56
 LEFT, TOP, LANES_TOP, DAY_HEIGHT, PAUSE_HEIGHT = 112, 64, 26, 24, 22
-LINE_CHARACTERS: Final = 24
+LINE_CHARACTERS: Final = 21
 ROW_STEPS_MAX: Final = 120
 """Steps that the picture shows. The list shows all of them."""
 
@@ -56,7 +56,7 @@ class Picture:
     left_out: int = 0
 
 
-def picture_of(steps: Sequence[Step], day_of: Callable[[datetime], object] = datetime.date) -> Picture:
+def picture_of(steps: Sequence[StoryStep], day_of: Callable[[datetime], object] = datetime.date) -> Picture:
     """The picture of these steps. `day_of` says on which day a moment is, in the zone of whoever looks."""
     shown = steps[:ROW_STEPS_MAX]
     parties = [party for party in PARTIES if any(step.party == party for step in shown)]
@@ -90,7 +90,7 @@ def picture_of(steps: Sequence[Step], day_of: Callable[[datetime], object] = dat
     )
 
 
-def _lines(step: Step) -> tuple[str, ...]:
+def _lines(step: StoryStep) -> tuple[str, ...]:
     """The number and the title, on two lines at most."""
     words, lines = f"{step.number}. {step.title}".split(), [""]
     for word in words:
@@ -103,7 +103,7 @@ def _lines(step: Step) -> tuple[str, ...]:
     return tuple(line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…" for line in lines)
 
 
-def _edges(step: Step, nodes: Sequence[Node]) -> Iterable[Edge]:
+def _edges(step: StoryStep, nodes: Sequence[Node]) -> Iterable[Edge]:
     here = nodes[step.number - 1]
     for number, against in ((step.cause, False), (step.against, True)):
         if number is not None and number < step.number:

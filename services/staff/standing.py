@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 from services.staff.heard import IN_DOUBT, PAID, VOID, MessageHeard, PaymentHeard
-from services.staff.story import RESOLUTIONS, CaseTold, Theirs, Told, When, Words
+from services.staff.story import RESOLUTIONS, CaseTold, InvoiceTold, Theirs, When, Words
 from shared.records import dataclass
 
 
@@ -46,7 +46,7 @@ class Standing:
     customer: str
 
 
-def standing_of(told: Told) -> Standing:
+def standing_of(told: InvoiceTold) -> Standing:
     """How the invoice stands, from all that is known."""
     state = _state(told)
     kind, badge, title, customer = _SAID[state]
@@ -140,7 +140,7 @@ SENTENCES: Final[Mapping[State, str]] = {state: said[3] for state, said in _SAID
 """What to tell the customer, by state."""
 
 
-def _state(told: Told) -> State:
+def _state(told: InvoiceTold) -> State:
     payment = latest_payment(told)
     case = _case(told, payment)
     if case is not None and case.is_open:
@@ -175,7 +175,7 @@ _OF_PAYMENT: Final[Mapping[str, State]] = {
 }
 
 
-def _of_a_paid_one(told: Told, of_payment: State | None) -> State:
+def _of_a_paid_one(told: InvoiceTold, of_payment: State | None) -> State:
     """A paid invoice stays paid. What became of its money since, the last word about a refund says."""
     if of_payment in (State.REFUND_UNCLEAR, State.REFUND_REFUSED, State.KEPT):
         return of_payment
@@ -194,7 +194,7 @@ def _of_a_paid_one(told: Told, of_payment: State | None) -> State:
 _ABOUT_REFUNDS: Final = frozenset({"InvoiceRefundRequested", "InvoiceRefunded", "InvoiceRefundFailed"})
 
 
-def latest_payment(told: Told) -> PaymentHeard | None:
+def latest_payment(told: InvoiceTold) -> PaymentHeard | None:
     """The payment that the invoice stands by: the one that charged, else the one that was heard of last."""
     if not told.payments:
         return None
@@ -208,7 +208,7 @@ def latest_payment(told: Told) -> PaymentHeard | None:
 _HAS_PAID: Final = frozenset({"captured", "refunded", "not_refunded", "refund_in_doubt", "refund_failed"})
 
 
-def _case(told: Told, payment: PaymentHeard | None) -> CaseTold | None:
+def _case(told: InvoiceTold, payment: PaymentHeard | None) -> CaseTold | None:
     """The open case of the invoice, else that of its payment."""
     open_ = [case for case in told.cases if case.is_open]
     if open_:
@@ -219,7 +219,7 @@ def _case(told: Told, payment: PaymentHeard | None) -> CaseTold | None:
 DECIDE_ANEW_AFTER: Final = timedelta(minutes=5)
 
 
-def _next(state: State, told: Told) -> Words:
+def _next(state: State, told: InvoiceTold) -> Words:
     """What happens next, with a time where one is known."""
     payment = latest_payment(told)
     case = _case(told, payment)
@@ -252,7 +252,7 @@ def _next(state: State, told: Told) -> Words:
             return ("Nothing: it is over.",)
 
 
-def _asked_again(told: Told, case: CaseTold | None) -> Words:
+def _asked_again(told: InvoiceTold, case: CaseTold | None) -> Words:
     mine = [one for one in told.messages if case is None or one.payment_id == case.payment_id]
     asked = [datetime.fromisoformat(one["at"]) for message in mine for one in message.facts.get("attempts", ())]
     last: Words = (" It was last asked at ", When(max(asked)), ".") if asked else ()

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from services.staff import journal_words
 from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
 from shared.records import dataclass, field, replace
 
@@ -111,7 +112,7 @@ class EntryTold:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class InvoiceTold:
     """Everything that is known about one invoice."""
 
     invoice_id: str
@@ -152,7 +153,7 @@ ORDER_TRIES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StoryStep:
     """One thing that happened. `number` counts from 1 in the order of the story; `cause` is the number of the step that brought it about.
 
     `against` is the number of a step that it contradicts. `who` is the name of the person, else the party. `delay` is the time since its
@@ -178,18 +179,18 @@ class _Draft:
     """A step that has no number yet. `id` is that of its message or entry, `cause` that of what caused it."""
 
     id: UUID
-    step: Step
+    step: StoryStep
     cause: UUID | None = None
     against: UUID | None = None
 
 
-def steps_of(told: Told) -> tuple[Step, ...]:
+def steps_of(told: InvoiceTold) -> tuple[StoryStep, ...]:
     """The steps of the story, the earliest first, each after its cause. Clocks of servers differ a little: causes decide, then times."""
     drafts = _in_order(_drafts(told))[:STEPS_MAX]
     numbers = {draft.id: number for number, draft in enumerate(drafts, start=1)}
     at = {draft.id: draft.step.at for draft in drafts}
     asked = _questions(told.messages)
-    steps: list[Step] = []
+    steps: list[StoryStep] = []
     for number, draft in enumerate(drafts, start=1):
         origin = draft.cause if draft.cause in numbers else draft.against
         steps.append(
@@ -206,7 +207,7 @@ def steps_of(told: Told) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _drafts(told: Told) -> list[_Draft]:
+def _drafts(told: InvoiceTold) -> list[_Draft]:
     drafts = [_of_message(message, told) for message in told.messages]
     heard = {message.cause for message in told.messages}
     drafts += [_of_entry(entry) for entry in told.entries if entry.id not in heard]
@@ -254,16 +255,16 @@ def _pause(before: datetime, at: datetime, asked: Sequence[datetime]) -> tuple[t
 
 # -- a step for each kind of message ----------------------------------------------------------------------------------------------------
 
-Teller = Callable[[MessageHeard, Told], Step]
+Teller = Callable[[MessageHeard, InvoiceTold], StoryStep]
 
 
-def _of_message(message: MessageHeard, told: Told) -> _Draft:
+def _of_message(message: MessageHeard, told: InvoiceTold) -> _Draft:
     teller = _TELLERS.get(message.name, _unknown)
     against = _contradicted(message, told) if message.facts.get("late") else None
     return _Draft(message.id, teller(message, told), message.cause, against)
 
 
-def _contradicted(message: MessageHeard, told: Told) -> UUID | None:
+def _contradicted(message: MessageHeard, told: InvoiceTold) -> UUID | None:
     """The outcome that a late capture contradicts."""
     before = [
         one
@@ -283,35 +284,35 @@ def _theirs(value: object, before: str = "") -> Words:
 
 
 def _simple(party: str, title: str, kind: Kind = "") -> Teller:
-    def tell(message: MessageHeard, _: Told) -> Step:
-        return Step(message.at, party, title, (), kind)
+    def tell(message: MessageHeard, _: InvoiceTold) -> StoryStep:
+        return StoryStep(message.at, party, title, (), kind)
 
     return tell
 
 
 def _with_reason(party: str, title: str, kind: Kind = "") -> Teller:
-    def tell(message: MessageHeard, _: Told) -> Step:
-        return Step(message.at, party, title, _theirs(message.facts.get("reason")), kind)
+    def tell(message: MessageHeard, _: InvoiceTold) -> StoryStep:
+        return StoryStep(message.at, party, title, _theirs(message.facts.get("reason")), kind)
 
     return tell
 
 
-def _issued(message: MessageHeard, _: Told) -> Step:
+def _issued(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     customer = message.facts.get("customer_id")
     text: Words = ("Invoice of ", *_money(message.facts))
     if customer:
         text = (*text, " for customer ", Named(str(customer), "customer"))
-    return Step(message.at, SENDER, "IssueInvoice, accepted", text)
+    return StoryStep(message.at, SENDER, "IssueInvoice, accepted", text)
 
 
-def _rejected(message: MessageHeard, _: Told) -> Step:
+def _rejected(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     name = str(message.facts.get("command_type", "")).rpartition(".v")[0].rpartition(".")[2] or "A command"
-    return Step(
+    return StoryStep(
         message.at, SENDER, f"{name}, rejected", _theirs(message.facts.get("reason"), "The sender was told "), "look"
     )
 
 
-def _captured(message: MessageHeard, told: Told) -> Step:
+def _captured(message: MessageHeard, told: InvoiceTold) -> StoryStep:
     facts = message.facts
     text: Words = ("receipt ", Named(str(facts.get("receipt_number")), "receipt"))
     against = _contradicted(message, told) if facts.get("late") else None
@@ -320,62 +321,68 @@ def _captured(message: MessageHeard, told: Told) -> Step:
             *text,
             ". The payment had another outcome before" if against is None else ". It contradicts an earlier outcome",
         )
-        return Step(message.at, GATEWAY, "Found charged, late", text, "act")
+        return StoryStep(message.at, GATEWAY, "Found charged, late", text, "act")
     title = "Charged (decided)" if facts.get("decided_by") else "Charged"
-    return Step(message.at, GATEWAY_SERVICE, title, (*text, ", ", *_money(facts)), "done")
+    return StoryStep(message.at, GATEWAY_SERVICE, title, (*text, ", ", *_money(facts)), "done")
 
 
-def _not_charged(message: MessageHeard, _: Told) -> Step:
+def _not_charged(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     decided = message.facts.get("decided_by")
     title = "Not charged (decided)" if decided else "Not charged"
-    return Step(message.at, GATEWAY_SERVICE, title, () if decided else _theirs(message.facts.get("reason")), "done")
+    return StoryStep(
+        message.at, GATEWAY_SERVICE, title, () if decided else _theirs(message.facts.get("reason")), "done"
+    )
 
 
-def _needs_decision(message: MessageHeard, _: Told) -> Step:
+def _needs_decision(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     asked = sum(attempt.get("step") == "inquire" for attempt in message.facts.get("attempts", ()))
     reason = _theirs(message.facts.get("reason"))
     text: Words = (*reason, f", after {asked} {'question' if asked == 1 else 'questions'}") if asked else reason
-    return Step(message.at, GATEWAY_SERVICE, "Needs a decision", text, "act")
+    return StoryStep(message.at, GATEWAY_SERVICE, "Needs a decision", text, "act")
 
 
-def _refunded(message: MessageHeard, _: Told) -> Step:
+def _refunded(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     refund = message.facts.get("refund_id")
     text: Words = (*_money(message.facts), " given back")
     if refund:
         text = (*text, ", refund ", Named(str(refund), "refund"))
-    return Step(message.at, GATEWAY, "Given back", text, "done")
+    return StoryStep(message.at, GATEWAY, "Given back", text, "done")
 
 
-def _refund_failed(message: MessageHeard, _: Told) -> Step:
+def _refund_failed(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     decided = message.facts.get("decided_by")
     if decided:
-        return Step(message.at, GATEWAY_SERVICE, "The money is kept (decided)", ("by ", Theirs(str(decided))), "done")
-    return Step(message.at, GATEWAY, "The refund was refused", _theirs(message.facts.get("reason")), "act")
+        return StoryStep(
+            message.at, GATEWAY_SERVICE, "The money is kept (decided)", ("by ", Theirs(str(decided))), "done"
+        )
+    return StoryStep(message.at, GATEWAY, "The refund was refused", _theirs(message.facts.get("reason")), "act")
 
 
-def _inquired(message: MessageHeard, _: Told) -> Step:
+def _inquired(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     attempts = message.facts.get("attempts") or [{}]
-    return Step(message.at, GATEWAY, "The gateway was asked", _theirs(attempts[-1].get("answer"), "it says "), "work")
+    return StoryStep(
+        message.at, GATEWAY, "The gateway was asked", _theirs(attempts[-1].get("answer"), "it says "), "work"
+    )
 
 
-def _failed(message: MessageHeard, _: Told) -> Step:
+def _failed(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     facts = message.facts
     outcome = "declined by the bank" if facts.get("outcome") == "declined" else "not charged"
     text: Words = (outcome, ", reference ", Named(str(facts.get("reference_code")), "reference"))
-    return Step(message.at, INVOICE, "Open again; sender told", text, "done")
+    return StoryStep(message.at, INVOICE, "Open again; sender told", text, "done")
 
 
-def _refund_asked(message: MessageHeard, _: Told) -> Step:
+def _refund_asked(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     person = message.facts.get("requested_by")
     if person:
-        return Step(message.at, INVOICE, "Refund taken on", ("asked for by ", Theirs(str(person))), "")
-    return Step(message.at, SENDER, "RefundInvoice, accepted", _money(message.facts))
+        return StoryStep(message.at, INVOICE, "Refund taken on", ("asked for by ", Theirs(str(person))), "")
+    return StoryStep(message.at, SENDER, "RefundInvoice, accepted", _money(message.facts))
 
 
-def _resolved(message: MessageHeard, _: Told) -> Step:
+def _resolved(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     facts = message.facts
     says = RESOLUTIONS.get(str(facts.get("resolution")), str(facts.get("resolution")))
-    return Step(
+    return StoryStep(
         message.at,
         PEOPLE,
         f"Says: {says}",
@@ -385,27 +392,27 @@ def _resolved(message: MessageHeard, _: Told) -> Step:
     )
 
 
-def _asked_for_a_refund(message: MessageHeard, _: Told) -> Step:
+def _asked_for_a_refund(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     facts = message.facts
     who = str(facts.get("requested_by") or PEOPLE)
-    return Step(message.at, PEOPLE, "Asks for a refund", _theirs(facts.get("reason")), "hand", who=who)
+    return StoryStep(message.at, PEOPLE, "Asks for a refund", _theirs(facts.get("reason")), "hand", who=who)
 
 
-def _refused(message: MessageHeard, _: Told) -> Step:
+def _refused(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     says = RESOLUTIONS.get(str(message.facts.get("resolution")), "")
     text: Words = (f"{says}: " if says else "", Theirs(str(message.facts.get("reason"))))
-    return Step(message.at, GATEWAY_SERVICE, "The decision was refused", text, "look")
+    return StoryStep(message.at, GATEWAY_SERVICE, "The decision was refused", text, "look")
 
 
-def _asks(message: MessageHeard, told: Told) -> Step:
+def _asks(message: MessageHeard, told: InvoiceTold) -> StoryStep:
     entry = next((one for one in told.entries if one.id == message.cause), None)
     if entry is not None:
-        return Step(message.at, PEOPLE, "Has the gateway asked", (), "hand", who=entry.who)
-    return Step(message.at, SAGA, "Asks what is known", (), "work")
+        return StoryStep(message.at, PEOPLE, "Has the gateway asked", (), "hand", who=entry.who)
+    return StoryStep(message.at, SAGA, "Asks what is known", (), "work")
 
 
-def _unknown(message: MessageHeard, _: Told) -> Step:
-    return Step(message.at, DESK, f"A message of a newer build ({message.name})", (), "look")
+def _unknown(message: MessageHeard, _: InvoiceTold) -> StoryStep:
+    return StoryStep(message.at, DESK, f"A message of a newer build ({message.name})", (), "look")
 
 
 RESOLUTIONS: Final[Mapping[str, str]] = {
@@ -456,35 +463,13 @@ _TELLERS: Final[Mapping[str, Teller]] = {
 TOLD_NAMES: Final = frozenset(_TELLERS)
 """The messages that the story has words for."""
 
-_ENTRIES: Final[Mapping[str, str]] = {
-    "replay": "Replayed a failed message",
-    "discard": "Gave a failed message up",
-    "undo": "Took a replay back",
-    "restore": "Brought a failed message back",
-    "edit": "Edited and replayed a failed message",
-    "ask": "Has the gateway asked",
-    "resolve": "Decided",
-    "refund": "Asked for a refund",
-    "propose": "Proposed a decision",
-    "agree": "Agrees",
-    "refuse": "Does not agree",
-    "withdraw": "Took the proposal back",
-    "note": "Wrote a note",
-    "claim": "Takes care of the case",
-    "release": "Leaves the case to others",
-    "noted": "Took note",
-}
-
 
 def _of_entry(entry: EntryTold) -> _Draft:
-    details = entry.details
-    says = RESOLUTIONS.get(str(details.get("resolution")))
-    title = _ENTRIES.get(entry.action, entry.action.replace("_", " ").capitalize())
-    if details.get("outcome") == "refused":
-        title = f"{title}: refused"
-    saw = details.get("evidence") or details.get("saw") or details.get("note") or details.get("reason")
-    step = Step(entry.at, PEOPLE, f"{title}: {says}" if says else title, _theirs(saw), "hand", who=entry.who or PEOPLE)
-    return _Draft(entry.id, step)
+    words = journal_words.tell(entry.action, entry.details)
+    title = words.said[:1].upper() + words.said[1:]
+    saw = next((entry.details[name] for name in ("saw", "evidence", "note") if entry.details.get(name)), words.why)
+    text: Words = (words.result,) if entry.action == journal_words.REFUSED else _theirs(saw)
+    return _Draft(entry.id, StoryStep(entry.at, PEOPLE, title, text, "hand", who=entry.who or PEOPLE))
 
 
 def _of_letter(letter: LetterTold) -> _Draft:
@@ -493,9 +478,9 @@ def _of_letter(letter: LetterTold) -> _Draft:
     if letter.status != "open" and letter.settled_by and letter.settled_at:
         text = (*text, f", {letter.status} by ", Theirs(letter.settled_by), " ", When(letter.settled_at))
     title = f"{name} could not be handled" + (", and waits" if letter.status == "open" else "")
-    return _Draft(letter.id, Step(letter.at, DESK, title, text, "look" if letter.status == "open" else ""))
+    return _Draft(letter.id, StoryStep(letter.at, DESK, title, text, "look" if letter.status == "open" else ""))
 
 
 def _of_case(case: CaseTold) -> _Draft:
-    step = Step(case.opened_at, DESK, "A case", _theirs(case.reason), "look" if case.is_open else "")
+    step = StoryStep(case.opened_at, DESK, "A case", _theirs(case.reason), "look" if case.is_open else "")
     return _Draft(case.payment_id, step)

@@ -97,7 +97,7 @@ class ProposalSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedWork:
     """What is looked at. `now` is by the same clock as the moments. `hears_instances`: whether heartbeats are on."""
 
     now: datetime
@@ -127,24 +127,24 @@ class Stuck:
     place: str | None = None
 
 
-def stuck(watched: Watched) -> list[Stuck]:
+def stuck(watched: WatchedWork) -> list[Stuck]:
     """Everything that is stuck, the longest first."""
     found = [one for look in _LOOKS for one in look(watched)]
     return sorted(found, key=lambda one: (one.since is None, one.since or watched.now, one.key))
 
 
-def missing_services(watched: Watched) -> list[str]:
+def missing_services(watched: WatchedWork) -> list[str]:
     """The services of which no instance runs. Without heartbeats nobody can say."""
     if not watched.hears_instances:
         return []
     return [name for name in SERVICES if not any(one.service == name and one.is_there for one in watched.instances)]
 
 
-def _since(watched: Watched, seconds: float) -> datetime:
+def _since(watched: WatchedWork, seconds: float) -> datetime:
     return watched.now - timedelta(seconds=seconds)
 
 
-def _outboxes(watched: Watched) -> Iterable[Stuck]:
+def _outboxes(watched: WatchedWork) -> Iterable[Stuck]:
     ages = {"staff": watched.own_outbox_s}
     for one in watched.instances:
         if one.is_there and one.outbox_oldest_s is not None:
@@ -163,7 +163,7 @@ def _outboxes(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-def _pending(watched: Watched) -> Iterable[Stuck]:
+def _pending(watched: WatchedWork) -> Iterable[Stuck]:
     pending = watched.pending
     if pending.number and pending.oldest_at is not None:
         number = f"{pending.number} payment{'s' if pending.number > 1 else ''}"
@@ -178,7 +178,7 @@ def _pending(watched: Watched) -> Iterable[Stuck]:
         )
 
 
-def _overdue(watched: Watched) -> Iterable[Stuck]:
+def _overdue(watched: WatchedWork) -> Iterable[Stuck]:
     for service, what, means in (
         ("saga", "sagas are past their deadline", "Nobody asks what became of these payments."),
         ("payment_gateway", "payments are due and nobody works on them", "They are neither charged nor asked about."),
@@ -197,7 +197,7 @@ def _overdue(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-def _leases(watched: Watched) -> Iterable[Stuck]:
+def _leases(watched: WatchedWork) -> Iterable[Stuck]:
     for one in watched.instances:
         if one.is_gone and one.leases_held:
             held = f"{one.leases_held} payment{'s' if one.leases_held > 1 else ''}"
@@ -211,7 +211,7 @@ def _leases(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-def _queues(watched: Watched) -> Iterable[Stuck]:
+def _queues(watched: WatchedWork) -> Iterable[Stuck]:
     for queue in watched.queues:
         if queue.age_s > SEEN_AFTER_S or queue.name in UNCONSUMED:
             continue
@@ -254,7 +254,7 @@ _MEANS: Final[Mapping[str, str]] = {
 }
 
 
-def _instances(watched: Watched) -> Iterable[Stuck]:
+def _instances(watched: WatchedWork) -> Iterable[Stuck]:
     for one in watched.instances:
         if one.is_gone and not one.leases_held:
             yield Stuck(
@@ -267,7 +267,7 @@ def _instances(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-def _runs(watched: Watched) -> Iterable[Stuck]:
+def _runs(watched: WatchedWork) -> Iterable[Stuck]:
     for run in watched.runs:
         if (watched.now - run.moved_at).total_seconds() > RUN_AFTER_S:
             yield Stuck(
@@ -281,7 +281,7 @@ def _runs(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-def _proposals(watched: Watched) -> Iterable[Stuck]:
+def _proposals(watched: WatchedWork) -> Iterable[Stuck]:
     for proposal in watched.proposals:
         if watched.now - proposal.at > PROPOSAL_AFTER:
             yield Stuck(
@@ -295,7 +295,7 @@ def _proposals(watched: Watched) -> Iterable[Stuck]:
             )
 
 
-_LOOKS: Final[Sequence[Callable[[Watched], Iterable[Stuck]]]] = (
+_LOOKS: Final[Sequence[Callable[[WatchedWork], Iterable[Stuck]]]] = (
     _outboxes,
     _pending,
     _overdue,

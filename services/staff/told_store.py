@@ -1,14 +1,16 @@
 """The SQL of what is told about one invoice, and of finding it: by numbers, codes, ends of ids, a customer, an amount. Reads only."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from services.staff.find import AmountSearch, By, SearchTerm
 from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
-from services.staff.story import STEPS_MAX, CaseTold, EntryTold, LetterTold, Told
+from services.staff.story import STEPS_MAX, CaseTold, EntryTold, InvoiceTold, LetterTold
 from shared.persistence.database import Connection
 from shared.persistence.database import Record as Row
+from shared.records import dataclass
 
 PAYMENTS_MAX: Final = 50
 """Payments of one invoice that a story tells: tries of a customer. The newest are told."""
@@ -19,7 +21,7 @@ FOUND_MAX: Final = 51
 # -- the story ---------------------------------------------------------------------------------------------------------------------------
 
 
-async def load_told(connection: Connection, invoice_id: str) -> Told:
+async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
     """Everything that is known about an invoice. It is empty if nothing was ever heard of it."""
     invoice = await connection.fetchrow(
         """SELECT invoice_id, customer_id, amount_minor, currency, status, issued_at, changed_at FROM invoices
@@ -47,7 +49,7 @@ async def load_told(connection: Connection, invoice_id: str) -> Told:
     payment_ids = {row["payment_id"] for row in payments} | {case.payment_id for case in cases}
     letters = await _letters(connection, [row["id"] for row in messages], [row["command_id"] for row in commands])
     entries = await _entries(connection, [*payment_ids, *(letter.id for letter in letters)])
-    return Told(
+    return InvoiceTold(
         invoice_id,
         InvoiceHeard(*invoice.values()) if invoice is not None else None,
         tuple(PaymentHeard(*row.values()) for row in payments),
@@ -123,7 +125,7 @@ BY_INVOICE: Final = f"{_INVOICES} WHERE i.invoice_id = $1 LIMIT $2"
 BY_END_OF_INVOICE: Final = f"""{_INVOICES} WHERE reverse(i.invoice_id) COLLATE "C" >= $1
     AND reverse(i.invoice_id) COLLATE "C" < $1 || U&'\\+10FFFF' ORDER BY reverse(i.invoice_id) COLLATE "C" LIMIT $2"""
 BY_CUSTOMER: Final = f"{_INVOICES} WHERE i.customer_id = $1 ORDER BY i.issued_at DESC LIMIT $2"
-BY_PAYMENT: Final = f"{_PAYMENTS} WHERE p.payment_id::text = $1 LIMIT $2"
+BY_PAYMENT: Final = f"{_PAYMENTS} WHERE p.payment_id = $1::uuid LIMIT $2"
 BY_END_OF_PAYMENT: Final = f"""{_PAYMENTS} WHERE reverse(p.payment_id::text) COLLATE "C" >= $1
     AND reverse(p.payment_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(p.payment_id::text) COLLATE "C" LIMIT $2"""
 BY_REFERENCE: Final = f"{_PAYMENTS} WHERE p.reference_code = $1 LIMIT $2"
@@ -136,3 +138,122 @@ BY_AMOUNT: Final = f"""{_PAYMENTS} WHERE p.currency = $1 AND p.amount_minor = $2
     ORDER BY p.requested_at DESC LIMIT $5"""
 BY_INVOICED_AMOUNT: Final = f"""{_INVOICES} WHERE i.currency = $1 AND i.amount_minor = $2 AND i.issued_at >= $3 AND i.issued_at < $4
     ORDER BY i.issued_at DESC LIMIT $5"""
+CURRENCIES: Final = """WITH RECURSIVE one AS (
+        (SELECT currency FROM payments WHERE currency IS NOT NULL ORDER BY currency LIMIT 1)
+        UNION ALL SELECT (SELECT p.currency FROM payments p WHERE p.currency > one.currency ORDER BY p.currency LIMIT 1)
+        FROM one WHERE one.currency IS NOT NULL)
+    SELECT currency FROM one WHERE currency IS NOT NULL"""
+"""The currencies in which there are payments: one look at the index for each."""
+COMMANDS: Final = "SELECT command_id, type, invoice_id, answer, reason, at FROM commands"
+BY_COMMAND: Final = f"{COMMANDS} WHERE command_id = $1::uuid LIMIT $2"
+BY_END_OF_COMMAND: Final = f"""{COMMANDS} WHERE reverse(command_id::text) COLLATE "C" >= $1
+    AND reverse(command_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(command_id::text) COLLATE "C" LIMIT $2"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundThing:
+    """Something that was found: by what, and how it stands. `letter_id`: it is a failed message, which has a page of its own."""
+
+    by: By
+    invoice_id: str | None
+    payment_id: UUID | None = None
+    customer_id: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    payment_status: str | None = None
+    invoice_status: str | None = None
+    at: datetime | None = None
+    letter_id: UUID | None = None
+    command_id: UUID | None = None
+
+
+_STATEMENTS: Final = {
+    By.REFERENCE: BY_REFERENCE,
+    By.INVOICE: BY_INVOICE,
+    By.INVOICE_END: BY_END_OF_INVOICE,
+    By.RECEIPT: BY_RECEIPT,
+    By.GATEWAY: BY_GATEWAY,
+    By.REFUND: BY_REFUND,
+    By.CUSTOMER: BY_CUSTOMER,
+    By.PAYMENT: BY_PAYMENT,
+    By.PAYMENT_END: BY_END_OF_PAYMENT,
+    By.CORRELATION: BY_CORRELATION,
+}
+_ENDS: Final = frozenset({By.INVOICE_END, By.PAYMENT_END, By.COMMAND_END, By.LETTER_END})
+_OF_COMMANDS: Final = {By.COMMAND: BY_COMMAND, By.COMMAND_END: BY_END_OF_COMMAND}
+BY_LETTER: Final = (
+    "SELECT id, event_id, first_seen FROM dead_letters WHERE id = $1::uuid OR event_id = $1::uuid LIMIT $2"
+)
+BY_END_OF_LETTER: Final = """SELECT id, event_id, first_seen FROM dead_letters WHERE reverse(id::text) COLLATE "C" >= $1
+    AND reverse(id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(id::text) COLLATE "C" LIMIT $2"""
+_OF_LETTERS: Final = {By.LETTER: BY_LETTER, By.LETTER_END: BY_END_OF_LETTER}
+BY_MESSAGE: Final = "SELECT invoice_id, payment_id, at FROM messages WHERE id = $1::uuid LIMIT $2"
+
+
+async def find(connection: Connection, lookups: Iterable[SearchTerm]) -> list[FoundThing]:
+    """Everything that these ways find, each way in turn."""
+    return [found for lookup in lookups for found in await _find(connection, lookup)]
+
+
+async def _find(connection: Connection, lookup: SearchTerm) -> list[FoundThing]:
+    text = lookup.text[::-1] if lookup.by in _ENDS else lookup.text
+    if lookup.by in _OF_COMMANDS:
+        rows = await connection.fetch(_OF_COMMANDS[lookup.by], text, FOUND_MAX)
+        return [FoundThing(lookup.by, row["invoice_id"], at=row["at"], command_id=row["command_id"]) for row in rows]
+    if lookup.by in _OF_LETTERS:
+        rows = await connection.fetch(_OF_LETTERS[lookup.by], text, FOUND_MAX)
+        return [FoundThing(lookup.by, None, at=row["first_seen"], letter_id=row["id"]) for row in rows]
+    if lookup.by is By.MESSAGE:
+        rows = await connection.fetch(BY_MESSAGE, text, FOUND_MAX)
+        return [FoundThing(lookup.by, row["invoice_id"], row["payment_id"], at=row["at"]) for row in rows]
+    return [_as_found(lookup.by, row) for row in await connection.fetch(_STATEMENTS[lookup.by], text, FOUND_MAX)]
+
+
+async def find_amount(connection: Connection, lookup: AmountSearch) -> list[FoundThing]:
+    """Payments of this amount that were first heard of in these days, and invoices of it that were issued then and have no such payment."""
+    arguments = (lookup.currency, lookup.amount_minor, lookup.begin, lookup.end, FOUND_MAX)
+    payments = [_as_found(By.AMOUNT, row) for row in await connection.fetch(BY_AMOUNT, *arguments)]
+    named = {one.invoice_id for one in payments}
+    invoices = [_as_found(By.AMOUNT, row) for row in await connection.fetch(BY_INVOICED_AMOUNT, *arguments)]
+    return [*payments, *(one for one in invoices if one.invoice_id not in named)]
+
+
+async def currencies(connection: Connection) -> list[str]:
+    """The currencies in which there are payments."""
+    return [row["currency"] for row in await connection.fetch(CURRENCIES)]
+
+
+async def invoice_of_payment(connection: Connection, payment_id: UUID) -> str | None:
+    """The invoice of a payment, as messages or a case tell; None if nobody told."""
+    invoice_id: str | None = await connection.fetchval(
+        """SELECT coalesce((SELECT invoice_id FROM payments WHERE payment_id = $1),
+               (SELECT invoice_id FROM cases WHERE payment_id = $1))""",
+        payment_id,
+    )
+    return invoice_id
+
+
+async def command_named(connection: Connection, command_id: UUID) -> CommandHeard | None:
+    """A command and its answer; None if nobody told of it."""
+    rows = await connection.fetch(BY_COMMAND, str(command_id), 1)
+    return CommandHeard(*rows[0].values()) if rows else None
+
+
+async def invoice_of_correlation(connection: Connection, correlation_id: str) -> str | None:
+    """The invoice of a payment whose command had this id: a sender that sets no other is answered under it."""
+    rows = await connection.fetch(BY_CORRELATION, correlation_id, 1)
+    return rows[0]["invoice_id"] if rows else None
+
+
+def _as_found(by: By, row: Row) -> FoundThing:
+    return FoundThing(
+        by,
+        row["invoice_id"],
+        row["payment_id"],
+        row["customer_id"],
+        row["amount_minor"],
+        row["currency"],
+        row["payment_status"],
+        row["invoice_status"],
+        row["at"],
+    )

@@ -62,7 +62,7 @@ class StoppedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OverviewSeen:
     """What the verdict is about."""
 
     now: datetime
@@ -101,7 +101,7 @@ class SumInDoubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DeskVerdict:
     """The verdict. `oldest_at`: since when the oldest payment is in doubt. `waiting`: how many cases wait for a person."""
 
     level: Level
@@ -115,12 +115,12 @@ class Verdict:
     """Lines that are not shown."""
 
 
-def verdict_of(seen: Seen) -> Verdict:
+def verdict_of(seen: OverviewSeen) -> DeskVerdict:
     """The verdict, and the list of what to do in its order: inside each kind, what waits longest comes first."""
     doubtful = [case for case in seen.cases if case.contradicted_at is None]
     todo = _todo(seen)
     known = [case for case in doubtful if case.amount_minor is not None and case.currency is not None]
-    return Verdict(
+    return DeskVerdict(
         level=_level(seen, doubtful),
         title=_title(seen, doubtful),
         sums=_sums(known),
@@ -136,7 +136,7 @@ def _waits_for_a_person(case: CaseSeen) -> bool:
     return not case.on_its_way and (case.status in (NEEDS_DECISION, REFUND_FAILED) or case.contradicted_at is not None)
 
 
-def _level(seen: Seen, doubtful: Sequence[CaseSeen]) -> Level:
+def _level(seen: OverviewSeen, doubtful: Sequence[CaseSeen]) -> Level:
     must_act = any(
         case.status in (NEEDS_DECISION, REFUND_FAILED) or seen.now - case.opened_at > ACT_AFTER for case in doubtful
     )
@@ -145,7 +145,7 @@ def _level(seen: Seen, doubtful: Sequence[CaseSeen]) -> Level:
     return "look" if seen.cases or seen.proposals or seen.stopped_runs or seen.groups or seen.stuck else "done"
 
 
-def _title(seen: Seen, doubtful: Sequence[CaseSeen]) -> str:
+def _title(seen: OverviewSeen, doubtful: Sequence[CaseSeen]) -> str:
     """The sentence that a page opens with: money first."""
     if doubtful:
         charges = sum(case.status in (NEEDS_DECISION, IN_DOUBT) for case in doubtful)
@@ -187,7 +187,7 @@ def _sums(cases: Sequence[CaseSeen]) -> tuple[SumInDoubt, ...]:
 # -- what to do ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _todo(seen: Seen) -> list[Todo]:
+def _todo(seen: OverviewSeen) -> list[Todo]:
     proposed = {proposal.payment_id for proposal in seen.proposals}
     kinds = (
         [_decide(case) for case in seen.cases if case.status == NEEDS_DECISION and _is_mine(case, proposed)],

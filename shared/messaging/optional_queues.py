@@ -24,7 +24,7 @@ class JournalSettings(Settings):
         "STAFF_JOURNAL",
         "on",
         about="`on`: the staff service hears what happens to invoices and payments, for the stories on the staff desk. "
-        "The same for staff and for `remit topology apply`, which binds or unbinds the queue.",
+        "The same for the staff service, the staff desk and `remit topology apply`, which binds or unbinds the queue.",
     )
 
 

@@ -20,7 +20,7 @@ from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySet
 from services.staff.desk.settings import PORT as DESK_PORT
 from services.staff.desk.settings import DeskSettings
 from shared import service as shared_service
-from shared.messaging.topology import SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import QUEUES, SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
 from shared.observability.health import Liveness, Readiness, health_app
 from shared.settings import EnvironmentVariables
 from tests.kubernetes.manifests import (
@@ -477,11 +477,16 @@ def _triggers(kind: str) -> dict[str, list[Mapping[str, Any]]]:
     }
 
 
+OPTIONAL = {queue.name for queue in QUEUES if queue.is_optional}
+
+
 def test_each_service_is_scaled_by_the_queues_that_it_works_through() -> None:
-    """Of suspect commands there are hardly any, and what is unreadable nobody consumes."""
+    """Of suspect commands there are hardly any, what is unreadable nobody consumes, and for mere views no instance is added."""
     readers = {dns_name(user.name): user.read for user in broker_users() if user.name in SERVICES}
     scaled = {name: {one["queueName"] for one in found} for name, found in _triggers("rabbitmq").items()}
-    assert scaled == {name: set(read) - {SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS} for name, read in readers.items()}
+    assert scaled == {
+        name: set(read) - {SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS, *OPTIONAL} for name, read in readers.items()
+    }
     for found in _triggers("rabbitmq").values():
         assert {(one["protocol"], one["mode"], one["vhostName"]) for one in found} == {
             ("http", "QueueLength", resources.VHOST)

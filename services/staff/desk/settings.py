@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from shared.messaging.optional_queues import HeartbeatSettings, JournalSettings
 from shared.service import ProcessSettings
 from shared.settings import BY_COMMAS, ConfigurationError, DatabaseUrl, database_url, variable
 
@@ -32,7 +33,7 @@ def _dashboard(url: str) -> str:
     return url
 
 
-class DeskSettings(ProcessSettings):
+class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings):
     """The settings of the staff desk."""
 
     name: str = "desk"
@@ -57,6 +58,13 @@ class DeskSettings(ProcessSettings):
         unset="none",
         about="What the badge beside the name of the desk says.",
         max_length=20,
+    )
+    contacts_file: str = variable(
+        "STAFF_CONTACTS_FILE",
+        "",
+        must="a path",
+        unset="nobody is named",
+        about="A JSON file that says whom to call ([its form](../services/staff/README.md#whom-to-call)). It is read anew for each page.",
     )
     proxies: Annotated[tuple[str, ...], BY_COMMAS] = variable(
         "DESK_PROXIES",

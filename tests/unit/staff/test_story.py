@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from services.staff.heard import NAMES, hear
-from services.staff.picture import NODE_HEIGHT, NODE_WIDTH, ROW_STEPS_MAX, picture_of, span
+from services.staff.picture import LINE_CHARACTERS, NODE_HEIGHT, NODE_WIDTH, ROW_STEPS_MAX, picture_of, span
 from services.staff.standing import _SAID, SENTENCES, State, latest_payment, standing_of
 from services.staff.story import (
     PARTIES,
@@ -18,9 +18,9 @@ from services.staff.story import (
     TOLD_NAMES,
     CaseTold,
     EntryTold,
+    InvoiceTold,
     LetterTold,
-    Step,
-    Told,
+    StoryStep,
     plain,
     steps_of,
 )
@@ -41,9 +41,9 @@ from tests.support.heard_messages import (
 LIFE = life_of_an_invoice()
 
 
-def told(messages: list[Inbound], **more: Any) -> Told:
+def told(messages: list[Inbound], **more: Any) -> InvoiceTold:
     heard = hear(messages)
-    return Told(
+    return InvoiceTold(
         INVOICE,
         heard.invoices[0] if heard.invoices else None,
         heard.payments,
@@ -57,7 +57,7 @@ def case(status: str = "needs_decision", *, is_open: bool = True, **more: Any) -
     return CaseTold(PAYMENT, status, is_open, "no_readable_answer", START + timedelta(seconds=108), **more)
 
 
-def titles(steps: tuple[Step, ...]) -> list[str]:
+def titles(steps: tuple[StoryStep, ...]) -> list[str]:
     return [step.title for step in steps]
 
 
@@ -136,18 +136,18 @@ def test_what_causes_itself_ends() -> None:
     """No message does. A row that says so must not hang the page."""
     one = hear([message(invoice.InvoicePaymentInDoubt(**ABOUT), 1)]).messages[0]
     circle = replace(one, cause=one.id)
-    assert len(steps_of(Told(INVOICE, messages=(circle,)))) == 1
+    assert len(steps_of(InvoiceTold(INVOICE, messages=(circle,)))) == 1
 
 
 def test_a_message_of_a_newer_build_is_shown_as_such() -> None:
     one = replace(hear([LIFE[0]]).messages[0], type=999)
-    assert titles(steps_of(Told(INVOICE, messages=(one,)))) == ["A message of a newer build (type 999)"]
+    assert titles(steps_of(InvoiceTold(INVOICE, messages=(one,)))) == ["A message of a newer build (type 999)"]
 
 
 def test_the_steps_of_a_page_have_a_bound() -> None:
     one = hear([LIFE[0]]).messages[0]
     many = tuple(replace(one, id=UUID(int=n), at=START + timedelta(seconds=n)) for n in range(STEPS_MAX + 5))
-    assert len(steps_of(Told(INVOICE, messages=many))) == STEPS_MAX
+    assert len(steps_of(InvoiceTold(INVOICE, messages=many))) == STEPS_MAX
 
 
 def test_what_people_did_is_told_once() -> None:
@@ -160,15 +160,15 @@ def test_what_people_did_is_told_once() -> None:
         ),
         EntryTold(UUID(int=77), resolve.time, "cleo.admin", "agree", PAYMENT, {"saw": "list of charges 17:55, none"}),
         EntryTold(
-            UUID(int=78), resolve.time, "eve", "resolve", PAYMENT, {"outcome": "refused", "resolution": "captured"}
+            UUID(int=78), resolve.time, "eve", "refused", PAYMENT, {"action": "resolve", "code": "version_differs"}
         ),
     )
     steps = steps_of(told(LIFE, entries=entries))
     people = [(step.who, step.title, plain(step.text)) for step in steps if step.kind == "hand"]
     assert sorted(people) == [
         ("ben.resolver", "Says: not charged", "Saw: dashboard 17:35, no charge of 310.00 EUR"),
-        ("cleo.admin", "Agrees", "list of charges 17:55, none"),
-        ("eve", "Decided: refused: charged", ""),
+        ("cleo.admin", "Agreed", "list of charges 17:55, none"),
+        ("eve", "Tried: resolve", "refused: version differs"),
     ]
 
 
@@ -186,7 +186,7 @@ def test_an_open_failed_message_and_a_case_are_in_the_story() -> None:
     settled = replace(
         letter, id=UUID(int=6), status="discarded", settled_by="ann", settled_at=START + timedelta(minutes=1)
     )
-    steps = steps_of(Told(INVOICE, letters=(letter, settled), cases=(case(),)))
+    steps = steps_of(InvoiceTold(INVOICE, letters=(letter, settled), cases=(case(),)))
     assert titles(steps) == ["PayInvoice could not be handled, and waits", "PayInvoice could not be handled", "A case"]
     assert [step.kind for step in steps] == ["look", "", "look"]
     assert "discarded by ann" in plain(steps[1].text)
@@ -341,7 +341,7 @@ def test_the_picture_has_a_row_a_step_and_a_column_a_party() -> None:
         assert node.left + NODE_WIDTH <= picture.width
         assert node.top + NODE_HEIGHT <= picture.height
         assert len(node.lines) <= 2
-        assert all(len(line) <= 24 for line in node.lines)
+        assert all(len(line) <= LINE_CHARACTERS for line in node.lines)
 
 
 def test_each_cause_is_a_line_and_a_contradiction_a_dashed_one() -> None:
@@ -353,7 +353,7 @@ def test_each_cause_is_a_line_and_a_contradiction_a_dashed_one() -> None:
 
 
 def test_the_picture_leaves_out_what_is_beyond_its_bound_and_says_so() -> None:
-    step = Step(START, "Saga", "x" * 90, number=1)
+    step = StoryStep(START, "Saga", "x" * 90, number=1)
     steps = [replace(step, number=n, cause=n - 1 or None) for n in range(1, ROW_STEPS_MAX + 31)]
     picture = picture_of(steps)
     assert (len(picture.nodes), picture.left_out) == (ROW_STEPS_MAX, 30)

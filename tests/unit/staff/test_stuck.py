@@ -17,11 +17,11 @@ from services.staff.stuck import (
     QueueSeen,
     RunSeen,
     Stuck,
-    Watched,
+    WatchedWork,
     missing_services,
     stuck,
 )
-from services.staff.verdict import CaseSeen, GroupSeen, Seen, StoppedRun, SumInDoubt, verdict_of
+from services.staff.verdict import CaseSeen, GroupSeen, OverviewSeen, StoppedRun, SumInDoubt, verdict_of
 from shared.records import replace
 
 NOW = datetime(2026, 11, 28, 2, 14, 7, tzinfo=UTC)
@@ -33,7 +33,7 @@ def instance(**changes: Any) -> InstanceSeen:
     return replace(HEALTHY, heard_at=NOW - timedelta(seconds=age_s), **changes)
 
 
-def keys(watched: Watched) -> list[str]:
+def keys(watched: WatchedWork) -> list[str]:
     return [one.key for one in stuck(watched)]
 
 
@@ -43,25 +43,25 @@ def everybody() -> tuple[InstanceSeen, ...]:
 
 def test_nothing_is_stuck_where_all_goes_on() -> None:
     queues = tuple(QueueSeen(name, 3, 1, 5.0, 4.0) for name in ("saga.events", "invoice.commands"))
-    assert stuck(Watched(NOW, everybody(), queues)) == []
+    assert stuck(WatchedWork(NOW, everybody(), queues)) == []
 
 
 @pytest.mark.parametrize(
     ("watched", "key", "since_s"),
     [
-        (Watched(NOW, own_outbox_s=31.0), "outbox:staff", 31),
-        (Watched(NOW, (instance(outbox_oldest_s=40.0),)), "outbox:saga", 40),
-        (Watched(NOW, pending=PendingPayments(2, NOW - timedelta(seconds=90), UUID(int=1))), "pending", 90),
-        (Watched(NOW, (instance(overdue=2),)), "overdue:saga", None),
-        (Watched(NOW, (instance(service="payment_gateway", overdue=2),)), "overdue:payment_gateway", None),
-        (Watched(NOW, (instance(age_s=31.0, leases_held=1),)), "lease:host:1:a", 31),
-        (Watched(NOW, (instance(age_s=31.0),)), "instance:host:1:a", 31),
-        (Watched(NOW, queues=(QueueSeen("saga.events", 1, 0, 20.0, 4.0),)), "queue:saga.events", 20),
-        (Watched(NOW, queues=(QueueSeen("saga.events", 500, 2, 61.0, 4.0),)), "queue:saga.events", 61),
-        (Watched(NOW, queues=(QueueSeen("saga.events", None, 0, 0.0, 4.0),)), "queue:saga.events", None),
-        (Watched(NOW, runs=(RunSeen(119, NOW - timedelta(seconds=61)),)), "run:119", 61),
+        (WatchedWork(NOW, own_outbox_s=31.0), "outbox:staff", 31),
+        (WatchedWork(NOW, (instance(outbox_oldest_s=40.0),)), "outbox:saga", 40),
+        (WatchedWork(NOW, pending=PendingPayments(2, NOW - timedelta(seconds=90), UUID(int=1))), "pending", 90),
+        (WatchedWork(NOW, (instance(overdue=2),)), "overdue:saga", None),
+        (WatchedWork(NOW, (instance(service="payment_gateway", overdue=2),)), "overdue:payment_gateway", None),
+        (WatchedWork(NOW, (instance(age_s=31.0, leases_held=1),)), "lease:host:1:a", 31),
+        (WatchedWork(NOW, (instance(age_s=31.0),)), "instance:host:1:a", 31),
+        (WatchedWork(NOW, queues=(QueueSeen("saga.events", 1, 0, 20.0, 4.0),)), "queue:saga.events", 20),
+        (WatchedWork(NOW, queues=(QueueSeen("saga.events", 500, 2, 61.0, 4.0),)), "queue:saga.events", 61),
+        (WatchedWork(NOW, queues=(QueueSeen("saga.events", None, 0, 0.0, 4.0),)), "queue:saga.events", None),
+        (WatchedWork(NOW, runs=(RunSeen(119, NOW - timedelta(seconds=61)),)), "run:119", 61),
         (
-            Watched(
+            WatchedWork(
                 NOW, proposals=(ProposalSeen(UUID(int=1), "INV-1", "ben", NOW - timedelta(minutes=61), "captured"),)
             ),
             f"proposal:{UUID(int=1)}",
@@ -69,7 +69,7 @@ def test_nothing_is_stuck_where_all_goes_on() -> None:
         ),
     ],
 )
-def test_what_does_not_go_on_is_named_with_what_it_means(watched: Watched, key: str, since_s: float | None) -> None:
+def test_what_does_not_go_on_is_named_with_what_it_means(watched: WatchedWork, key: str, since_s: float | None) -> None:
     (found,) = stuck(watched)
     assert found.key == key
     assert found.since == (None if since_s is None else NOW - timedelta(seconds=since_s))
@@ -82,37 +82,39 @@ def test_what_does_not_go_on_is_named_with_what_it_means(watched: Watched, key: 
 @pytest.mark.parametrize(
     "watched",
     [
-        Watched(NOW, own_outbox_s=29.0),
-        Watched(NOW, (instance(age_s=29.0, leases_held=1),)),
-        Watched(NOW, (instance(age_s=500.0, not_ready={"started": "stopping"}),)),
-        Watched(NOW, (instance(age_s=500.0, not_ready={"started": "stopping"}, outbox_oldest_s=90.0, overdue=2),)),
-        Watched(NOW, queues=(QueueSeen("saga.events", 500, 2, 59.0, 4.0),)),
-        Watched(NOW, queues=(QueueSeen("saga.events", 500, 0, 99.0, 61.0),)),
-        Watched(NOW, queues=(QueueSeen("dead-letters.unreadable", 5, 0, 99.0, 4.0),)),
-        Watched(NOW, runs=(RunSeen(119, NOW - timedelta(seconds=59)),)),
-        Watched(NOW, proposals=(ProposalSeen(UUID(int=1), "INV-1", "ben", NOW - timedelta(minutes=59), "captured"),)),
+        WatchedWork(NOW, own_outbox_s=29.0),
+        WatchedWork(NOW, (instance(age_s=29.0, leases_held=1),)),
+        WatchedWork(NOW, (instance(age_s=500.0, not_ready={"started": "stopping"}),)),
+        WatchedWork(NOW, (instance(age_s=500.0, not_ready={"started": "stopping"}, outbox_oldest_s=90.0, overdue=2),)),
+        WatchedWork(NOW, queues=(QueueSeen("saga.events", 500, 2, 59.0, 4.0),)),
+        WatchedWork(NOW, queues=(QueueSeen("saga.events", 500, 0, 99.0, 61.0),)),
+        WatchedWork(NOW, queues=(QueueSeen("dead-letters.unreadable", 5, 0, 99.0, 4.0),)),
+        WatchedWork(NOW, runs=(RunSeen(119, NOW - timedelta(seconds=59)),)),
+        WatchedWork(
+            NOW, proposals=(ProposalSeen(UUID(int=1), "INV-1", "ben", NOW - timedelta(minutes=59), "captured"),)
+        ),
     ],
 )
-def test_what_is_young_or_was_stopped_is_not_stuck(watched: Watched) -> None:
+def test_what_is_young_or_was_stopped_is_not_stuck(watched: WatchedWork) -> None:
     assert stuck(watched) == []
 
 
 def test_the_longest_comes_first_and_what_has_no_moment_last() -> None:
-    watched = Watched(
+    watched = WatchedWork(
         NOW, (instance(overdue=1),), own_outbox_s=50.0, pending=PendingPayments(1, NOW - timedelta(seconds=90))
     )
     assert keys(watched) == ["pending", "outbox:staff", "overdue:saga"]
 
 
 def test_a_service_without_an_instance_is_missed() -> None:
-    assert missing_services(Watched(NOW, everybody())) == []
+    assert missing_services(WatchedWork(NOW, everybody())) == []
     gone = tuple(replace(one, age_s=31.0) if one.service == "invoice" else one for one in everybody())
-    assert missing_services(Watched(NOW, gone)) == ["invoice"]
+    assert missing_services(WatchedWork(NOW, gone)) == ["invoice"]
     left = tuple(
         replace(one, not_ready={"started": "stopping"}) if one.service == "invoice" else one for one in everybody()
     )
-    assert missing_services(Watched(NOW, left)) == ["invoice"]
-    assert missing_services(Watched(NOW, hears_instances=False)) == [], "nobody can say without heartbeats"
+    assert missing_services(WatchedWork(NOW, left)) == ["invoice"]
+    assert missing_services(WatchedWork(NOW, hears_instances=False)) == [], "nobody can say without heartbeats"
 
 
 # -- the verdict -------------------------------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ GROUP = GroupSeen("a1b2c3d4", "remit.invoice.PayInvoice.v1", "invoice.commands",
 
 
 def test_all_quiet() -> None:
-    verdict = verdict_of(Seen(NOW))
+    verdict = verdict_of(OverviewSeen(NOW))
     assert verdict.level == "done"
     assert verdict.title == "All quiet: no money is in doubt, and nothing waits for a person"
     assert verdict.todo == ()
@@ -137,21 +139,21 @@ def test_all_quiet() -> None:
 @pytest.mark.parametrize(
     ("seen", "level"),
     [
-        (Seen(NOW, (case(status="in_doubt", minutes=14),)), "look"),
-        (Seen(NOW, (case(status="in_doubt", minutes=16),)), "act"),
-        (Seen(NOW, (case(minutes=0),)), "act"),
-        (Seen(NOW, (case(status="refund_failed", minutes=0),)), "act"),
-        (Seen(NOW, (case(status="refund_in_doubt", minutes=14),)), "look"),
-        (Seen(NOW, (case(status="captured", contradicted_at=NOW, minutes=999),)), "look"),
-        (Seen(NOW, missing=("saga",)), "act"),
-        (Seen(NOW, is_broken=True), "act"),
-        (Seen(NOW, stopped_runs=(StoppedRun(1, NOW),)), "look"),
-        (Seen(NOW, groups=(GROUP,)), "look"),
-        (Seen(NOW, stuck=(ONE_STUCK,)), "look"),
-        (Seen(NOW, proposals=(ProposalSeen(UUID(int=1), "INV-1", "ben", NOW, "captured"),)), "look"),
+        (OverviewSeen(NOW, (case(status="in_doubt", minutes=14),)), "look"),
+        (OverviewSeen(NOW, (case(status="in_doubt", minutes=16),)), "act"),
+        (OverviewSeen(NOW, (case(minutes=0),)), "act"),
+        (OverviewSeen(NOW, (case(status="refund_failed", minutes=0),)), "act"),
+        (OverviewSeen(NOW, (case(status="refund_in_doubt", minutes=14),)), "look"),
+        (OverviewSeen(NOW, (case(status="captured", contradicted_at=NOW, minutes=999),)), "look"),
+        (OverviewSeen(NOW, missing=("saga",)), "act"),
+        (OverviewSeen(NOW, is_broken=True), "act"),
+        (OverviewSeen(NOW, stopped_runs=(StoppedRun(1, NOW),)), "look"),
+        (OverviewSeen(NOW, groups=(GROUP,)), "look"),
+        (OverviewSeen(NOW, stuck=(ONE_STUCK,)), "look"),
+        (OverviewSeen(NOW, proposals=(ProposalSeen(UUID(int=1), "INV-1", "ben", NOW, "captured"),)), "look"),
     ],
 )
-def test_the_level(seen: Seen, level: str) -> None:
+def test_the_level(seen: OverviewSeen, level: str) -> None:
     verdict = verdict_of(seen)
     assert verdict.level == level
     assert not verdict.title.startswith("All quiet")
@@ -165,7 +167,7 @@ def test_money_is_added_up_by_currency_only() -> None:
         case(4, amount_minor=None, currency=None),
         case(5, status="captured", contradicted_at=NOW),
     )
-    verdict = verdict_of(Seen(NOW, cases))
+    verdict = verdict_of(OverviewSeen(NOW, cases))
     assert verdict.sums == (SumInDoubt("EUR", 1_500, 2), SumInDoubt("USD", 90, 1))
     assert verdict.unknown == 1
     assert verdict.title == "Money is in doubt: nobody knows whether 4 cards were charged"
@@ -174,22 +176,25 @@ def test_money_is_added_up_by_currency_only() -> None:
 @pytest.mark.parametrize(
     ("seen", "title"),
     [
-        (Seen(NOW, (case(),)), "Money is in doubt: nobody knows whether 1 card was charged"),
-        (Seen(NOW, (case(status="refund_failed"),)), "Money is in doubt: 1 refund did not go through, or nobody knows"),
+        (OverviewSeen(NOW, (case(),)), "Money is in doubt: nobody knows whether 1 card was charged"),
         (
-            Seen(NOW, missing=("payment_gateway", "saga")),
+            OverviewSeen(NOW, (case(status="refund_failed"),)),
+            "Money is in doubt: 1 refund did not go through, or nobody knows",
+        ),
+        (
+            OverviewSeen(NOW, missing=("payment_gateway", "saga")),
             "No money is in doubt, but payment gateway and saga do not run",
         ),
-        (Seen(NOW, is_broken=True), "No money is in doubt, but the activity log is not as it was"),
-        (Seen(NOW, groups=(GROUP,)), "No money is in doubt; 3 failed messages wait"),
+        (OverviewSeen(NOW, is_broken=True), "No money is in doubt, but the activity log is not as it was"),
+        (OverviewSeen(NOW, groups=(GROUP,)), "No money is in doubt; 3 failed messages wait"),
     ],
 )
-def test_the_title_is_about_money_first(seen: Seen, title: str) -> None:
+def test_the_title_is_about_money_first(seen: OverviewSeen, title: str) -> None:
     assert verdict_of(seen).title == title
 
 
 def test_the_order_of_what_to_do() -> None:
-    seen = Seen(
+    seen = OverviewSeen(
         NOW,
         cases=(
             case(1, minutes=5),
@@ -221,5 +226,5 @@ def test_the_order_of_what_to_do() -> None:
 
 
 def test_the_list_has_a_bound_and_says_what_it_leaves_out() -> None:
-    verdict = verdict_of(Seen(NOW, tuple(case(number, minutes=number) for number in range(25))))
+    verdict = verdict_of(OverviewSeen(NOW, tuple(case(number, minutes=number) for number in range(25))))
     assert (len(verdict.todo), verdict.left_out) == (20, 5)

@@ -145,7 +145,7 @@ async def activity(
         entries, rest = found[:ENTRIES_A_PAGE], found[ENTRIES_A_PAGE:]
         shown = await _views(connection, entries)
         people = await journal_store.names_in(connection, "who", at_most=NAMES_MAX)
-        chain = await _chain(connection, desk.clock())
+        chain = await chain_view(connection, desk.clock())
     query = asked.query
     return ActivityView(
         chain=chain,
@@ -197,7 +197,7 @@ async def entry(position: Annotated[int, Field(ge=1, le=journal_store.BEYOND_ALL
         before = await journal_store.read_entry(connection, position - 1)
         (shown,) = await _views(connection, [found])
         refusals = await _views(connection, await _beside(connection, found))
-        chain = await _chain(connection, desk.clock())
+        chain = await chain_view(connection, desk.clock())
     return ActivityEntryView(
         chain=chain,
         entry=shown,
@@ -289,7 +289,8 @@ def _about(one: ReadEntry, kinds: Mapping[UUID, tuple[str, str | None]]) -> Abou
     return AboutView(subject=one.subject, text=text or invoice, link=pages.get(kind or ""))
 
 
-async def _chain(connection: Connection, now: datetime) -> ChainView:
+async def chain_view(connection: Connection, now: datetime) -> ChainView:
+    """Whether the log is whole, as the last look at it found."""
     look, result = await journal_store.chain_result(connection)
     head = await journal_store.head_now(connection, now)
     seal = await journal_store.last_seal(connection)

@@ -1,0 +1,69 @@
+"""What is stuck, with what it means for money and what to do; and everything that is watched."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from services.staff import seen_store
+from services.staff.desk.desk import Desk
+from services.staff.desk.frame import Count
+from services.staff.desk.routing import Room
+from services.staff.desk.said import SaidPart, said
+from services.staff.stuck import WATCHED, Stuck, stuck
+
+room = Room(__name__)
+
+
+class StuckView(BaseModel):
+    """Something that is stuck. `since`: absent if nobody knows."""
+
+    key: str
+    what: str
+    how_much: str
+    means: list[SaidPart]
+    todo: str
+    since: datetime | None
+    place: str | None
+
+
+class StuckPage(BaseModel):
+    """What is stuck, the longest first, and what is watched. `hears_instances`: whether instances say how they are."""
+
+    stuck: list[StuckView]
+    watched: list[str]
+    hears_instances: bool
+
+
+@room.page("/stuck", "stuck.html")
+async def what_is_stuck(desk: Desk) -> StuckPage:
+    """What should have gone on by itself and has not."""
+    hears_instances = desk.settings.heartbeats == "on"
+    return StuckPage(
+        stuck=[as_view(one) for one in await _found(desk)], watched=list(WATCHED), hears_instances=hears_instances
+    )
+
+
+@room.count("stuck")
+async def count_stuck(desk: Desk) -> Count | None:
+    """How many things are stuck, for the menu."""
+    number = len(await _found(desk))
+    return Count(number, "look", "stuck") if number else None
+
+
+async def _found(desk: Desk) -> list[Stuck]:
+    async with desk.read() as connection:
+        watched = await seen_store.watched(connection, desk.clock(), hears_instances=desk.settings.heartbeats == "on")
+    return stuck(watched)
+
+
+def as_view(one: Stuck) -> StuckView:
+    """The view of something that is stuck."""
+    return StuckView(
+        key=one.key,
+        what=one.what,
+        how_much=one.how_much,
+        means=said(one.means),
+        todo=one.todo,
+        since=one.since,
+        place=one.place,
+    )

@@ -1,0 +1,352 @@
+"""The pages about what happened: find, the story, what is stuck, and the overview."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from services.staff import story_store
+from services.staff.heard import hear
+from services.staff.people import Role
+from shared.contracts.operations import Heartbeat
+from shared.messaging.envelope import Inbound
+from tests.support.databases import execute
+from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
+from tests.support.environment import Environment
+from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
+
+START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
+LIFE = life_of_an_invoice(START)
+HOSTILE = "<script>alert(1)</script>\u202e\x07"
+
+
+@pytest.fixture
+async def ann(desk: DeskUnderTest) -> DeskBrowser:
+    desk.clock.now = datetime.now(tz=UTC)
+    return await desk.browser("ann", Role.RESOLVER)
+
+
+async def heard(desk: DeskUnderTest, messages: list[Inbound]) -> None:
+    async with desk.desk.database.connection() as connection:
+        await story_store.save(connection, hear(messages))
+
+
+async def open_case(
+    environment: Environment, desk: DeskUnderTest, status: str = "needs_decision", minutes: int = 20
+) -> None:
+    opened_at = desk.clock() - timedelta(minutes=minutes)
+    await execute(
+        environment.databases["staff"],
+        f"""INSERT INTO cases (payment_id, invoice_id, correlation_id, status, version, reason, amount_minor, currency, attempts_version,
+                details, opened_at, updated_at)
+            VALUES ('{PAYMENT}', '{INVOICE}', 'c', '{status}', 4, 'no_readable_answer', 31000, 'EUR', 4,
+                '{{"attempts": [], "refusals": [], "decision": null}}', '{opened_at}', '{opened_at}')""",
+    )
+
+
+# -- the story -----------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_story_tells_how_it_stands_and_what_happened(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await heard(desk, LIFE)
+    page = await ann.open(f"/invoices/{INVOICE}")
+    assert page.status == 200
+    assert f"{INVOICE} is open; its payment was given back" in page.text
+    assert "The money was charged and has been given back to the card; the invoice is still open." in page.text
+    for words in (
+        "1. IssueInvoice, accepted",
+        "Found charged, late",
+        "ben.resolver",
+        "PF-7KQ2MX9D",
+        "ch_3QJx7tB2mm1",
+        "re_3QJx81",
+    ):
+        assert words in page.text
+    assert "310.00 EUR" in page.text
+    assert "the gateway was asked 11 times" in page.text
+    assert {f"s{number}" for number in range(1, 14)} <= set(page.ids)
+    assert page.html.count('class="node') == 13
+    assert 'class="edge against"' in page.html
+    assert "style=" not in page.html
+
+
+async def test_the_story_is_the_same_for_programs(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await heard(desk, LIFE)
+    answer = await ann.client.get(f"/api/v1/invoices/{INVOICE}")
+    view = answer.json()
+    assert (view["state"], view["amount_minor"], view["currency"]) == ("given_back", 31_000, "EUR")
+    assert [step["number"] for step in view["steps"]] == list(range(1, 14))
+    assert view["payments"][0]["receipt_number"] == "ch_3QJx7tB2mm1"
+    assert "method" not in answer.text
+
+
+@pytest.mark.parametrize("address", [f"/payments/{PAYMENT}", f"/commands/{ISSUE}"])
+async def test_payments_and_commands_lead_to_the_story(desk: DeskUnderTest, ann: DeskBrowser, address: str) -> None:
+    await heard(desk, LIFE)
+    page = await ann.open(address)
+    assert page.address.startswith(f"/invoices/{INVOICE}?by=")
+    assert "Found by" in page.text
+
+
+@pytest.mark.parametrize("address", ["/invoices/NONE", f"/payments/{UUID(int=9)}", f"/commands/{UUID(int=9)}"])
+async def test_what_was_never_heard_of_is_said(ann: DeskBrowser, address: str) -> None:
+    page = await ann.open(address)
+    assert page.status == 404
+    assert "Nothing was heard of such" in page.text
+
+
+async def test_an_open_case_and_an_open_failed_message_show_in_the_story(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await heard(desk, LIFE[:1])
+    await open_case(environment, desk)
+    letter = UUID(int=77)
+    await execute(
+        environment.databases["staff"],
+        f"""INSERT INTO dead_letters (id, queue, origin, reason, tries, generation, event_id, type, headers, body, body_bytes, replays,
+                seen, status, first_seen, last_seen)
+            VALUES ('{letter}', 'invoice.commands', 'remit', 'handler_failed', 3, 0, '{ISSUE}', 'remit.invoice.PayInvoice.v1', '{{}}', 'x',
+                1,
+                0, 1, 'open', now(), now())""",
+    )
+    page = await ann.open(f"/invoices/{INVOICE}")
+    assert "waits for a decision: was the card charged?" in page.text
+    assert "PayInvoice could not be handled, and waits" in page.text
+    assert f"/dead-letters/{letter}" in page.links
+    assert f"/cases/{PAYMENT}" in page.links or "A case" in page.text
+
+
+async def test_texts_of_others_act_nowhere(environment: Environment, desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await heard(desk, LIFE)
+    facts = json.dumps({"reason": HOSTILE.replace("\x07", ""), "evidence": HOSTILE.replace("\x07", "")})
+    await execute(environment.databases["staff"], f"UPDATE messages SET facts = facts || '{facts}'")
+    page = await ann.open(f"/invoices/{INVOICE}")
+    assert "<script>alert" not in page.html
+    assert "\u202e" not in page.html
+    found = await ann.open("/find?q=%3Cscript%3Ealert(1)%3C/script%3E%E2%80%AE")
+    assert "<script>alert" not in found.html
+    assert "\u202e" not in found.html
+
+
+# -- find ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "PF-7KQ2MX9D",
+        "pf 7kq2 mx9d",
+        "PF7KQ2\u2013MX9D",
+        INVOICE,
+        "19980",
+        "ch_3QJx7tB2mm1",
+        "pi_3QJx7t",
+        "re_3QJx81",
+        str(PAYMENT),
+        str(PAYMENT).upper(),
+        str(PAYMENT)[-8:],
+        str(ISSUE),
+        CUSTOMER,
+        str(LIFE[5].id),
+    ],
+)
+async def test_whatever_a_customer_has_opens_the_story_at_once(
+    desk: DeskUnderTest, ann: DeskBrowser, typed: str
+) -> None:
+    await heard(desk, [*LIFE, *healthy_payment(7, START)])
+    page = await ann.open(f"/find?q={typed.replace(' ', '+')}")
+    assert page.address.startswith(f"/invoices/{INVOICE}?by="), page.text[:300]
+
+
+@pytest.mark.parametrize("amount", ["310.00", "310", "310,00"])
+async def test_amount_and_day_list_what_fits(desk: DeskUnderTest, ann: DeskBrowser, amount: str) -> None:
+    await heard(desk, [*LIFE, *healthy_payment(7, START)])
+    for address in (
+        f"/find?amount={amount}&currency=EUR&day={START:%Y-%m-%d}",
+        f"/find?q={amount}+{START.day}.{START.month}.",
+        f"/find?q={amount}+EUR+{START:%Y-%m-%d}",
+    ):
+        page = await ann.open(address)
+        assert "2 found by amount and day" in page.text
+        assert INVOICE in page.text
+        assert "INV-7" in page.text
+        assert "a day before and after as well" in page.text
+
+
+async def test_a_code_that_was_misheard_is_named(ann: DeskBrowser) -> None:
+    page = await ann.open("/find?q=PF-0KQ2MX9D")
+    assert "This code was misheard" in page.text
+    assert "PF-0KQ2MX9D has 0. No code has 0, 1, I or O" in page.text
+
+
+async def test_nothing_found_says_as_what_it_was_looked_for(ann: DeskBrowser) -> None:
+    page = await ann.open("/find?q=nothing-like-it")
+    assert "Nothing found for nothing-like-it" in page.text
+    assert "Looked for as invoice, receipt, payment at the gateway" in page.text
+    assert [form.action for form in page.forms if "amount" in form.fields] == ["/find"]
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("amount=310.00&currency=ABC&day=2026-11-26", "Currency: EUR or another ISO 4217 code."),
+        ("amount=310.00&currency=EUR&day=yesterday", "Day: such as 2026-11-26."),
+        ("amount=310.001&currency=EUR&day=2026-11-26", "Amount: such as 310.00"),
+        ("amount=%3Cb%3E&currency=EUR&day=2026-11-26", "Amount: such as 310.00"),
+    ],
+)
+async def test_what_cannot_be_looked_for_is_said(ann: DeskBrowser, query: str, sentence: str) -> None:
+    page = await ann.open(f"/find?{query}")
+    assert page.status == 422
+    assert sentence in page.text
+
+
+async def test_many_invoices_of_a_customer_have_a_bound(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await heard(desk, [healthy_payment(number, START)[0] for number in range(60)])
+    page = await ann.open("/find?q=C-1")
+    assert "50 or more found" in page.text
+
+
+# -- the overview --------------------------------------------------------------------------------------------------------------------------
+
+
+async def everybody(environment: Environment, desk: DeskUnderTest, *, but: str = "") -> None:
+    now = datetime.now(tz=UTC)
+    said = [
+        (now, Heartbeat(service=name, instance=f"{name}:1", version="1"))
+        for name in ("invoice", "payment_gateway", "saga", "staff")
+        if name != but
+    ]
+    async with desk.desk.database.connection() as connection:
+        await story_store.keep_heartbeats(connection, said)
+        await story_store.keep_queues(connection, [("saga.events", 0, 1)])
+
+
+async def test_all_quiet(environment: Environment, desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await everybody(environment, desk)
+    await heard(desk, healthy_payment(1, datetime.now(tz=UTC) - timedelta(minutes=5)))
+    page = await ann.open("/")
+    assert "All quiet: no money is in doubt, and nothing waits for a person" in page.text
+    assert "Nothing to do." in page.text
+    assert "1 paid" in page.text
+    assert "all queues there" in page.text
+    assert page.html.count("badge done") >= 5
+
+
+async def test_money_in_doubt_comes_first(environment: Environment, desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await everybody(environment, desk)
+    await open_case(environment, desk)
+    page = await ann.open("/")
+    assert "Money is in doubt: nobody knows whether 1 card was charged" in page.text
+    assert "20 min the oldest waits" in page.text
+    assert "Decide: was this card charged?" in page.text
+    assert f"/cases/{PAYMENT}" in page.links
+    assert "Nobody is entered" in page.text
+    view = (await ann.client.get("/api/v1")).json()
+    assert view["sums"] == [{"currency": "EUR", "amount_minor": 31_000, "number": 1}]
+    assert view["level"] == "act"
+
+
+@pytest.mark.parametrize(("by", "is_asked"), [("ben", True), ("Ann ", False)])
+async def test_a_proposal_is_for_another_person(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser, by: str, is_asked: bool
+) -> None:
+    await everybody(environment, desk)
+    await open_case(environment, desk)
+    await execute(
+        environment.databases["staff"],
+        f"""INSERT INTO proposals (id, payment_id, version, act, asks, proposed_by, via, proposed_at, state)
+            VALUES ('{UUID(int=5)}', '{PAYMENT}', 4, 'resolve', '{{"resolution": "not_charged"}}', '{by}', 'desk', now() - interval '2 h',
+                'open')""",
+    )
+    page = await ann.open("/")
+    assert ("Agree or not, as second person." in page.text) is is_asked
+    assert ("says: not charged, at" in page.text) is is_asked
+    stuck = await ann.open("/stuck")
+    assert f"A decision about {INVOICE} waits for a second person" in stuck.text
+
+
+async def test_a_contradiction_is_for_somebody_to_read(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await everybody(environment, desk)
+    await open_case(environment, desk, status="captured")
+    await execute(environment.databases["staff"], "UPDATE cases SET contradicted_version = 4, contradicted_at = now()")
+    page = await ann.open("/")
+    assert "No money is in doubt; the gateway contradicts a decision" in page.text
+    assert "The gateway contradicts a decision." in page.text
+    await execute(environment.databases["staff"], "UPDATE cases SET noted_at = now()")
+    assert "All quiet" in (await ann.open("/")).text
+
+
+async def test_a_service_that_does_not_report_is_never_green(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await everybody(environment, desk, but="saga")
+    page = await ann.open("/")
+    assert "No money is in doubt, but saga does not run" in page.text
+    assert "never heard of" in page.text
+    await execute(
+        environment.databases["staff"],
+        "UPDATE instances SET heard_at = now() - interval '31 s' WHERE service = 'invoice'",
+    )
+    page = await ann.open("/stuck")
+    assert "An instance of invoice says nothing any more" in page.text
+
+
+async def test_whom_to_call_is_read_from_a_file(environment: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "contacts.json"
+    file.write_text(
+        json.dumps(
+            [
+                {"name": "On call: cleo", "number": "+49 30 23125 147", "hours": "until 08:00"},
+                {"name": "head of billing", "number": "+49 30 1", "above_minor": 1_000_000, "currency": "EUR"},
+            ]
+        )
+    )
+    async with open_desk(environment.databases["staff"], contacts_file=str(file)) as desk:
+        ann = await desk.browser("ann", Role.VIEWER)
+        await open_case(environment, desk)
+        page = await ann.open("/")
+        assert "On call: cleo" in page.text
+        assert "tel:+493023125147" in page.links
+        assert "10000.00 EUR in doubt: head of billing" in page.text
+        file.write_text('[{"name": "x", "number": "javascript:alert(1)"}]')
+        assert "STAFF_CONTACTS_FILE is not as it must be at 0.number" in (await ann.open("/")).text
+        file.unlink()
+        assert "STAFF_CONTACTS_FILE cannot be read" in (await ann.open("/")).text
+
+
+async def test_pages_say_so_where_staff_do_not_listen(environment: Environment) -> None:
+    async with open_desk(environment.databases["staff"], staff_journal="off", heartbeats="off") as desk:
+        ann = await desk.browser("ann", Role.VIEWER)
+        await open_case(environment, desk)
+        assert "STAFF_JOURNAL is off" in (await ann.open("/find")).text
+        assert "STAFF_JOURNAL is off" in (await ann.open(f"/invoices/{INVOICE}")).text
+        overview = await ann.open("/")
+        assert "STAFF_JOURNAL is off" in overview.text
+        assert "HEARTBEATS is off" in overview.text
+        assert "does not run" not in overview.text
+        assert "HEARTBEATS is off" in (await ann.open("/stuck")).text
+
+
+async def test_nothing_is_stuck(environment: Environment, desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await everybody(environment, desk)
+    page = await ann.open("/stuck")
+    assert "Nothing is stuck." in page.text
+    assert "queues with messages and no consumer" in page.text
+
+
+async def test_what_is_stuck_says_what_it_means(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await everybody(environment, desk)
+    async with desk.desk.database.connection() as connection:
+        await story_store.keep_queues(connection, [("payment_gateway.requests", 12, 0)])
+    page = await ann.open("/stuck")
+    assert "Messages wait on payment_gateway.requests, and nobody takes them" in page.text
+    assert "These payments are not charged yet." in page.text
+    overview = await ann.open("/")
+    assert 'data-count="stuck"' in overview.html
