@@ -59,6 +59,11 @@ DIGESTED: dict[str, dict[str, str]] = {
         "payments": """SELECT payment_id, invoice_id, amount_minor, currency, status, version, receipt_number, reference_code, gateway_id
                        FROM payments""",
         "commands": "SELECT command_id, type, invoice_id, answer, reason FROM commands",
+        "proposals": "SELECT * FROM proposals",
+        "second_person_limits": "SELECT * FROM second_person_limits",
+        "people": "SELECT id, name, roles, active FROM people",
+        "tokens": "SELECT id, name, roles, ends_at, revoked_at FROM tokens",
+        "settings": "SELECT name, value FROM settings",
     },
 }
 """What recovery and replay must not change. Columns and rows that change with time alone are left out: reminders are counted, deadlines of

@@ -108,7 +108,8 @@ _LOOK = f"""
         SELECT id, position, at, who, action, subject, details, salt, digest, hash FROM journal
         WHERE position > CASE WHEN $1 = 0 THEN {_FIRST} ELSE $1::bigint END ORDER BY position LIMIT $3
     ), beside AS (
-        SELECT page.*, lag(position, 1, $1::bigint) OVER chain AS last, lag(hash, 1, $2::bytea) OVER chain AS hash_before
+        SELECT page.id, page.position, page.at, page.who, page.action, page.subject, page.details, page.salt, page.digest, page.hash,
+            lag(position, 1, $1::bigint) OVER chain AS last, lag(hash, 1, $2::bytea) OVER chain AS hash_before
         FROM page WINDOW chain AS (ORDER BY position)
     ), compared AS (
         SELECT position, hash, CASE
@@ -172,13 +173,13 @@ class ChainResult:
 async def lock_look(tx: Tx) -> tuple[ChainLook, ChainResult] | None:
     """The look at the chain and how the last one ended. None if another instance is at it."""
     await tx.execute(_MAKE_LOOK)
-    rows = await tx.fetch("SELECT * FROM journal_check FOR UPDATE SKIP LOCKED")
+    rows = await tx.fetch(f"SELECT {_LOOK_NAMES} FROM journal_check FOR UPDATE SKIP LOCKED")  # noqa: S608 - constants
     return (_look(rows[0]), _result(rows[0])) if rows else None
 
 
 async def chain_result(connection: Connection) -> tuple[ChainLook, ChainResult]:
     """The look at the chain, and how the last one ended."""
-    row = await connection.fetchrow("SELECT * FROM journal_check")
+    row = await connection.fetchrow(f"SELECT {_LOOK_NAMES} FROM journal_check")  # noqa: S608 - constants
     if row is None:
         return ChainLook(None, None, 0, b"", 0, 0), ChainResult(None, 0, b"", 0, 0, None, None)
     return _look(row), _result(row)
@@ -190,7 +191,8 @@ async def ask_for_look(tx: Tx, now: datetime) -> None:
     await tx.execute("UPDATE journal_check SET asked_at = $1", now)
 
 
-_MAKE_LOOK = "INSERT INTO journal_check DEFAULT VALUES ON CONFLICT DO NOTHING"
+_MAKE_LOOK = "INSERT INTO journal_check (only_row) VALUES (true) ON CONFLICT DO NOTHING"
+_LOOK_NAMES = ", ".join({**ChainLook.__dataclass_fields__, **ChainResult.__dataclass_fields__})
 
 
 async def note_look(tx: Tx, look: ChainLook) -> None:

@@ -148,9 +148,10 @@ class UpstreamClient:
         await target.publish(message, routing_key=key, timeout=10)
 
     async def tap(self, exchange: str, key: str | None = None) -> Subscription:
-        """Listen to an exchange from now on. Without a key: to the keys of our queues' bindings; if there are none, to all keys."""
+        """Listen to an exchange from now on. Without a key: to the keys by which our queues need it; if there are none, to all keys."""
         queue = await self._channel.declare_queue(exclusive=True)
-        bound = {binding.routing_key for one in QUEUES for binding in one.bindings if binding.exchange == exchange}
+        needed = [binding for one in QUEUES if not one.is_optional for binding in one.bindings]
+        bound = {binding.routing_key for binding in needed if binding.exchange == exchange}
         for each in {key} if key is not None else bound or {"#"}:
             await queue.bind(exchange, each)
         return Subscription(queue)

@@ -17,8 +17,8 @@ from services.invoice.command_inbox import RefusedCommand
 from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
 from shared.amqp import frames
-from shared.amqp.lenient_decoding import UNREADABLE
-from shared.batch.inbox import DeadLettered, Item
+from shared.amqp.lenient_decoding import UNREADABLE, as_it_came
+from shared.batch.inbox import DeadLettered
 from shared.messaging.codec import JSON_DATA, STRUCTURED, Malformed, MalformedReason
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Inbound
@@ -81,7 +81,7 @@ def test_an_unreadable_command_with_an_id_is_answered_unless_an_upgrade_may_read
 @every_poison
 def test_an_unreadable_message_without_an_id_is_a_dead_letter(poison: Poison) -> None:
     bodys_own = holds.codec(poison.body, poison.content_type, poison.headers, poison.content_encoding)
-    admitted = holds.border(arrived(poison, "17", reply_to="billing.answers"))
+    admitted = holds.border(arrived(poison, "17", reply_to=None))
     assert isinstance(admitted, DeadLettered) or admitted.id == bodys_own.id
 
 
@@ -260,10 +260,13 @@ def test_short_strings_stay_short_and_storable() -> None:
     flags = struct.pack(">H", CONTENT_TYPE_FLAG | REPLY_TO_FLAG)
     content_type = bytes([len(STRUCTURED)]) + STRUCTURED.encode()
     read = holds.frame(header_frame(flags + content_type + b"\xff" + b"\xff\x00" * 127 + b"a"), event())
-    assert read.reply_to == "?" * 254 + "a"
+    assert read.reply_to is not None
+    assert len(read.reply_to) == len(as_it_came(read.reply_to)) == 255
+    assert read.reply_to.endswith("a")
+    assert "\0" not in read.reply_to
     admitted = holds.border(read)
-    assert isinstance(admitted, Item)
-    assert admitted.message is not None
+    assert isinstance(admitted, RefusedCommand), "a queue of this name cannot be"
+    assert admitted.answer.reason == "reply_to_not_allowed"
 
 
 # -- answers of a gateway ----------------------------------------------------------------------------------------------------------------

@@ -133,6 +133,9 @@ MOVES_BY_ITSELF = {
     "instances": "an instance that starts is another one",
     "queues": "messages come and go",
     "seals": "the journal is sealed once an hour, whatever else is done",
+    "sessions": "people sign in and out",
+    "sign_ins": "as above",
+    "requests": "a click is kept for a day",
     "journal_check": "the staff service looks through the journal once an hour",
 }
 """Tables that recovery and replay may change, each with the reason."""
