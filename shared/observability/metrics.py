@@ -76,6 +76,23 @@ DEAD_LETTERS_UNREADABLE: Final = SampledGauge(
     "Messages in `dead-letters.unreadable`: they ended the staff service's connection whenever the broker delivered them.",
 )
 
+# -- the staff desk ----------------------------------------------------------------------------------------------------
+
+DESK_REQUESTS: Final = Counter(
+    "remit_desk_requests_total",
+    "Requests to the staff desk, by type (page, act, api, live, static) and what became of them (done, refused, failed).",
+    ["type", "outcome"],
+)
+DESK_REQUEST_SECONDS: Final = Histogram(
+    "remit_desk_request_seconds",
+    "From a request to the beginning of its answer, by type.",
+    ["type"],
+    buckets=_BATCH_SECONDS,
+)
+DESK_LIVE_BROWSERS: Final = Gauge(
+    "remit_desk_live_browsers", "Pages of browsers that get live numbers from this process."
+)
+
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 MESSAGES_COMMITTED: Final = Counter(

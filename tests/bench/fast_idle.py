@@ -29,6 +29,7 @@ BACKGROUND_TASKS: Final = (
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.decisions", "DecisionRepeater"),
+    ("services.staff.desk.pulse", "DatabasePulse"),
     ("services.staff.instances", "QueueWatch"),
     ("services.staff.journal", "JournalSeals"),
     ("services.staff.journal_check", "JournalCheck"),

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from services.staff import people_store
 from services.staff.desk.app import make_app
 from services.staff.desk.desk import Desk
+from services.staff.desk.pulse import DatabasePulse
 from services.staff.desk.settings import DeskSettings
 from shared.background import run_every
 from shared.build import this_build
@@ -61,12 +62,14 @@ async def serve_desk(settings: DeskSettings, stopping: asyncio.Event) -> int:
             return 0
         opened.push_async_callback(database.close)
         listener = opened.enter_context(_listen(settings.host, settings.port))
-        app = make_app(Desk(database, settings, clock))
+        desk = Desk(database, settings, clock)
+        app = make_app(desk)
         server = _Server(_config(settings, app))
         cleaner = RetentionCleaner(database, RETENTION)
         tasks = {
             asyncio.create_task(server.serve(sockets=[listener]), name="desk"),
             asyncio.create_task(run_every(cleaner, liveness=liveness), name="retention"),
+            asyncio.create_task(run_every(DatabasePulse(desk, readiness), liveness=liveness), name="pulse"),
         }
         readiness.set("started", ok=True)
         _say_started(listener)

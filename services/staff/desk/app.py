@@ -1,6 +1,7 @@
 """The application: the rooms of `pages`, the way in, what every answer has, and what becomes of an error."""
 
 import pkgutil
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from importlib import import_module
@@ -28,6 +29,7 @@ from services.staff.desk.security import Border, TooLarge
 from services.staff.desk.sessions import Visitor, set_cookie, visitor_of
 from services.staff.desk.sign_in import VISIT, SignIn
 from services.staff.desk.single_sign_on import SingleSignOn
+from shared.observability import metrics
 from shared.observability.logs import describe_error
 from shared.persistence.database import Trouble, trouble
 
@@ -114,7 +116,7 @@ def _cookies(response: Response) -> list[tuple[bytes, bytes]]:
 
 
 class _Errors:
-    """Answers an error that nobody expected, and logs it under the number that the answer names."""
+    """Answers an error that nobody expected, logs it under the number that the answer names, and counts what became of requests."""
 
     def __init__(self, app: ASGIApp, *, desk: Desk) -> None:
         self._app, self._desk = app, desk
@@ -123,11 +125,14 @@ class _Errors:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        has_begun = False
+        has_begun, began_at, kind = False, time.monotonic(), _type_of(scope)
 
         async def send_and_note(message: Message) -> None:
             nonlocal has_begun
-            has_begun = True
+            if message["type"] == "http.response.start":
+                has_begun = True
+                metrics.DESK_REQUESTS.labels(kind, _outcome_of(message["status"])).inc()
+                metrics.DESK_REQUEST_SECONDS.labels(kind).observe(time.monotonic() - began_at)
             await send(message)
 
         try:
@@ -136,7 +141,22 @@ class _Errors:
             if has_begun:
                 raise
             response = await _answer_error(Request(scope, receive), error)
-            await response(scope, receive, send)
+            await response(scope, receive, send_and_note)
+
+
+def _type_of(scope: Scope) -> str:
+    path = scope["path"]
+    if path.startswith(f"{API}/"):
+        return "api"
+    if path == "/live" or path.startswith("/static/"):
+        return str(path.split("/")[1])
+    return "page" if scope["method"] in ("GET", "HEAD") else "act"
+
+
+def _outcome_of(status: int) -> str:
+    if status < HTTPStatus.BAD_REQUEST:
+        return "done"
+    return "refused" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed"
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ from services.staff.desk.problems import Refused
 from services.staff.desk.routing import Region, desk_of
 from services.staff.desk.sessions import Visitor, is_open, session_of, visitor_of
 from services.staff.desk.shown import count_short
+from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS
 from shared.records import dataclass, replace
 
@@ -108,6 +109,7 @@ class Live:
 
     async def _events(self, stream: Stream, request: Request) -> AsyncIterator[str]:
         self._streams.add(stream)
+        metrics.DESK_LIVE_BROWSERS.set(len(self._streams))
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run(), name="live rounds")
         checked_at = time.monotonic()
@@ -128,6 +130,7 @@ class Live:
                 yield event
         finally:
             self._streams.discard(stream)
+            metrics.DESK_LIVE_BROWSERS.set(len(self._streams))
 
     async def _still_holds(self, request: Request) -> bool:
         """Whether somebody is still signed in. To look at live numbers is no click."""
