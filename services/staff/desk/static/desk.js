@@ -38,9 +38,9 @@
     }
   });
 
-  // -- drafts: what is typed stays in this window until it was taken ----------------------------------------------------------------
+  // -- drafts: what is typed stays in this window, for whoever typed it, until it was taken ----------------------------------------------------------------
 
-  const draftOf = (form) => `draft ${location.pathname} ${form.getAttribute("action")}`;
+  const draftOf = (form) => `draft ${document.body.dataset.person} ${location.pathname} ${form.getAttribute("action")}`;
   const typedFields = (form) => Array.from(form.elements).filter((field) => field.name
     && !["hidden", "password", "submit", "button", "file"].includes(field.type) && field.tagName !== "BUTTON");
   const read = (form) => typedFields(form).map((field) => [field.name, field.value,
