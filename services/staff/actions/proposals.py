@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from services.staff import store
+from services.staff import people_store, store
 from services.staff.actions import dead_letters, payments
 from services.staff.actions.proposing import proposed_text
 from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, moment_text, unfit
@@ -107,6 +107,12 @@ async def _find(
     if proposal is None or proposal.id != proposal_id:
         return await _is_over(tx, payment_id, proposal_id)
     refusal = refusal_of_answer(proposal, kept.case.version, who)
+    if refusal is None and (doubtful := await people_store.let_in_by_clicks(tx, proposal.by, who.name)):
+        text = (
+            f"{' and '.join(doubtful)} got a password at the desk, from somebody who could be both of you: whoever runs Remit has to "
+            "make sure who it is, and give another one (remit desk accounts password)"
+        )
+        return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED)
     if refusal is None:
         return _Answered(kept, proposal)
     if refusal is ProposalRefusal.PROPOSAL_OUTDATED:

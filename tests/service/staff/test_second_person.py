@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.staff import store
-from services.staff.actions import cases, dead_letters, payments, proposals
+from services.staff.actions import accounts, cases, dead_letters, payments, proposals
 from services.staff.actions.results import ActionResult
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
 from services.staff.domain import CaseStatus, DecisionRefusal, Settled
@@ -372,4 +372,29 @@ async def test_a_decision_that_is_on_its_way_is_not_agreed_to_anew(
     assert (await decide(database, payment_id)).ok
     again = await decide(database, payment_id, ANN)
     assert again.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
+    assert len(await sent(environment)) == 1
+
+
+# -- who could be two people -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doubtful", [BEN.name, ANN.name])
+async def test_an_account_that_was_made_by_clicks_is_not_one_of_two_people(
+    environment: Environment, database: Database, doubtful: str
+) -> None:
+    """Otherwise an admin could make a second self at the desk, and agree with it."""
+    cleo, run = Actor("cleo.admin", Via.DESK, frozenset(Role)), at_terminal("operator")
+    for person in (BEN, ANN):
+        maker = cleo if person.name == doubtful else run
+        await accounts.add_person(database, person.name, roles=RESOLVER, password="x", who=maker)
+    payment_id = await keep_case(database)
+    proposal = await proposed(database, payment_id)
+    own = Actor(doubtful, Via.DESK, RESOLVER)
+    await accounts.set_password(database, doubtful, password="its own", who=own)
+    refused = await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)
+    assert refused.refusal is ProposalRefusal.NOT_ALLOWED
+    assert refused.text.startswith(f"{doubtful} got a password at the desk")
+    assert await sent(environment) == []
+    await accounts.set_password(database, doubtful, password="y", who=run)
+    assert (await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)).ok
     assert len(await sent(environment)) == 1
