@@ -115,28 +115,31 @@
 
   // -- live numbers -----------------------------------------------------------------------------------------------------------------
 
-  const states = all("[data-live-state]");
   const parts = all("[data-live]");
-  if (!states.length && !parts.length) return;
+  if (!parts.length && !document.querySelector("[data-live-state]")) return;
   const keys = Array.from(new Set(parts.map((part) => part.dataset.live)));
   let heardAt = 0;
   let clock = "";
   const isInUse = (part) => part.contains(document.activeElement) && document.activeElement !== document.body
     || (!window.getSelection().isCollapsed && part.contains(window.getSelection().anchorNode));
-  const show = (isLive, text) => {
-    for (const state of states) {
+  let shown = null;
+  const apply = () => {  // a part that is swapped may have these in it: they are looked for anew
+    if (!shown) return;
+    for (const state of all("[data-live-state]")) {
       state.hidden = false;
-      state.classList.toggle("live", isLive);
-      if (state.textContent !== text) state.textContent = text;
+      state.classList.toggle("live", shown.isLive);
+      if (state.textContent !== shown.text) state.textContent = shown.text;
     }
-    for (const link of all("[data-refresh]")) link.hidden = isLive;
+    for (const link of all("[data-refresh]")) link.hidden = shown.isLive;
   };
+  const show = (isLive, text) => { shown = { isLive, text }; apply(); };
   const stream = new EventSource(`/live?on=${encodeURIComponent(keys.join(","))}`);
   const isHeard = () => { heardAt = Date.now(); };
   stream.addEventListener("part", (event) => {
     isHeard();
     const { key, html } = JSON.parse(event.data);
     for (const part of all("[data-live]")) if (part.dataset.live === key && !isInUse(part)) part.innerHTML = html;
+    apply();
   });
   stream.addEventListener("now", (event) => {
     isHeard();
