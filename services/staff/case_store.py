@@ -51,14 +51,32 @@ _FOR_A_PERSON = (
 )
 _MINE = f"({_PROPOSED_BY_ANOTHER} OR ({CASE_IS_OPEN} AND lower(claimed_by) = lower($4)) OR ({_FOR_A_PERSON}))"
 _IS_SETTLED = f"NOT {CASE_IS_OPEN} AND status <> '{CaseStatus.UNKNOWN}'"
-_LISTS: Final[Mapping[CaseList, tuple[tuple[str, str], ...]]] = {
-    "open": ((CASE_IS_OPEN, "opened_at"), (f"{_CONTRADICTED} AND NOT {CASE_IS_OPEN}", "contradicted_at")),
-    "mine": ((f"({CASE_IS_OPEN} OR {_PROPOSED}) AND {_MINE}", "opened_at"),),
-    "second": ((_PROPOSED, "opened_at"),),
-    "contradicted": ((_CONTRADICTED, "contradicted_at"),),
-    "settled": ((_IS_SETTLED, "updated_at"),),
+_AFTER = "($2::timestamptz IS NULL OR ({since}, payment_id) > ($2::timestamptz, $3::uuid)) ORDER BY {since}, payment_id LIMIT $1"
+_AFTER_OPENED, _AFTER_CONTRADICTED = _AFTER.format(since="opened_at"), _AFTER.format(since="contradicted_at")
+_FOR_SOMEBODY = "$4::text IS NOT NULL"
+"""Gives the parameter its type also where a list is the same for everybody."""
+_OPEN = f"""SELECT {KEPT_CASE_NAMES}, since FROM (
+        (SELECT {KEPT_CASE_NAMES}, opened_at AS since FROM ({SELECT_KEPT_CASE} WHERE {CASE_IS_OPEN} AND {_AFTER_OPENED}) kept)
+        UNION ALL (SELECT {KEPT_CASE_NAMES}, contradicted_at AS since
+            FROM ({SELECT_KEPT_CASE} WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND {_AFTER_CONTRADICTED}) kept)) cases
+    WHERE {_FOR_SOMEBODY} ORDER BY since, payment_id LIMIT $1"""  # noqa: S608 - constants
+_WAITING = f"""SELECT {KEPT_CASE_NAMES}, opened_at AS since
+    FROM ({SELECT_KEPT_CASE} WHERE ({CASE_IS_OPEN} OR {_PROPOSED}) AND {_MINE} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
+_SECOND = f"""SELECT {KEPT_CASE_NAMES}, opened_at AS since
+    FROM ({SELECT_KEPT_CASE} WHERE {_PROPOSED} AND {_FOR_SOMEBODY} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
+_IN_CONTRADICTION = f"""SELECT {KEPT_CASE_NAMES}, contradicted_at AS since
+    FROM ({SELECT_KEPT_CASE} WHERE {_CONTRADICTED} AND {_FOR_SOMEBODY} AND {_AFTER_CONTRADICTED}) kept"""  # noqa: S608 - constants
+_SETTLED = f"""SELECT {KEPT_CASE_NAMES}, updated_at AS since
+    FROM ({SELECT_KEPT_CASE} WHERE {_IS_SETTLED} AND {_FOR_SOMEBODY}
+        AND ($2::timestamptz IS NULL OR (updated_at, payment_id) < ($2::timestamptz, $3::uuid))
+        ORDER BY updated_at DESC, payment_id DESC LIMIT $1) kept"""  # noqa: S608 - constants
+_PAGES: Final[Mapping[CaseList, str]] = {
+    "open": _OPEN,
+    "mine": _WAITING,
+    "second": _SECOND,
+    "contradicted": _IN_CONTRADICTION,
+    "settled": _SETTLED,
 }
-"""The parts of each list: a condition, and since when such a case waits."""
 
 
 async def cases_of(
@@ -69,24 +87,10 @@ async def cases_of(
     return [ListedCase(kept_case(row), row["since"]) for row in rows]
 
 
-def _page_of(show: CaseList) -> str:
-    is_latest_first = show == "settled"
-    order, comes_after = ("DESC", "<") if is_latest_first else ("", ">")
-    parts = [
-        f"""(SELECT {KEPT_CASE_NAMES}, {since} AS since FROM ({SELECT_KEPT_CASE} WHERE {where}
-                AND ($2::timestamptz IS NULL OR ({since}, payment_id) {comes_after} ($2::timestamptz, $3::uuid))
-                ORDER BY {since} {order}, payment_id {order} LIMIT $1) kept)"""  # noqa: S608 - constants
-        for where, since in _LISTS[show]
-    ]
-    # The last condition gives the parameter its type also where no part has it.
-    return f"""SELECT {KEPT_CASE_NAMES}, since FROM ({" UNION ALL ".join(parts)}) cases WHERE $4::text IS NOT NULL
-        ORDER BY since {order}, payment_id {order} LIMIT $1"""  # noqa: S608 - constants
-
-
-_PAGES: Final[Mapping[CaseList, str]] = {show: _page_of(show) for show in _LISTS}
+_MINE_OF = _MINE.replace("$4", "$1")
 _COUNTS = f"""
     SELECT count(*) FILTER (WHERE {CASE_IS_OPEN}) AS open_ones,
-           count(*) FILTER (WHERE {_MINE.replace("$4", "$1")}) AS mine,
+           count(*) FILTER (WHERE {_MINE_OF}) AS mine,
            (SELECT count(*) FROM proposals WHERE state = 'open') AS second,
            (SELECT count(*) FROM cases WHERE {_CONTRADICTED}) AS contradicted,
            (SELECT count(*) FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN}) AS contradicted_alone,

@@ -304,6 +304,7 @@ _OPEN_PROPOSAL = "(SELECT to_jsonb(p) FROM proposals p WHERE p.payment_id = case
 _DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
 CASE_IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
 KEPT_CASE_NAMES = f"{_KEPT_COLUMNS}, decision_waits, proposal"
+"""The columns of `SELECT_KEPT_CASE`, for a statement around it."""
 SELECT_KEPT_CASE = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits, {_OPEN_PROPOSAL} AS proposal
     FROM cases"""  # noqa: S608 - constants
 _SELECT_CASE = f"{SELECT_KEPT_CASE} WHERE payment_id = $1"

@@ -50,7 +50,7 @@ COLUMNS = """
 CHECKED_WORDS = r"""
     SELECT c.conrelid::regclass::text AS table, a.attname AS name FROM pg_constraint c
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND ARRAY[a.attnum] = c.conkey
-    WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) ~ '= ANY \(ARRAY\[|\^\[a-z_\]'"""
+    WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) ~ '= ANY \(ARRAY\[|\^\[a-z_\]|\^\[A-Z\]'"""
 IN_NEW_OUTBOX_ROW = """
     INSERT INTO outbox (id, ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids,
         reply_tos, created_at, sweep_after, refusals)

@@ -5,10 +5,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.staff import store
+from services.staff.actions.dead_letters import REQUESTS
+from services.staff.dead_letters import DeadLetter, arrive
 from services.staff.domain import Case, CaseAttempt, CaseStatus, Settled, evolve
 from services.staff.handlers import CaseHandler, LoadedCase
 from services.staff.store import KeptCase
 from shared.batch.handler import Change, Reaction
+from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
 from shared.contracts.payment_gateway import PaymentCaptured
 from shared.messaging.codec import STRUCTURED, decode, encode
 from shared.messaging.envelope import Cause, Draft, Inbound
@@ -55,3 +58,21 @@ async def tell_case(database: Database, payment_id: UUID, fact: Settled) -> None
         writes = WriteBatch(tx)
         await CaseHandler().save(writes, [Change(payment_id, message, Cause(uuid4(), "C-1", NOW), reaction)])
         await writes.flush()
+
+
+async def keep_request(database: Database, amount_minor: int) -> tuple[UUID, UUID]:
+    """Insert the dead letter of the request of a payment. Returns its id, and the payment's."""
+    requested = InvoicePaymentRequested(
+        invoice_id="INV-1",
+        payment_id=uuid4(),
+        amount_minor=amount_minor,
+        currency="EUR",
+        method=TokenMethod(token="pm_x"),
+    )
+    body = encode(Draft(requested), Cause(uuid4(), "C-1", NOW), 0, source="invoice").body
+    letter = DeadLetter(
+        uuid4(), REQUESTS, "remit", "handler_failed", content_type=STRUCTURED, body=body, body_bytes=len(body)
+    )
+    async with database.transaction() as tx:
+        await store.save_letters(tx, [arrive(None, letter, NOW)], locked=())
+    return letter.id, requested.payment_id

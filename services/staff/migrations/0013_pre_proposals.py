@@ -37,7 +37,7 @@ CREATE INDEX proposals_payment ON proposals (payment_id, proposed_at);
 
 -- In the database, so that the limit of whoever acts is that of the staff service, and not one of their own terminal.
 CREATE TABLE second_person_limits (
-    currency    text   PRIMARY KEY,
+    currency    text   PRIMARY KEY CHECK (currency ~ '^[A-Z]{3}$'),
     above_minor bigint NOT NULL CHECK (above_minor >= 0)
 );
 -- As of the declaration of the setting, until the staff service has written its own.

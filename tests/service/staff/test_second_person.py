@@ -10,21 +10,18 @@ import pytest
 from services.staff import store
 from services.staff.actions import accounts, cases, dead_letters, payments, proposals
 from services.staff.actions.results import ActionResult
-from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
+from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
 from services.staff.domain import CaseStatus, DecisionRefusal, Settled
 from services.staff.people import Actor, Role, Via, at_terminal
 from services.staff.proposals import ProposalRefusal, ProposalState, SecondPersonLimits
 from services.staff.second_person import SecondPersonLimitsKeeper
 from services.staff.store import Selection
-from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
 from shared.contracts.payment_gateway import ResolvePayment
-from shared.messaging.codec import STRUCTURED, encode
-from shared.messaging.envelope import Cause, Draft
 from shared.persistence.database import Database
 from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
-from tests.support.kept_cases import LIMIT, NOW, keep_case, kept_case_of, tell_case
+from tests.support.kept_cases import LIMIT, NOW, keep_case, keep_request, kept_case_of, tell_case
 
 RESOLVER = frozenset({Role.RESOLVER})
 BEN = Actor("ben.resolver", Via.DESK, RESOLVER)
@@ -231,24 +228,6 @@ async def test_a_refund_that_was_asked_for_before_takes_no_second_person_again(
 # -- requests that are discarded -------------------------------------------------------------------------------------------------------
 
 
-async def a_request(database: Database, amount_minor: int) -> tuple[UUID, UUID]:
-    """The dead letter of a request, and its payment."""
-    requested = InvoicePaymentRequested(
-        invoice_id="INV-1",
-        payment_id=uuid4(),
-        amount_minor=amount_minor,
-        currency="EUR",
-        method=TokenMethod(token="pm_x"),
-    )
-    body = encode(Draft(requested), Cause(uuid4(), "C-1", NOW), 0, source="invoice").body
-    letter = DeadLetter(
-        uuid4(), dead_letters.REQUESTS, "remit", "handler_failed", content_type=STRUCTURED, body=body, body_bytes=9
-    )
-    async with database.transaction() as tx:
-        await store.save_letters(tx, [arrive(None, letter, NOW)], locked=())
-    return letter.id, requested.payment_id
-
-
 async def discard(database: Database, letter_id: UUID, who: Actor = BEN) -> ActionResult:
     (result,) = await dead_letters.discard(database, Selection(ids=(letter_id,)), who=who, reason="a test")
     return result
@@ -261,8 +240,8 @@ async def letter_of(database: Database, letter_id: UUID) -> DeadLetterRecord:
 
 
 async def test_to_discard_a_large_request_takes_two_people(environment: Environment, database: Database) -> None:
-    small, _ = await a_request(database, LIMIT)
-    large, payment_id = await a_request(database, LIMIT + 1)
+    small, _ = await keep_request(database, LIMIT)
+    large, payment_id = await keep_request(database, LIMIT + 1)
     assert (await discard(database, small)).proposal is None
     waits = await discard(database, large)
     assert (waits.ok, waits.subject) == (True, large)
@@ -283,7 +262,7 @@ async def test_to_discard_a_large_request_takes_two_people(environment: Environm
 
 
 async def test_a_request_that_was_replayed_meanwhile_is_not_discarded(database: Database) -> None:
-    letter_id, payment_id = await a_request(database, LIMIT + 1)
+    letter_id, payment_id = await keep_request(database, LIMIT + 1)
     waits = await discard(database, letter_id)
     assert waits.proposal is not None
     (replayed,) = await dead_letters.replay(database, Selection(ids=(letter_id,)), who=ANN, old_after=None)
