@@ -17,6 +17,8 @@ from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import age, id_text, money, time
 from services.staff import domain
 from services.staff.actions import payments as payment_actions
+from services.staff.actions import proposals as proposal_actions
+from services.staff.actions.proposing import proposed_text
 from services.staff.actions.results import ActionResult
 from services.staff.domain import Case
 from services.staff.store import JournalEntry, KeptCase
@@ -102,7 +104,10 @@ def resolve_payment(
     who: Who = "",
     json: Json = False,
 ) -> None:
-    """Settle a payment in doubt. It fails if the case is no longer at the version that you looked at."""
+    """Settle a payment in doubt. It fails if the case is no longer at the version that you looked at.
+
+    Above the limit (STAFF_SECOND_PERSON) nothing is sent: it is proposed, and a second person must agree at the desk.
+    """
 
     async def act(database: Database) -> list[ActionResult]:
         result = await payment_actions.resolve(
@@ -145,6 +150,17 @@ def reopen_payment(
         return [result]
 
     report(run(act), json=json, done="reopened")
+
+
+@app.command("withdraw")
+def withdraw_proposal(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
+    """Take back what you proposed and nobody has agreed with yet."""
+
+    async def act(database: Database) -> list[ActionResult]:
+        id_ = await one_id(database, "cases", payment_id)
+        return [await proposal_actions.withdraw(database, id_, who=person(who))]
+
+    report(run(act), json=json, done="taken back")
 
 
 @app.command("refund")
@@ -250,6 +266,8 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("open since", time(kept.opened_at)),
         ("last news", time(kept.updated_at)),
         ("decision", payment_actions.decision_text(kept)),
+        ("proposal", _proposal(kept)),
+        ("who is on it", kept.claimed_by),
     )
     parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
     if case.attempts:
@@ -259,9 +277,16 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     if case.refusals:
         parts.append(panel(_refusals(case), "decisions refused", style="red"))
     parts += journal_panel(journal)
-    if not domain.is_decided(case, system_clock()) and (hint := _hint(case)):
+    if kept.proposal is None and not domain.is_decided(case, system_clock()) and (hint := _hint(case)):
         parts.append(Text(hint, style="dim"))
     return Group(*parts)
+
+
+def _proposal(kept: KeptCase) -> str | None:
+    """What waits for a second person."""
+    if kept.proposal is None:
+        return None
+    return f"{proposed_text(kept.proposal)}: a second person must agree, at the desk"
 
 
 def _hint(case: Case) -> str | None:

@@ -102,6 +102,7 @@ def invocations(letter: str, folder: Path, words: str = WORDS) -> Invocations:
             [str(payment("waiting")), "captured", "--version", "1", "--evidence", words, "--receipt", words, *why],
             [str(payment("waiting")), "captured", "--version", "99", "--evidence", "e", "--reason", "r", "--who", "ann"],
         ],
+        ("payments", "withdraw"): [[str(payment("waiting")), "--who", words], [str(payment("decided")), "--who", "ann"]],
         ("payments", "reopen"): [
             [str(payment("decided")), "--version", "99", "--evidence", words, *why],
             [str(payment("waiting")), "--version", "1", "--reason", "r", "--who", "ann"],
