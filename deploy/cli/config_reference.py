@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from deploy.cli.config import settings_of
 from deploy.cli.operate import Service
-from deploy.cli.settings import AuditSettings, CardSettings, StaffPagesSettings, TerminalSettings
+from deploy.cli.settings import AuditSettings, CardSettings, DeskAccessSettings, StaffPagesSettings, TerminalSettings
 from services.staff.desk.settings import DeskSettings
 from shared.service import ServiceSettings
 from shared.settings import FOREIGN_VARIABLES, Declared
@@ -32,7 +32,7 @@ def reference() -> str:
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
     known = common | {one.name for one in settings_of("staff").declared()}
     sections += [("desk", [one for one in DeskSettings.declared() if one.name not in known])]
-    of_remit = (StaffPagesSettings, CardSettings, AuditSettings, TerminalSettings)
+    of_remit = (StaffPagesSettings, DeskAccessSettings, CardSettings, AuditSettings, TerminalSettings)
     sections += [("remit", [one for kind in of_remit for one in kind.declared()])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
 

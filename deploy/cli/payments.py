@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli import desk_payments
+from deploy.cli.desk_client import desk_of_environment
 from deploy.cli.ids import short_length
 from deploy.cli.output import LISTED, REFUSED, Json, Limit, Who, console, fail, say, write_json
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
@@ -42,6 +44,9 @@ def list_payments(
     json: Json = False,
 ) -> None:
     """Payments whose outcome is unknown, or that wait for a decision; the oldest first."""
+    if (desk := desk_of_environment()) is not None:
+        desk_payments.list_payments(desk, everything=everything, limit=limit, json=json)
+        return
     cases = run(lambda database: payment_actions.list_cases(database, open_only=not everything, at_most=limit))
     if json:
         write_json([_as_json(kept) for kept in cases])
@@ -56,6 +61,9 @@ def list_payments(
 @app.command("show")
 def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
     """Everything known about one payment: every attempt, every answer of the gateway, and what people did."""
+    if (desk := desk_of_environment()) is not None:
+        desk_payments.show_payment(desk, desk_payments.payment_of(desk, payment_id), json=json)
+        return
 
     async def look(database: Database) -> tuple[KeptCase, list[JournalEntry]] | None:
         return await payment_actions.show_case(database, await one_id(database, "cases", payment_id))
@@ -83,6 +91,10 @@ def ask_payment(
 ) -> None:
     """Have the payment gateway asked now, however the payment stands."""
 
+    if (at_desk := _at_desk(payment_id, "ask", invoice_id=invoice)) is not None:
+        report(at_desk, json=json, done="asked")
+        return
+
     async def act(database: Database) -> list[ActionResult]:
         id_ = await one_id(database, "cases", payment_id)
         return [await payment_actions.ask(database, id_, who=person(who), invoice_id=invoice)]
@@ -108,6 +120,20 @@ def resolve_payment(
 
     Above the limit (STAFF_SECOND_PERSON) nothing is sent: it is proposed, and a second person must agree at the desk.
     """
+
+    if (
+        at_desk := _at_desk(
+            payment_id,
+            "decide",
+            resolution=resolution,
+            version=version,
+            evidence=evidence,
+            reason=reason,
+            receipt_number=receipt,
+        )
+    ) is not None:
+        report(at_desk, json=json, done="decided")
+        return
 
     async def act(database: Database) -> list[ActionResult]:
         result = await payment_actions.resolve(
@@ -137,6 +163,10 @@ def reopen_payment(
 ) -> None:
     """Take a wrong decision back. The payment is a case again, and the gateway is asked about it."""
 
+    if (at_desk := _at_desk(payment_id, "reopen", version=version, reason=reason, evidence=evidence)) is not None:
+        report(at_desk, json=json, done="reopened")
+        return
+
     async def act(database: Database) -> list[ActionResult]:
         result = await payment_actions.resolve(
             database,
@@ -155,6 +185,10 @@ def reopen_payment(
 @app.command("withdraw")
 def withdraw_proposal(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
     """Take back what you proposed and nobody has agreed with yet."""
+
+    if (at_desk := _at_desk(payment_id, "withdraw")) is not None:
+        report(at_desk, json=json, done="taken back")
+        return
 
     async def act(database: Database) -> list[ActionResult]:
         id_ = await one_id(database, "cases", payment_id)
@@ -187,6 +221,20 @@ def refund_payment(
 ) -> None:
     """Give back what paid an invoice, or a part of it."""
 
+    if (
+        at_desk := _at_desk(
+            payment_id,
+            "refund",
+            refund_id=id_ and str(id_),
+            amount_minor=amount_minor,
+            reason=reason,
+            invoice_id=invoice,
+            currency=currency,
+        )
+    ) is not None:
+        report(at_desk, json=json, done="asked for")
+        return
+
     async def act(database: Database) -> list[ActionResult]:
         result = await payment_actions.refund(
             database,
@@ -201,6 +249,15 @@ def refund_payment(
         return [result]
 
     report(run(act), json=json, done="asked for")
+
+
+def _at_desk(payment_id: str, verb: str, **fields: object) -> list[ActionResult] | None:
+    """What the desk that REMIT_DESK_URL names says to this act, in the name of its token. None if there is no such desk."""
+    desk = desk_of_environment()
+    if desk is None:
+        return None
+    id_ = desk_payments.payment_of(desk, payment_id)
+    return [desk.act(id_, f"/cases/{id_}/{verb}", **fields)]
 
 
 # -- for programs -----------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,10 @@
 """The settings of `remit` itself. Typer and the terminal's library read some of them as well; they are declared here for the reference."""
 
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
 from services.staff.charges import OLD_AFTER
 from shared.settings import Settings, variable
 
@@ -18,6 +23,35 @@ class StaffPagesSettings(Settings):
     )
     who: str = variable("REMIT_WHO", "", must="a name", unset="`USER`", about="Who acts, for the journal.")
     user: str = variable("USER", "", must="a name", unset="the user of the process", about="See `REMIT_WHO`.")
+
+
+def _of_a_desk(url: str) -> str:
+    """The address without a path. Raises ValueError, whose text follows the name of the variable."""
+    parts = urlsplit(url)
+    is_own = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    if url and not (parts.hostname and (parts.scheme == "https" or is_own) and not parts.path.strip("/")):
+        raise ValueError("must begin with https:// and have no path: by http:// everybody on the way reads the token")
+    return url.rstrip("/")
+
+
+class DeskAccessSettings(Settings):
+    """The settings of the pages for staff that ask the staff desk instead of the database."""
+
+    url: Annotated[str, AfterValidator(_of_a_desk)] = variable(
+        "REMIT_DESK_URL",
+        "",
+        must="an address such as https://desk.example.com, without a path",
+        unset="`remit payments` asks the database",
+        about="The staff desk that `remit payments` asks; it then needs no password of a database.",
+    )
+    token: str = variable(
+        "REMIT_DESK_TOKEN",
+        "",
+        must="a token of the desk",
+        unset="needed with `REMIT_DESK_URL`",
+        about="Who acts at the desk that `REMIT_DESK_URL` names: a program's token, which an admin makes there.",
+        secret=True,
+    )
 
 
 class CardSettings(Settings):

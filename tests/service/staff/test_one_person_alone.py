@@ -48,7 +48,7 @@ class Click:
 
 
 @dataclass(slots=True)
-class Played:
+class OnePersonAtWork:
     """The payments and letters that one sequence of clicks is about, and the proposals that it has seen."""
 
     database: Database
@@ -74,7 +74,7 @@ class Played:
         return self.proposals[click.proposal % len(self.proposals)] if self.proposals else UUID(int=9)
 
 
-async def _decide(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _decide(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     kept = await payments.show_case(played.database, payment_id)
     return await payments.resolve(
         played.database,
@@ -88,7 +88,7 @@ async def _decide(played: Played, payment_id: UUID, click: Click, who: Actor) ->
     )
 
 
-async def _refund(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _refund(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     return await payments.refund(
         played.database,
         payment_id,
@@ -101,27 +101,27 @@ async def _refund(played: Played, payment_id: UUID, click: Click, who: Actor) ->
     )
 
 
-async def _agree(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _agree(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     return await proposals.agree(played.database, payment_id, proposal_id=played.proposal(click), saw="seen", who=who)
 
 
-async def _disagree(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _disagree(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     return await proposals.disagree(
         played.database, payment_id, proposal_id=played.proposal(click), saw="seen", who=who
     )
 
 
-async def _withdraw(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _withdraw(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     return await proposals.withdraw(played.database, payment_id, who=who)
 
 
-async def _discard(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _discard(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     letter = played.letters[click.payment % len(played.letters)]
     (result,) = await dead_letters.discard(played.database, Selection(ids=(letter,)), who=who, reason="why")
     return result
 
 
-async def _event(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _event(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     """The gateway moves the payment on, or a decision has its effect."""
     if (found := await payments.show_case(played.database, payment_id)) is not None:
         status = (CaseStatus.CAPTURED, CaseStatus.NOT_CHARGED)[click.proposal % 2]
@@ -130,11 +130,11 @@ async def _event(played: Played, payment_id: UUID, click: Click, who: Actor) -> 
     return None
 
 
-async def _claim(played: Played, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
+async def _claim(played: OnePersonAtWork, payment_id: UUID, click: Click, who: Actor) -> ActionResult | None:
     return await cases.claim(played.database, payment_id, who=who)
 
 
-ACTS: dict[Kind, Callable[[Played, UUID, Click, Actor], Awaitable[ActionResult | None]]] = {
+ACTS: dict[Kind, Callable[[OnePersonAtWork, UUID, Click, Actor], Awaitable[ActionResult | None]]] = {
     "decide": _decide,
     "refund": _refund,
     "agree": _agree,
@@ -173,7 +173,7 @@ LARGE = 2
 async def test_no_sequence_of_clicks_by_one_person_moves_money_above_the_limit(
     environment: Environment, database: Database, sequence: list[Click]
 ) -> None:
-    played = Played(database)
+    played = OnePersonAtWork(database)
     await played.begin()
     for click in sequence:
         await played.click(click)

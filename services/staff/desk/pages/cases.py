@@ -29,7 +29,7 @@ from services.staff.proposals import (
     stakes_of,
 )
 from services.staff.store import JournalEntry, KeptCase
-from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
+from shared.contracts.base import AMOUNT_MINOR_MAX, EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
@@ -283,11 +283,28 @@ class DecideForm(Act):
     receipt_number: str | None = Field(None, max_length=TEXT_LENGTH_MAX, title="Receipt number")
 
 
+class AskForm(Act):
+    """The gateway is asked. `invoice_id` is needed for a payment that is no case: it becomes one."""
+
+    invoice_id: str | None = Field(None, max_length=TEXT_LENGTH_MAX)
+
+
+class GiveBackForm(Act):
+    """A refund is asked for: `amount_minor`, or all that is left. Invoice and currency are those of the case, if there is one."""
+
+    reason: Why
+    refund_id: UUID | None = None
+    amount_minor: int | None = Field(None, ge=1, le=AMOUNT_MINOR_MAX)
+    invoice_id: str | None = Field(None, max_length=TEXT_LENGTH_MAX)
+    currency: str | None = Field(None, max_length=3)
+
+
 class ReopenForm(Act):
     """A decision is taken back, on the version that its page showed."""
 
     version: int = Field(ge=1, le=2**31 - 1)
     reason: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH_MAX, json_schema_extra={"missing": "Say why."})]
+    evidence: str | None = Field(None, max_length=EVIDENCE_LENGTH_MAX)
 
 
 class SawForm(Act):
@@ -304,9 +321,9 @@ class AnswerForm(SawForm):
 
 
 class WithdrawForm(Act):
-    """A proposal is taken back by who made it."""
+    """A proposal is taken back by who made it: this one, or the one that is open."""
 
-    proposal: UUID
+    proposal: UUID | None = None
 
 
 class CaseNoteForm(Act):
@@ -401,9 +418,9 @@ async def case_state(key: str, desk: Desk) -> CaseStateView | None:
 
 
 @room.act("/cases/{payment_id}/ask", needs=Role.RESOLVER)
-async def ask(payment_id: UUID, desk: Desk, actor: Actor) -> Done:
+async def ask(payment_id: UUID, form: AskForm, desk: Desk, actor: Actor) -> Done:
     """Have the gateway asked now."""
-    result = await payments.ask(desk.database, payment_id, who=actor, clock=desk.clock)
+    result = await payments.ask(desk.database, payment_id, who=actor, invoice_id=form.invoice_id, clock=desk.clock)
     return acted.done(result, _at(payment_id, "calls"), text="The gateway is asked; what it answers shows here.")
 
 
@@ -450,9 +467,26 @@ async def reopen(payment_id: UUID, form: ReopenForm, desk: Desk, actor: Actor) -
         payment_id,
         resolution="reopen",
         expected_version=form.version,
-        evidence=form.reason,
+        evidence=form.evidence or form.reason,
         reason=form.reason,
         who=actor,
+        clock=desk.clock,
+    )
+    return acted.done(result, _at(payment_id))
+
+
+@room.act("/cases/{payment_id}/refund", needs=Role.RESOLVER)
+async def refund(payment_id: UUID, form: GiveBackForm, desk: Desk, actor: Actor) -> Done:
+    """Ask for a refund. Above the limit it becomes a proposal, and a second person must agree."""
+    result = await payments.refund(
+        desk.database,
+        payment_id,
+        refund_id=form.refund_id or form.once,
+        reason=form.reason,
+        who=actor,
+        amount_minor=form.amount_minor,
+        currency=form.currency,
+        invoice_id=form.invoice_id,
         clock=desk.clock,
     )
     return acted.done(result, _at(payment_id))
