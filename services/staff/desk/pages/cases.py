@@ -30,6 +30,7 @@ from services.staff.proposals import (
 )
 from services.staff.store import JournalEntry, KeptCase
 from shared.contracts.base import AMOUNT_MINOR_MAX, EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
+from shared.ids import read_uuid
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
@@ -407,10 +408,13 @@ async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: UUID) ->
 
 
 @room.region("case", "_case_state.html")
-async def case_state(key: str, desk: Desk) -> CaseStateView | None:
-    """How a case stands now, and how far its decision has come."""
+async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | None:  # noqa: ARG001 - everybody sees the same
+    """How a case stands now, and how far its decision has come. None if there is no such case."""
+    payment_id = read_uuid(key)
+    if payment_id is None:
+        return None
     async with desk.read() as connection:
-        kept = await store.find_case(connection, UUID(key))
+        kept = await store.find_case(connection, payment_id)
     return None if kept is None else CaseStateView(**_state_fields(kept))
 
 

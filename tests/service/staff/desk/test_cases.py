@@ -1,5 +1,6 @@
 """Cases at the desk, over a real database: lists, decide, check, the second person, and what was contradicted."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from services.staff.domain import CaseStatus, Settled
 from services.staff.people import Role, at_terminal
 from services.staff.proposals import ProposalState
 from shared.ids import new_id
+from tests.service.staff.desk.test_live import LiveBrowser
 from tests.support.databases import rows
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, SeenPage, open_desk
 from tests.support.environment import Environment
@@ -188,6 +190,28 @@ async def test_a_viewer_sees_all_and_does_nothing(environment: Environment, desk
     refused = await viewer.submit(page, f"/cases/{payment_id}/ask")
     assert refused.status == 403
     assert await outbox(environment) == 0
+
+
+async def test_how_a_case_stands_is_live(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    live = desk.app.state.live
+    monkeypatch.setattr(live, "_run", lambda: asyncio.sleep(0))  # rounds happen when the test says so
+    browser = await ann(desk)
+    listener = await LiveBrowser(desk, browser, f"case:{payment_id},case:nonsense").open()
+    await live.round()
+    parts = dict([await listener.hear_part(), await listener.hear_part()])
+    assert "Needs a decision" in parts[f"case:{payment_id}"]
+    assert parts["case:nonsense"] == ""
+    await sent(browser, await checked(browser, payment_id))
+    await live.round()
+    key, html = await listener.hear_part()
+    assert (key, "Decision on its way" in html, "ann.resolver decided: not charged" in html) == (
+        f"case:{payment_id}",
+        True,
+        True,
+    )
+    await listener.close()
+    await live.close()
 
 
 # -- the second person -------------------------------------------------------------------------------------------------------------------

@@ -88,6 +88,13 @@ class LiveBrowser:
         name, data = (await anext(self.events)).rstrip().split("\n")
         return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
+    async def hear_part(self) -> tuple[str, str]:
+        """The key and the markup of the next part; other events are passed over."""
+        while True:
+            name, told = await self.hear()
+            if name == "part":
+                return told["key"], told["html"]
+
     async def close(self) -> None:
         await self.events.aclose()
 
