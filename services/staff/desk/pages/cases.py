@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.staff import case_store, domain, people_store, store
+from services.staff import case_store, domain, people_store, store, told_store
 from services.staff.actions import cases as case_actions
 from services.staff.actions import payments, proposals
 from services.staff.actions.proposing import why_second
@@ -28,7 +28,9 @@ from services.staff.proposals import (
     refusal_of_answer,
     stakes_of,
 )
+from services.staff.standing import standing_of
 from services.staff.store import JournalEntry, KeptCase
+from services.staff.story import InvoiceTold, steps_of
 from shared.contracts.base import AMOUNT_MINOR_MAX, EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
 from shared.ids import read_uuid
 from shared.persistence.database import Connection
@@ -37,6 +39,8 @@ from shared.records import dataclass
 room = Room(__name__)
 
 LISTED = 50
+STORY_SHOWN = 12
+"""The last steps of the story that stand beside a case; the whole of it has a page of its own."""
 SHOWN: tuple[tuple[CaseList, str], ...] = (
     ("open", "Open"),
     ("mine", "Waiting for me"),
@@ -198,6 +202,15 @@ class CaseStateView(CasePart):
     refused: list[str]
 
 
+class StoryLine(CasePart):
+    """A step of the invoice's story."""
+
+    at: datetime
+    kind: str
+    who: str
+    title: str
+
+
 class CaseView(CaseStateView):
     """All that is known of a case, and what can be done."""
 
@@ -222,6 +235,9 @@ class CaseView(CaseStateView):
     claimed_at: datetime | None
     proposal: ProposalView | None
     contradiction: ContradictionView | None
+    story: list[StoryLine]
+    customer: str | None
+    customer_id: str | None
     did: list[DeedView]
     notes: list[DeedView]
     draft: dict[str, Any]
@@ -377,7 +393,9 @@ async def case(payment_id: UUID, desk: Desk, viewer: Actor, draft: UUID | None =
     async with desk.read() as connection:
         looked = await _look(connection, payment_id)
         typed = await _draft(connection, draft, viewer) if draft is not None else {}
-    return _case_view(looked, viewer, desk.settings.gateway_dashboard_url, typed, draft)
+        told = await told_store.load_told(connection, looked.kept.case.invoice_id)
+    fields = _case_fields(looked, viewer, desk.settings.gateway_dashboard_url)
+    return CaseView(**fields, **_story_fields(told), draft=typed, draft_id=draft)
 
 
 @room.page("/cases/{payment_id}/check", "check.html", api=False)
@@ -683,42 +701,49 @@ def _steps(kept: KeptCase) -> list[DecisionStep]:
     ]
 
 
-def _case_view(
-    looked: _Looked, viewer: Actor, dashboard_url: str, draft: dict[str, Any], draft_id: UUID | None
-) -> CaseView:
+def _story_fields(told: InvoiceTold) -> dict[str, Any]:
+    """The end of the invoice's story, and what to tell the customer. Nothing if nothing was heard of the invoice."""
+    if told.is_empty:
+        return {"story": [], "customer": None, "customer_id": None}
+    steps = steps_of(told)[-STORY_SHOWN:]
+    return {
+        "story": [StoryLine(at=step.at, kind=step.kind, who=step.who, title=step.title) for step in steps],
+        "customer": standing_of(told).customer,
+        "customer_id": told.invoice.customer_id if told.invoice is not None else None,
+    }
+
+
+def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str) -> dict[str, Any]:
     kept, case = looked.kept, looked.kept.case
     stakes = stakes_of(case)
     fitting = domain.decisions_for(case)
     did = [_did(entry) for entry in looked.journal]
     question = case_words.question_of(case)
-    return CaseView(
-        **_state_fields(kept),
-        title=f"{case.invoice_id}: {question}",
-        question=question,
-        amount_minor=case.amount_minor,
-        currency=case.currency,
-        since=kept.contradicted_at if case.is_contradicted and kept.contradicted_at else kept.opened_at,
-        gateway_id=case.gateway_id,
-        gateway_url=_gateway_url(dashboard_url, case.gateway_id),
-        gateway_side=_gateway_side(case),
-        settled_as=case.settled_as and case.settled_as.replace("_", " "),
-        decided_by=case.decided_by,
-        is_open=case.is_open,
-        needs_second=looked.limits.need_second(stakes),
-        limit=_limit(looked.limits, stakes),
-        choices=[_choice(name, case) for name in case_words.ORDER if name in fitting],
-        can_reopen="reopen" in fitting,
-        calls=[[_call(one) for one in group] for group in case_words.folded(case.attempts)],
-        refunds=[_refund(one) for one in case.refunds],
-        claimed_by=kept.claimed_by,
-        claimed_at=kept.claimed_at,
-        proposal=_proposal_view(kept.proposal, looked, viewer) if kept.proposal else None,
-        contradiction=_contradiction(looked),
-        did=did,
-        notes=[one for one in did if one.action in {"note", "take_note"}],
-        draft=draft,
-        draft_id=draft_id,
-    )
+    return _state_fields(kept) | {
+        "title": f"{case.invoice_id}: {question}",
+        "question": question,
+        "amount_minor": case.amount_minor,
+        "currency": case.currency,
+        "since": kept.contradicted_at if case.is_contradicted and kept.contradicted_at else kept.opened_at,
+        "gateway_id": case.gateway_id,
+        "gateway_url": _gateway_url(dashboard_url, case.gateway_id),
+        "gateway_side": _gateway_side(case),
+        "settled_as": case.settled_as and case.settled_as.replace("_", " "),
+        "decided_by": case.decided_by,
+        "is_open": case.is_open,
+        "needs_second": looked.limits.need_second(stakes),
+        "limit": _limit(looked.limits, stakes),
+        "choices": [_choice(name, case) for name in case_words.ORDER if name in fitting],
+        "can_reopen": "reopen" in fitting,
+        "calls": [[_call(one) for one in group] for group in case_words.folded(case.attempts)],
+        "refunds": [_refund(one) for one in case.refunds],
+        "claimed_by": kept.claimed_by,
+        "claimed_at": kept.claimed_at,
+        "proposal": _proposal_view(kept.proposal, looked, viewer) if kept.proposal else None,
+        "contradiction": _contradiction(looked),
+        "did": did,
+        "notes": [one for one in did if one.action in {"note", "take_note"}],
+    }
 
 
 def _limit(limits: SecondPersonLimits, stakes: Sequence[Stake]) -> str:

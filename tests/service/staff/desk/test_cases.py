@@ -110,6 +110,8 @@ async def test_a_decision_is_checked_and_sent(environment: Environment, desk: De
     page = await browser.open(f"/cases/{payment_id}")
     assert "was this card charged?" in page.text
     assert "6 more like it" in page.text, "calls that are alike are folded"
+    assert "The story so far" in page.text
+    assert "What to tell the customer" in page.text
     assert "https://dashboard.example.com/payments/pi_1" in page.links
     check = await checked(browser, payment_id)
     assert check.address.startswith(f"/cases/{payment_id}/check?done=")
