@@ -638,6 +638,11 @@ async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
         )
 
 
+async def has_entry(tx: Tx, entry_id: UUID) -> bool:
+    """Whether the journal has this entry: what it tells of was done."""
+    return bool(await tx.fetch("SELECT 1 FROM journal WHERE id = $1", entry_id))
+
+
 async def journal_head(tx: Tx) -> str | None:
     """Where the chain of the journal ends: `POSITION:HASH` of its last entry. None if the journal is empty.
 

@@ -4,7 +4,14 @@ from datetime import datetime
 from uuid import UUID
 
 from services.staff import store
-from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, moment_text, unfit
+from services.staff.actions.results import (
+    ActionRefusal,
+    ActionResult,
+    done_before,
+    journals_refusals,
+    moment_text,
+    unfit,
+)
 from services.staff.people import Actor
 from services.staff.proposals import ProposalRefusal, is_same_person
 from services.staff.store import JournalEntry, KeptCase
@@ -22,6 +29,8 @@ async def claim(database: Database, payment_id: UUID, *, who: Actor, clock: Cloc
         kept, now = await store.find_case(tx, payment_id, lock=True), clock()
         if kept is None:
             return _no_case(payment_id)
+        if (before := await done_before(tx, who, "claim", payment_id)) is not None:
+            return ActionResult(payment_id, "you are on it; others see that", entry=before)
         if (refused := _claimed_by_another(kept, who)) is not None:
             return refused
         await store.claim_case(tx, payment_id, who.name, now)
@@ -38,6 +47,8 @@ async def unclaim(database: Database, payment_id: UUID, *, who: Actor, clock: Cl
         kept, now = await store.find_case(tx, payment_id, lock=True), clock()
         if kept is None:
             return _no_case(payment_id)
+        if (before := await done_before(tx, who, "unclaim", payment_id)) is not None:
+            return ActionResult(payment_id, "nobody is on it now", entry=before)
         await store.claim_case(tx, payment_id, None, now)
         entry = await _note(tx, who, now, "unclaim", kept, {"was": kept.claimed_by})
     return ActionResult(payment_id, "nobody is on it now", entry=entry)
@@ -54,6 +65,8 @@ async def note(
         kept = await store.find_case(tx, payment_id, lock=True)
         if kept is None:
             return _no_case(payment_id)
+        if (before := await done_before(tx, who, "note", payment_id)) is not None:
+            return ActionResult(payment_id, "the note is kept", entry=before)
         entry = await _note(tx, who, clock(), "note", kept, {"note": text})
     return ActionResult(payment_id, "the note is kept", entry=entry)
 

@@ -13,6 +13,7 @@ from services.staff.actions.results import (
     ActionRefusal,
     ActionResult,
     decision_entry,
+    done_before,
     journals_refusals,
     message_of,
     moment_text,
@@ -63,6 +64,8 @@ async def ask(
         return refused
     async with database.transaction() as tx:
         kept = await store.find_case(tx, payment_id, lock=True)
+        if (before := await done_before(tx, who, "ask", payment_id)) is not None:
+            return ActionResult(payment_id, _ASKED, entry=before)
         about = kept.case.invoice_id if kept else invoice_id
         if about is None:
             return _no_case(payment_id)
@@ -76,7 +79,10 @@ async def ask(
         await outbox.insert(tx, [message_of(inquiry, entry, correlation_id)], sweep_after_s=0)
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
-    return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
+    return ActionResult(payment_id, _ASKED, entry=entry.id)
+
+
+_ASKED = "the gateway is asked; what it answers shows on the case"
 
 
 @journals_refusals("resolve")
@@ -207,6 +213,8 @@ async def refund(
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         blank = Case(payment_id, invoice_id)
         kept = kept or await store.lock_or_open_case(tx, blank, str(payment_id), now)
+        if (before := await done_before(tx, who, "refund", payment_id)) is not None:
+            return ActionResult(payment_id, f"asked for refund {refund_id} before", entry=before)
         if (refused := proposing.barred(kept, who)) is not None:
             return refused
         wanted = WantedRefund(refund_id, amount_minor, currency)

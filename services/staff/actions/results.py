@@ -19,7 +19,7 @@ from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.persistence.database import Database
+from shared.persistence.database import Database, Tx
 from shared.records import dataclass, replace
 
 SOURCE = "staff"
@@ -103,6 +103,14 @@ async def note_refusals(
     ]
     async with database.transaction() as tx:
         await store.append_entries(tx, entries)
+
+
+async def done_before(tx: Tx, who: Actor, action: str, subject: UUID) -> UUID | None:
+    """The journal entry of this very request, if it was done before: its answer was lost, and it was sent again. The subject is locked."""
+    if who.request is None:
+        return None
+    entry_id = who.entry_id(action, subject)
+    return entry_id if await store.has_entry(tx, entry_id) else None
 
 
 # -- messages --------------------------------------------------------------------------------------------------------------------------

@@ -377,3 +377,25 @@ async def test_an_account_that_was_made_by_clicks_is_not_one_of_two_people(
     await accounts.set_password(database, doubtful, password="y", who=run)
     assert (await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)).ok
     assert len(await sent(environment)) == 1
+
+
+# -- sent again ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_sent_again_because_its_answer_was_lost_is_done_once(
+    environment: Environment, database: Database
+) -> None:
+    """The desk died after the act, before it kept the answer for the form."""
+    payment_id, again = await keep_case(database, LIMIT), replace(BEN, request=uuid4())
+    refund_id = uuid4()
+    for _ in range(2):
+        done = [
+            await payments.ask(database, payment_id, who=again),
+            await cases.claim(database, payment_id, who=again),
+            await cases.note(database, payment_id, text="called", who=again),
+            await cases.unclaim(database, payment_id, who=again),
+            await refund(database, payment_id, 9, again, refund_id=refund_id),
+        ]
+        assert [(one.ok, one.entry is not None) for one in done] == [(True, True)] * 5
+    assert len(await sent(environment)) == 2
+    assert len(await journal(environment)) == 5
