@@ -107,12 +107,6 @@ async def _entries(connection: Connection, subjects: Sequence[UUID]) -> list[Ent
     return [EntryTold(*row.values()) for row in rows]
 
 
-async def kept_since(connection: Connection) -> datetime | None:
-    """Since when messages are kept: the time of the oldest one. None: nothing was ever heard."""
-    at: datetime | None = await connection.fetchval("SELECT min(at) FROM messages")
-    return at
-
-
 # -- finding -----------------------------------------------------------------------------------------------------------------------------
 
 _FOUND: Final = """p.payment_id, p.invoice_id, i.customer_id, coalesce(p.amount_minor, i.amount_minor) AS amount_minor,

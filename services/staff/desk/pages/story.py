@@ -142,7 +142,6 @@ async def story(invoice_id: str, desk: Desk, visitor: Visitor, request: Request,
     """How an invoice stands, and everything that happened. `by`: what it was found by."""
     async with desk.read() as connection:
         told = await told_store.load_told(connection, invoice_id)
-        kept_since = await told_store.kept_since(connection)
     if told.is_empty:
         raise Refused("unknown", "Nothing was heard of such an invoice.", HTTPStatus.NOT_FOUND)
     zone, _ = zone_of(request, visitor.preferences.zone)
@@ -150,7 +149,7 @@ async def story(invoice_id: str, desk: Desk, visitor: Visitor, request: Request,
         told,
         picture_of(steps := steps_of(told), lambda at: at.astimezone(zone).date()),
         steps,
-        kept_since=kept_since,
+        kept_since=desk.clock() - timedelta(days=MESSAGES_KEPT_DAYS),
         hears_messages=desk.settings.staff_journal == "on",
         found_by=by,
     )
@@ -188,7 +187,7 @@ def view_of(
     picture: Picture,
     steps: tuple[StoryStep, ...],
     *,
-    kept_since: datetime | None,
+    kept_since: datetime,
     hears_messages: bool,
     found_by: str | None,
 ) -> StoryView:
@@ -199,7 +198,7 @@ def view_of(
     begins = min((payment.requested_at for payment in told.payments), default=None)
     if invoice is not None and invoice.issued_at is not None:
         begins = invoice.issued_at
-    is_cut = kept_since is not None and begins is not None and begins < kept_since - timedelta(seconds=1)
+    is_cut = begins is not None and begins < kept_since
     return StoryView(
         invoice_id=told.invoice_id,
         state=standing.state,

@@ -118,6 +118,16 @@ async def test_an_open_case_and_an_open_failed_message_show_in_the_story(
     assert f"/cases/{PAYMENT}" in page.links or "A case" in page.text
 
 
+async def test_what_is_older_than_messages_are_kept_is_said(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    """Of such an invoice the rows are left that say how it stands."""
+    old = datetime.now(tz=UTC) - timedelta(days=story_store.MESSAGES_KEPT_DAYS + 5)
+    await heard(desk, life_of_an_invoice(old))
+    page = await ann.open(f"/invoices/{INVOICE}")
+    assert f"{INVOICE} is open; its payment was given back" in page.text
+    assert "are not kept; decisions, outcomes and answers are." in page.text
+    assert "PF-7KQ2MX9D" in page.text
+
+
 async def test_texts_of_others_act_nowhere(environment: Environment, desk: DeskUnderTest, ann: DeskBrowser) -> None:
     await heard(desk, LIFE)
     facts = json.dumps({"reason": HOSTILE.replace("\x07", ""), "evidence": HOSTILE.replace("\x07", "")})
