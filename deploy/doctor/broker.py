@@ -62,6 +62,12 @@ def _queues(states: "dict[str, QueueState | None]") -> list[Diagnosis]:
             if state.ready:
                 do = "deploy/README.md, A message that ends connections"
                 found.append(broken(what, f"{state.ready} messages ended every connection that read them.", do))
+        elif queue.is_optional and not state.consumers:
+            if state.ready:
+                do = "the same STAFF_JOURNAL and HEARTBEATS for `remit topology apply` and for staff"
+                found.append(
+                    look(what, f"Nobody reads it, and {state.ready} messages wait. It only feeds pages of staff.", do)
+                )
         elif not state.consumers:
             service = "staff" if queue.name.startswith("dead-letters") else queue.name.partition(".")[0]
             found.append(broken(what, f"Nobody consumes it, and {state.ready} messages wait.", f"remit run {service}"))

@@ -10,7 +10,9 @@ import pytest
 from deploy.doctor import broker, certificates, databases, node, run
 from deploy.doctor.diagnosis import Condition, broken, is_healthy, look, unseen, well
 from deploy.permissions.broker import AUDIT, SETUP, broker_users
+from services.audit.queues import QueueState
 from shared.build import this_build
+from shared.messaging.topology import QUEUES
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 WELL, LOOK, BROKEN, UNSEEN = Condition.WELL, Condition.LOOK, Condition.BROKEN, Condition.UNSEEN
@@ -31,6 +33,24 @@ WELL, LOOK, BROKEN, UNSEEN = Condition.WELL, Condition.LOOK, Condition.BROKEN, C
 )
 def test_versions_of_the_broker(text: str, condition: Condition) -> None:
     assert broker.judge_version(text).condition is condition
+
+
+@pytest.mark.parametrize(
+    ("name", "ready", "condition"),
+    [
+        ("saga.events", 0, BROKEN),
+        ("saga.events", 5, BROKEN),
+        ("staff.journal", 0, None),
+        ("staff.journal", 5, LOOK),
+        ("staff.heartbeats", 5, LOOK),
+    ],
+)
+def test_a_queue_that_nobody_consumes_is_broken_unless_it_only_feeds_pages(
+    name: str, ready: int, condition: Condition | None
+) -> None:
+    states: dict[str, QueueState | None] = {queue.name: QueueState(0, 1) for queue in QUEUES}
+    found = broker._queues(states | {name: QueueState(ready, 0)})
+    assert [one.condition for one in found if name in one.what] == ([] if condition is None else [condition])
 
 
 @pytest.mark.parametrize(
