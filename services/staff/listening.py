@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from services.staff import story_store
-from services.staff.heard import hear
+from services.staff.heard import NUMBERS, hear
 from shared import crash_points
 from shared.batch.handler import Change, Reaction
 from shared.batch.inbox import DecidedBatch, Item, MessageInbox
@@ -54,7 +54,10 @@ class JournalHandler:
         return True
 
     def react(self, state: None, message: Inbound) -> Reaction[None, None]:
-        hear([message])  # what cannot be kept becomes a dead letter alone
+        if type(message.data) not in NUMBERS:
+            raise TypeError(
+                f"{message.type} is not for staff to hear"
+            )  # a binding is wrong: this message alone is set aside
         return Reaction(state)
 
     async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, None, None]]) -> Sequence[Outgoing]:

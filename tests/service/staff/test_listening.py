@@ -150,6 +150,19 @@ async def test_what_cannot_be_read_is_a_dead_letter_and_stops_nothing(
         await until(set_aside, what="the dead letter")
 
 
+async def test_what_is_not_for_staff_is_set_aside_alone(environment: Environment, upstream: UpstreamClient) -> None:
+    """A binding that somebody made by hand brings a command with a token."""
+    method = invoice_messages.TokenMethod(token=TOKEN)
+    pay = invoice_messages.PayInvoice(
+        invoice_id=INVOICE, payment_id=PAYMENT, amount_minor=31_000, currency="EUR", method=method
+    )
+    async with environment.running("staff", assemble):
+        await upstream.send(pay, queue=JOURNAL)
+        await publish(upstream, life_of_an_invoice(RECENT)[0])
+        await heard(environment, 1)
+    assert TOKEN not in str(await everything(environment))
+
+
 async def test_off_means_that_the_queue_is_neither_bound_nor_read(
     environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
