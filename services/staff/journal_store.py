@@ -299,8 +299,12 @@ async def read_entries(
 
 async def _within(connection: Connection, places: _Places, since: datetime, until: datetime) -> _Places:
     """The places at which there are entries of this time. Entries are about in the order of time, so between them are few others."""
+    # Without OFFSET the planner reads the journal from both of its ends until it comes to that time.
     row = await connection.fetchrow(
-        "SELECT min(position) AS first, max(position) AS last FROM journal WHERE at >= $1 AND at < $2", since, until
+        """SELECT min(position) AS first, max(position) AS last
+           FROM (SELECT position FROM journal WHERE at >= $1 AND at < $2 OFFSET 0) AS day""",
+        since,
+        until,
     )
     if row is None or row["first"] is None:
         return _Places(0, 0)
@@ -309,25 +313,32 @@ async def _within(connection: Connection, places: _Places, since: datetime, unti
 
 BEYOND_ALL = 2**63 - 1
 _ENTRY = "position, id, at, who, action, subject, details, hash, salt IS NULL AS is_purged"
-_PLACED = "position > $1 AND position < $2"
 
 
 def _reading(*, who: bool, about: bool, day: bool, by_action: bool, is_backward: bool) -> str:
-    """The statement for filters of this shape. Each action has a part of its own, which an index gives in the order of the chain."""
-    order = f"ORDER BY position {'DESC' if is_backward else ''} LIMIT $3"
+    """The statement for filters of this shape. Each action has a part of its own, which one index gives in the order of the chain.
+
+    Rows are compared as wholes, such as (who, position), because one plan serves all values: told that `who` is equal to something, the
+    planner may as well read the whole journal for the entries of somebody who did nothing for a year.
+    """
+    way = "DESC" if is_backward else "ASC"
+    equal = {"who": "$4::text"} if who else {}
+    equal |= {"action": "wanted.action"} if by_action else {}
+    names, values = ", ".join([*equal, "position"]), ", ".join([*equal.values(), ""])
     conditions = (
-        _PLACED,
-        "who = $4" if who else "$4::text IS NULL",
+        f"({names}) > ({values}$1::bigint) AND ({names}) < ({values}$2::bigint)",
+        "true" if who else "$4::text IS NULL",
         "(subject = ANY($5::uuid[]) OR (details ? 'about' AND details->>'about' = $6))"
         if about
         else "$5::uuid[] IS NULL AND $6::text IS NULL",
         "at >= $7 AND at < $8" if day else "$7::timestamptz IS NULL AND $8::timestamptz IS NULL",
     )
+    order = ", ".join(f"{name} {way}" for name in (*equal, "position"))
     part = f"SELECT {_ENTRY} FROM journal WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
     if not by_action:
-        return f"{part} AND $9::text[] IS NULL {order}"
+        return f"{part} AND $9::text[] IS NULL ORDER BY {order} LIMIT $3"
     return f"""SELECT part.* FROM unnest($9::text[]) AS wanted (action)
-        CROSS JOIN LATERAL ({part} AND journal.action = wanted.action {order}) AS part {order}"""  # noqa: S608 - constants
+        CROSS JOIN LATERAL ({part} ORDER BY {order} LIMIT $3) AS part ORDER BY position {way} LIMIT $3"""  # noqa: S608 - constants
 
 
 _READINGS = {
