@@ -1,0 +1,70 @@
+"""One browser for all tests of a worker, a new window for each person of a test. Without Chromium these tests are skipped."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from deploy.local.chromium import ensure_chromium
+from deploy.local.errors import StackError
+from tests.browser.filled import Filled, fill
+from tests.browser.site import Site, open_site
+from tests.support.environment import Environment
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""It runs as root in a container, draws without a screen, and asks nobody for anything."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a worker share a browser, and so an event loop."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and isinstance(item, pytest.Function):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Debian's Chromium, which is installed where that may be."""
+    try:
+        return ensure_chromium(lambda _: None)
+    except StackError as error:
+        pytest.skip(str(error))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(chromium: Path) -> AsyncIterator[Browser]:
+    """A browser without a screen."""
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield opened
+        await opened.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(
+    environment: Environment, browser: Browser, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Site]:
+    """The desk at an address. At the end no page may have caused a trouble."""
+    async with open_site(environment.databases["staff"], browser) as opened:
+        yield opened
+        await opened.close(re.sub(r"[^a-zA-Z0-9]+", "-", request.node.name).strip("-"))
+    errors = [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"]
+    assert not opened.troubles + errors
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def filled(site: Site) -> Filled:
+    """Something to see on every page: cases, failed messages, entries of the log."""
+    return await fill(site.desk.desk.database)
