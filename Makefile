@@ -25,7 +25,7 @@ RUNTIME_LOCK := deploy/requirements/runtime.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config images format sbom licences vulnerabilities lock clean
+.PHONY: help demo up test cards check bench bench-peers bench-long desk-load faults mutants schema config images format sbom licences vulnerabilities lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: $(READY) ## measure payments per second, latency and CPU per payment, and
 
 bench-long: $(READY) ## measure growth and memory over many payments and a million stored invoices; ARGS='--invoices 20000' for a short run
 	@$(BIN)/python -m tests.bench.long $(ARGS)
+
+desk-load: $(READY) ## fill the staff database with years of work, and measure every page of the desk; ARGS='--entries 100000' for a short run
+	@$(BIN)/python -m tests.bench.desk $(ARGS)
 
 bench-peers: $(READY) $(PEERS_READY) ## measure the same work in FastStream with an outbox, in DBOS, and in Remit, in turns
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)

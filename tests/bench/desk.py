@@ -1,0 +1,236 @@
+"""`make desk-load`: fills the staff database with years of work, and asks every page of the desk how long it takes.
+
+1 000 000 entries of the log, each chained to the one before, 100 000 failed messages and 20 000 cases by default. The rows are made by the
+database itself. Pages are asked one after the other, without a browser and without a network: what is measured is the work of the desk and
+of PostgreSQL.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Final
+
+import asyncpg
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local.errors import StackError
+from deploy.local.stack import KIND_VARIABLE, Stack, open_stack
+from deploy.local.system import prepare
+from services.staff.desk.app import rooms_of_pages
+from services.staff.people import Role
+from shared.observability.logs import configure_logs
+from tests.support.desk_browser import NOW, DeskBrowser, open_desk
+
+GOAL_MS: Final = 200.0
+OVERVIEW_GOAL_MS: Final = 100.0
+WARM_UP: Final = 3
+FILL_TIMEOUT_S: Final = 3_600.0
+DAYS: Final = 400
+"""Days over which everything is spread, back from the desk's present."""
+FILES: Final = frozenset({"/activity/download"})
+"""Addresses that answer with as much as there is."""
+
+JOURNAL: Final = """
+CREATE FUNCTION pg_temp.entries(many int, last_at timestamptz) RETURNS SETOF journal LANGUAGE plpgsql AS $$
+DECLARE
+    one journal;
+    before bytea := '';
+BEGIN
+    FOR number IN 1..many LOOP
+        one.position := number;
+        one.id := gen_random_uuid();
+        one.at := last_at - make_interval(days => {days}) * ((many - number)::float8 / many);
+        one.who := 'person.' || (number % 20);
+        one.action := (ARRAY['replay', 'replay', 'replay', 'replay', 'discard', 'ask', 'resolve', 'sign_in', 'refused', 'note'])
+            [1 + number % 10];
+        one.subject := md5('subject' || number % (many / 5 + 1))::uuid;
+        one.details := jsonb_build_object('via', 'desk', 'reason', 'ticket ' || number, 'version', number % 7,
+            'evidence', 'looked at the dashboard of the gateway, and found what is said here: ' || repeat('x', 80));
+        one.salt := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+        one.digest := sha256(one.salt || convert_to(jsonb_build_array(one.who, one.details)::text, 'UTF8'));
+        before := sha256(before || convert_to(concat_ws('|', one.position, one.id,
+            (extract(epoch FROM one.at) * 1000000)::bigint, one.action, one.subject, encode(one.digest, 'hex')), 'UTF8'));
+        one.hash := before;
+        RETURN NEXT one;
+    END LOOP;
+END $$"""
+LETTERS: Final = """
+INSERT INTO dead_letters (id, queue, origin, reason, error_type, error_text, tries, generation, failed_at, exchange, routing_key,
+    message_id, event_id, type, content_type, correlation_id, headers, body, body_bytes, replays, seen, status, first_seen, last_seen,
+    settled_by, settled_at)
+SELECT id, queue, 'remit', 'handler_failed', 'KeyError', 'KeyError: receipt number ' || n % 50, 5, 0, at, 'invoice.events', queue, id::text,
+    id, 'remit.invoice.InvoicePaid.v1', 'application/cloudevents+json', 'correlation-' || n, '{{}}', body, length(body), 0, 1,
+    CASE WHEN n % 15 = 0 THEN 'open' ELSE 'replayed' END, at, at, CASE WHEN n % 15 > 0 THEN 'person.1' END, CASE WHEN n % 15 > 0 THEN at END
+FROM (SELECT n, md5('letter' || n)::uuid AS id, (ARRAY['saga.events', 'staff.cases', 'invoice.settlement'])[1 + n % 3] AS queue,
+    $2::timestamptz - make_interval(days => {days}) * (n::float8 / $1::int) AS at,
+    convert_to('{{"specversion": "1.0", "data": "' || repeat('x', 640) || '"}}', 'UTF8') AS body
+    FROM generate_series(1, $1::int) AS n) AS made"""
+CASES: Final = """
+INSERT INTO cases (payment_id, invoice_id, correlation_id, status, version, reason, amount_minor, currency, gateway_id, attempts_version,
+    details, opened_at, updated_at)
+SELECT md5('subject' || n)::uuid, 'INV-' || n, 'correlation-' || n,
+    CASE WHEN n % 40 = 0 THEN 'needs_decision' WHEN n % 41 = 0 THEN 'in_doubt' ELSE 'captured' END, 4, 'no_readable_answer',
+    100 + n, (ARRAY['EUR', 'USD', 'GBP'])[1 + n % 3], 'pi_' || n, 4,
+    jsonb_build_object('attempts', (SELECT jsonb_agg(jsonb_build_object('at', $2::timestamptz, 'step', 'inquire', 'answer', 'unknown',
+        'evidence', 'timeout after 10 s')) FROM generate_series(1, 8)), 'refusals', '[]'::jsonb, 'decision', NULL, 'inquiry', 0),
+    $2::timestamptz - make_interval(days => {days}) * (n::float8 / $1::int), $2::timestamptz
+FROM generate_series(1, $1::int) AS n"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageTime:
+    """How long a page took, in milliseconds, and the status of its answers."""
+
+    address: str
+    status: int
+    median_ms: float
+    p95_ms: float
+    kib: float
+
+    @property
+    def goal_ms(self) -> float:
+        return OVERVIEW_GOAL_MS if self.address == "/" else GOAL_MS
+
+
+def main() -> int:
+    """Fill, ask, and print the times. Exit code 1 if a page takes longer than it should."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.desk", description=__doc__)
+    parser.add_argument("--entries", type=int, default=1_000_000, help="entries of the log")
+    parser.add_argument("--letters", type=int, default=100_000, help="failed messages")
+    parser.add_argument("--cases", type=int, default=20_000, help="cases")
+    parser.add_argument("--times", type=int, default=30, help="how often each page is asked")
+    asked = parser.parse_args()
+    configure_logs("bench", level="WARNING", format="console")
+    os.environ.setdefault(KIND_VARIABLE, "private")
+    console = Console()
+    try:
+        with open_stack(say=console.print) as stack, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(stack, console, asked))
+    except StackError as error:
+        console.print(f"[red]{error}[/]")
+        return 2
+
+
+async def _run(stack: Stack, console: Console, asked: argparse.Namespace) -> int:
+    await prepare(stack)
+    url = stack.administrator_database_url("staff")
+    started = time.perf_counter()
+    await _fill(url, asked.entries, asked.letters, asked.cases)
+    console.print(
+        f"{asked.entries:,} entries, {asked.letters:,} failed messages, {asked.cases:,} cases, "
+        f"filled in {time.perf_counter() - started:.0f} s"
+    )
+    async with open_desk(url) as desk:
+        browser = await desk.browser("ann", *Role)
+        times = [await _ask(browser, address, asked.times) for address in addresses()]
+    return _show(console, times)
+
+
+async def _fill(url: str, entries: int, letters: int, cases: int) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute("SET synchronous_commit = off")
+        await connection.execute("TRUNCATE journal, dead_letters, cases")
+        await connection.execute("ALTER TABLE journal DISABLE TRIGGER USER")
+        await connection.execute(JOURNAL.format(days=DAYS))
+        columns = "id, at, who, action, subject, details, position, salt, digest, hash"
+        statement = f"INSERT INTO journal ({columns}) SELECT {columns} FROM pg_temp.entries($1, $2)"
+        await connection.execute(statement, entries, NOW, timeout=FILL_TIMEOUT_S)
+        await connection.execute("ALTER TABLE journal ENABLE TRIGGER USER")
+        await connection.execute(LETTERS.format(days=DAYS), letters, NOW, timeout=FILL_TIMEOUT_S)
+        await connection.execute(CASES.format(days=DAYS), cases, NOW, timeout=FILL_TIMEOUT_S)
+        for table in ("journal", "dead_letters", "cases"):
+            await connection.execute(f"VACUUM ANALYZE {table}", timeout=FILL_TIMEOUT_S)
+        await connection.execute("CHECKPOINT", timeout=FILL_TIMEOUT_S)
+    finally:
+        await connection.close()
+
+
+def addresses() -> list[str]:
+    """Every page of every room, and the filters that people use most."""
+    samples = {
+        "position": "500000",
+        "invoice_id": "INV-40",
+        "no": "1",
+        "name": "ann",
+        "group": "00000000",
+    }
+    case, letter = _md5_uuid("subject40"), _md5_uuid("letter15")
+    samples |= {"payment_id": case, "command_id": case, "letter_id": letter, "id": letter}
+    pages = {page.address for room in rooms_of_pages() for page in room.pages} - FILES
+    known = [re.sub(r"\{(\w+)\}", lambda match: samples[match[1]], address) for address in sorted(pages)]
+    return [
+        *known,
+        "/activity?before=500000",
+        "/activity?who=person.7",
+        "/activity?who=nobody",
+        "/activity?action=Refusals",
+        "/activity?action=Replays&who=person.7",
+        "/activity?action=Decisions&before=1000",
+        f"/activity?about={case}",
+        f"/activity?about={case[-8:]}",
+        "/activity?about=INV-40",
+        "/activity?day=2026-11-01",
+        "/activity?day=2026-11-01&who=person.7&action=Decisions",
+        "/cases?show=second",
+        "/cases?show=settled",
+        "/cases?show=mine",
+        "/dead-letters?status=replayed",
+        "/find?q=INV-40",
+        f"/find?q={letter[-8:]}",
+    ]
+
+
+def _md5_uuid(text: str) -> str:
+    from hashlib import md5
+    from uuid import UUID
+
+    return str(UUID(md5(text.encode(), usedforsecurity=False).hexdigest()))
+
+
+async def _ask(browser: DeskBrowser, address: str, times: int) -> PageTime:
+    headers = {"sec-fetch-site": "same-origin"}
+    for _ in range(WARM_UP):
+        await browser.client.get(address, headers=headers)
+    answer = await browser.client.get(address, headers=headers)
+    took: list[float] = []
+    for _ in range(max(times, 2)):
+        started = time.perf_counter()
+        answer = await browser.client.get(address, headers=headers)
+        took.append((time.perf_counter() - started) * 1_000)
+    return PageTime(address, answer.status_code, median(took), quantiles(took, n=20)[-1], len(answer.content) / 1_024)
+
+
+def _show(console: Console, times: Sequence[PageTime]) -> int:
+    table = Table(box=None)
+    for name, justify in (
+        ("page", "left"),
+        ("status", "right"),
+        ("median ms", "right"),
+        ("p95 ms", "right"),
+        ("KiB", "right"),
+    ):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    slow = [one for one in times if one.p95_ms > one.goal_ms]
+    for one in times:
+        style = "bold red" if one in slow else ""
+        table.add_row(
+            one.address, str(one.status), f"{one.median_ms:.1f}", f"{one.p95_ms:.1f}", f"{one.kib:.0f}", style=style
+        )
+    console.print(table)
+    console.print(
+        f"{len(times)} pages, {len(slow)} above the goal ({GOAL_MS:.0f} ms; overview {OVERVIEW_GOAL_MS:.0f} ms)."
+    )
+    return 1 if slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
