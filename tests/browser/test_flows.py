@@ -205,3 +205,29 @@ async def test_what_was_typed_is_kept_when_the_session_ends_meanwhile(site: Site
     await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page.get_by_label("What you saw, and where")).to_have_value("seen before the session ended")
     assert await messages(site) == 0
+
+
+# -- a customer calls; three in the morning -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["keys", "plain"])
+async def test_a_customer_calls_and_the_story_opens(site: Site, filled: Filled, scripts: bool) -> None:
+    page = await site.window("ann.resolver", Role.RESOLVER, scripts=scripts)
+    await page.goto("/")
+    if scripts:
+        await page.keyboard.press("/")
+        await expect(page.locator("#q")).to_be_focused()
+    else:
+        await page.locator("#q").focus()
+    await page.keyboard.type(filled.invoice)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text(filled.invoice)
+
+
+@WAYS
+async def test_who_is_woken_opens_the_case_that_waits(site: Site, filled: Filled, press: Press, scripts: bool) -> None:
+    page = await site.window("ann.resolver", Role.RESOLVER, scripts=scripts)
+    await page.goto("/")
+    await expect(page.locator("main")).to_contain_text("INV-20418")
+    await press(page.locator(f"main a[href='/cases/{filled.case}']").first)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("INV-20418")
