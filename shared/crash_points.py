@@ -23,6 +23,9 @@ INVOICE, PAYMENT_GATEWAY, SAGA, STAFF = "invoice", "payment_gateway", "saga", "s
 REMIT: Final = "remit"
 """The command line. An action of a person runs there, in a transaction of its own."""
 
+DESK: Final = ()
+"""The desk: it is no service of the fault runs, and its tests fire its points themselves."""
+
 ALL: Final = (INVOICE, PAYMENT_GATEWAY, SAGA, STAFF)
 AT_ONCE: Final = ALL
 """Services with a queue whose writes are checked by unique keys or versions, or are merges (`shared.batch.handler.OptimisticHandler`)."""
@@ -154,6 +157,20 @@ POINTS: Final = (
     ),
     CrashPoint("staff.replay.before_commit", "A replay or discard is written; not committed.", (REMIT,)),
     CrashPoint("staff.replay.after_commit", "A replay or discard is committed; the person has no reply.", (REMIT,)),
+    CrashPoint("staff.run.before_commit", "A turn of a run is written; not committed.", (STAFF,)),
+    CrashPoint("staff.run.after_commit", "A turn of a run is committed; its messages are not published.", (STAFF,)),
+    CrashPoint("staff.run_preview.before_commit", "The list of a run is written; not committed.", DESK),
+    CrashPoint("staff.run_preview.after_commit", "The list of a run is committed; the person has no reply.", DESK),
+    CrashPoint("staff.run_act.before_commit", "What a person does with a run is written; not committed.", DESK),
+    CrashPoint("staff.run_act.after_commit", "What a person does with a run is committed; no reply.", DESK),
+    CrashPoint("staff.undo.before_commit", "What undoes is written; not committed.", DESK),
+    CrashPoint("staff.undo.after_commit", "What undoes is committed; the person has no reply.", DESK),
+    CrashPoint("staff.restore.before_commit", "What brings a message back is written; not committed.", DESK),
+    CrashPoint("staff.restore.after_commit", "What brings a message back is committed; the person has no reply.", DESK),
+    CrashPoint("staff.letter_note.before_commit", "A note about a message is written; not committed.", DESK),
+    CrashPoint("staff.letter_note.after_commit", "A note about a message is committed; no reply.", DESK),
+    CrashPoint("staff.edit.before_commit", "An edited message is written; not committed.", DESK),
+    CrashPoint("staff.edit.after_commit", "An edited message is committed; not published.", DESK),
     CrashPoint("staff.ask.before_commit", "A question about a payment is written; not committed.", (REMIT,)),
     CrashPoint("staff.ask.after_commit", "A question about a payment is committed; not published.", (REMIT,)),
     CrashPoint("staff.refund.before_commit", "A request for a refund is written; not committed.", (REMIT,)),

@@ -30,10 +30,11 @@ def reference() -> str:
     common = {one.name for one in ServiceSettings.declared()}
     sections = [("Every service", ServiceSettings.declared())]
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
-    known = common | {one.name for one in settings_of("staff").declared()}
+    of_staff = {one.name for one in settings_of("staff").declared()}
+    known = common | of_staff
     sections += [("desk", [one for one in DeskSettings.declared() if one.name not in known])]
     of_remit = (StaffPagesSettings, DeskAccessSettings, CardSettings, AuditSettings, TerminalSettings)
-    sections += [("remit", [one for kind in of_remit for one in kind.declared()])]
+    sections += [("remit", [one for kind in of_remit for one in kind.declared() if one.name not in of_staff])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
 
 

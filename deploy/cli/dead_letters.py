@@ -163,7 +163,11 @@ def replay_dead_letters(
 
     async def act(database: Database) -> list[ActionResult]:
         return unknown + await dead_letter_actions.replay(
-            database, selection, who=person(who), old_after=None if charge_old else old_after
+            database,
+            selection,
+            who=person(who),
+            old_after=None if charge_old else old_after,
+            is_told=StaffPagesSettings.read().staff_replays == "on",
         )
 
     report(run(act), json=json, done="replayed")

@@ -5,22 +5,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from services.staff.charges import OLD_AFTER
+from services.staff.settings import ReplaySettings
 from shared.settings import Settings, variable
 
-REPLAY_CHARGES_WITHIN_MAX_S = 365 * 86_400.0
 
-
-class StaffPagesSettings(Settings):
+class StaffPagesSettings(ReplaySettings):
     """The settings of the pages for staff."""
 
-    replay_charges_within_s: float = variable(
-        "REPLAY_CHARGES_WITHIN_S",
-        OLD_AFTER.total_seconds(),
-        ge=0.0,
-        le=REPLAY_CHARGES_WITHIN_MAX_S,
-        about="The age from which a dead letter that charges a card is not replayed unless a person says so.",
-    )
     who: str = variable("REMIT_WHO", "", must="a name", unset="`USER`", about="Who acts, for the journal.")
     user: str = variable("USER", "", must="a name", unset="the user of the process", about="See `REMIT_WHO`.")
 

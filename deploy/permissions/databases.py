@@ -197,6 +197,26 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "settled_by",
                 "settled_reason",
                 "sender",
+                "grp",
+                "invoice_id",
+                "currency",
+                "outcome_reason",
+            ),
+        ),
+        # A trigger counts them, as the owner. Whoever changes letters locks the counts before.
+        "dead_letter_groups": Grant("SELECT, UPDATE", purge=_texts("grp", "queue", "type", "reason", "error_type")),
+        "replay_items": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("currency", "grp", "why")),
+        "replay_runs": Grant(
+            _KEPT,
+            purge=_texts(
+                "title",
+                "filter",
+                "bins",
+                "made_by",
+                "started_by",
+                "started_via",
+                "reason",
+                "halted_how",
             ),
         ),
         "commands": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("type", "invoice_id", "answer", "reason")),
@@ -228,7 +248,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
 """Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""
 
 FUNCTIONS: Final[Mapping[Service, tuple[str, ...]]] = {
-    "staff": ("journal_digest", "journal_hash", "keep_weeks_of_messages")
+    "staff": ("journal_digest", "journal_hash", "keep_weeks_of_messages", "letter_group")
 }
 """Functions that a service's role and the purge may run: a trigger runs them as whoever writes. PostgreSQL checks no right to the trigger's
 own function."""

@@ -53,6 +53,7 @@ DIGESTED: dict[str, dict[str, str]] = {
     "staff": {
         "dead_letters": """SELECT id, queue, origin, reason, message_id, event_id, type, replays, status, settled_by, settled_at
                            FROM dead_letters""",
+        "dead_letter_groups": "SELECT grp, queue, type, reason, error_type, open, replayed, discarded FROM dead_letter_groups",
         "cases": "SELECT payment_id, invoice_id, status, version, decided_by, amount_minor, currency FROM cases",
         "journal": "SELECT * FROM journal",
         "invoices": "SELECT invoice_id, customer_id, amount_minor, currency, status FROM invoices",

@@ -45,7 +45,7 @@ _UNJOURNALLED = """
     SELECT d.id, d.status, d.settled_at FROM dead_letters d
     WHERE d.status <> 'open' AND NOT EXISTS (
         SELECT 1 FROM journal j WHERE j.subject = d.id
-        AND j.action = CASE d.status WHEN 'replayed' THEN 'replay' ELSE 'discard' END) ORDER BY d.id"""
+        AND j.action = ANY(CASE d.status WHEN 'replayed' THEN ARRAY['replay'] ELSE ARRAY['discard', 'edit'] END)) ORDER BY d.id"""
 _REPLAYED = f"""
     SELECT id, queue, event_id, settled_at FROM dead_letters
     WHERE status = 'replayed' AND settled_at > now() - interval '{KEPT_DAYS} days' ORDER BY id"""  # noqa: S608 - a constant

@@ -34,8 +34,9 @@ _STEPS = f"""
         WINDOW earlier AS (PARTITION BY payment_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     ) steps WHERE at > {_SINCE}"""  # noqa: S608
 _ORDERS = f"""
-    SELECT id, action, subject, at FROM journal
-    WHERE (action IN ('ask', 'resolve', 'refund') OR (action = 'discard' AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}"""  # noqa: S608
+    SELECT id, action, subject, at FROM journal j
+    WHERE (action IN ('ask', 'resolve', 'refund') OR (action IN ('discard', 'edit') AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}
+        AND NOT EXISTS (SELECT FROM journal u WHERE u.action = 'undo' AND u.subject = j.subject AND u.details->>'of' = j.id::text)"""  # noqa: S608
 
 _UNTOLD = frozenset({"absent", "awaiting_outcome", "in_doubt", "needs_decision"})
 _REFUND_FACTS = frozenset({"Refunded", "RefundInDoubt", "RefundFailed"})
@@ -84,7 +85,7 @@ async def commands(stores: Stores) -> AsyncIterator[ExpectedMessage]:
             id_, what = uuid5(row["cause_id"], "0"), f"the command of its saga at step {row['version']}, {row['fact']},"
             yield ExpectedMessage(id_, queue, "saga", str(row["payment_id"]), what, row["at"])
     async for row in stores.databases["staff"].rows(_ORDERS):
-        queue = SETTLEMENT if row["action"] in {"discard", "refund"} else TO_GATEWAY
+        queue = SETTLEMENT if row["action"] in {"discard", "edit", "refund"} else TO_GATEWAY
         what = f"a person's decision ({row['action']})"
         yield ExpectedMessage(uuid5(row["id"], "0"), queue, "staff", str(row["subject"]), what, row["at"])
 

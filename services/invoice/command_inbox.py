@@ -97,6 +97,11 @@ class CommandInbox:
                 outgoing += _answer_again(item, stored[item.id], decided)
         return outgoing
 
+    def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:
+        """The fresh commands that are rejected, and why."""
+        answers_ = {item.id: _answer(item, decided)[0] for item in _commands(decided.fresh)}
+        return {id_: answer.reason or "unknown" for id_, answer in answers_.items() if answer.answer == "rejected"}
+
     # -- refused at the border -------------------------------------------------------------------------------------------------------
 
     def _refuse(
@@ -262,8 +267,8 @@ async def close_answers(
             close.command_type,
             "rejected",
             cause.correlation_id,
-            reason=AnswerReason.DISCARDED.value,
-            detail=close.reason,
+            reason=(AnswerReason.REPLACED if close.replaced_by else AnswerReason.DISCARDED).value,
+            detail=f"staff sent {close.replaced_by} in its place" if close.replaced_by else close.reason,
             content_hash=bytes.fromhex(close.content_hash) if close.content_hash else None,
             outline_hash=bytes.fromhex(close.outline_hash) if close.outline_hash else None,
             sender=close.sender,

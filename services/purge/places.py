@@ -33,6 +33,9 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
     ),
     "staff": (
         TextTable("dead_letters", ("id",)),
+        TextTable("dead_letter_groups", ("grp",)),
+        TextTable("replay_runs", ("no",)),
+        TextTable("replay_items", ("run_no", "position")),
         TextTable("cases", ("payment_id",)),
         TextTable("proposals", ("id",)),
         TextTable("journal", ("id",)),

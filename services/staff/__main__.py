@@ -1,20 +1,24 @@
 """`python -m services.staff` runs the service: it stores dead letters and cases, and publishes what people decide."""
 
+from datetime import timedelta
 from pathlib import Path
 
-from services.staff import store, story_store
+from services.staff import run_store, store, story_store
 from services.staff.decisions import DecisionRepeater
 from services.staff.handlers import CaseHandler
 from services.staff.instances import HeartbeatHandler, QueueWatch
 from services.staff.intake import Intake
 from services.staff.journal import JournalSeals
 from services.staff.journal_check import JournalCheck
+from services.staff.letter_reader import LetterReader
 from services.staff.listening import JournalHandler, NoInbox, WeekKeeper
 from services.staff.proposals import read_limits
+from services.staff.replays import ReplayHandler
+from services.staff.run_sender import RunSender
 from services.staff.second_person import SecondPersonLimitsKeeper
 from services.staff.settings import StaffSettings
 from services.staff.unreadable import UnreadableWatch
-from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL, REPLAYS, UNREADABLE_DEAD_LETTERS
 from shared.service import Runtime, run_service
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,11 +28,12 @@ DEAD_LETTERS_PREFETCH = 50
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: two queues and a watch over a third one, which nobody consumes, each with a connection of its own.
+    """Assemble the service: three queues and a watch over another one, which nobody consumes, each with a connection of its own.
 
     Actions of people put their messages into the outbox, and the sweeper publishes them.
     """
     runtime.consume("staff.cases", CaseHandler())
+    runtime.consume(REPLAYS, ReplayHandler())
     consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
     user = consumer.link.user
     intake = Intake(
@@ -36,16 +41,23 @@ async def assemble(runtime: Runtime) -> None:
     )
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
-    seals_file = runtime.settings_as(StaffSettings).seals_file
-    runtime.in_background(JournalSeals(runtime.database, runtime.relay, runtime.clock, seals_file))
-    runtime.in_background(JournalCheck(runtime.database, runtime.clock, seals_file))
-    limits = read_limits(runtime.settings_as(StaffSettings).second_person)
-    runtime.in_background(SecondPersonLimitsKeeper(runtime.database, limits))
+    settings = runtime.settings_as(StaffSettings)
+    runtime.in_background(JournalSeals(runtime.database, runtime.relay, runtime.clock, settings.seals_file))
+    runtime.in_background(JournalCheck(runtime.database, runtime.clock, settings.seals_file))
+    runtime.in_background(LetterReader(runtime.database))
+    sender = RunSender(
+        runtime.database,
+        runtime.relay,
+        runtime.clock,
+        old_after=timedelta(seconds=settings.replay_charges_within_s),
+        is_told=settings.staff_replays == "on",
+    )
+    runtime.in_background(sender)
+    runtime.in_background(SecondPersonLimitsKeeper(runtime.database, read_limits(settings.second_person)))
     runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
     runtime.sample(store.OPEN_LETTERS, store.OPEN_CASES)
-    runtime.add_retention(store.BODY_RETENTION, *story_store.RETENTION)
+    runtime.add_retention(store.BODY_RETENTION, run_store.ITEM_RETENTION, *story_store.RETENTION)
     runtime.in_background(WeekKeeper(runtime.database))
-    settings = runtime.settings_as(StaffSettings)
     if settings.heartbeats == "on":
         runtime.consume(HEARTBEATS, HeartbeatHandler(), inbox=NoInbox())
         runtime.in_background(QueueWatch(runtime.link("queues"), runtime.database))

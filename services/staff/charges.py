@@ -5,11 +5,17 @@ Whoever sent an old command may have been paid otherwise since. So a person has 
 
 from datetime import datetime, timedelta
 
-from services.staff.dead_letters import DeadLetterRecord
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord
 from shared.contracts.invoice import InvoicePaymentRequested, PayInvoice
 from shared.messaging.codec import Malformed, decode
 from shared.messaging.envelope import Inbound
-from shared.records import dataclass
+from shared.messaging.topology import COMMANDS
+from shared.records import dataclass, replace
+
+REQUESTS = "payment_gateway.requests"
+"""The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
+CHARGING = {COMMANDS: PayInvoice, REQUESTS: InvoicePaymentRequested}
+"""The queues on which a message may charge a card, and the messages that do."""
 
 OLD_AFTER = timedelta(days=1)
 """Most causes of dead letters are mended within a day, and most customers who were not charged notice later."""
@@ -28,18 +34,34 @@ class ReplayedCharge:
         return now - self.since > old_after
 
 
+def with_facts(letter: DeadLetter, read: Inbound | Malformed | None) -> DeadLetter:
+    """The dead letter with what its body says. `read` is the message as it can be read; None if its body was not kept."""
+    if not isinstance(read, Inbound):
+        return replace(letter, may_charge=False)
+    data = read.data
+    may_charge = isinstance(data, CHARGING.get(letter.queue, ()))
+    return replace(
+        letter,
+        invoice_id=getattr(data, "invoice_id", None),
+        payment_id=getattr(data, "payment_id", None),
+        amount_minor=getattr(data, "amount_minor", None),
+        currency=getattr(data, "currency", None),
+        may_charge=may_charge,
+        asked_at=read.time if may_charge else None,
+    )
+
+
+def read_body(letter: DeadLetter) -> Inbound | Malformed | None:
+    """The message as it would be read now. None if its body was not kept."""
+    return (
+        None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
+    )
+
+
 def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:
     """The charge that a replay of this dead letter may cause. None if it can cause none."""
-    found = read(record)
+    found = read_body(record.letter)
     if not isinstance(found, Inbound) or not isinstance(found.data, PayInvoice | InvoicePaymentRequested):
         return None
     paid = found.data
     return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, min(found.time, record.first_seen))
-
-
-def read(record: DeadLetterRecord) -> Inbound | Malformed | None:
-    """The message as it would be read now. None if its body was not kept."""
-    letter = record.letter
-    return (
-        None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
-    )

@@ -34,6 +34,9 @@ class Withheld(StrEnum):
 Origin = Literal["remit", "broker"]
 """Who dead-lettered a message: one of our services, which says why, or the broker by itself."""
 
+ReplayOutcome = Literal["handled", "duplicate", "rejected"]
+"""What became of a replayed message: it was handled, it had been handled before, or it was answered with a refusal."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -42,6 +45,9 @@ class DeadLetter:
     Every text is redacted. `body` is None if it is `withheld`. `queue` is the queue on which the message failed. `generation` says how
     often it had been replayed before. `event_id` is the CloudEvents id, if it can be read. For a command, its sender knows that id.
     `sender` is the name of the sender, if the broker vouched for one.
+
+    `invoice_id`, `payment_id`, `amount_minor` and `currency` are as the body says, if it can be read. `may_charge` says whether a replay
+    may charge a card, and `asked_at` when that was asked for. `may_charge` is None if nobody has read the body for that yet.
 
     A message that came without an id is replayed with the id of its record. If it fails again, `replay_of` is that id.
     """
@@ -69,6 +75,12 @@ class DeadLetter:
     withheld: Withheld | None = None
     replay_of: UUID | None = None
     sender: str | None = None
+    invoice_id: str | None = None
+    payment_id: UUID | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    may_charge: bool | None = None
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,10 @@ class Disposition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """Everything about one dead letter. `letter` is the latest failure, `replays` counts the replays, `seen` the arrivals."""
+    """Everything about one dead letter. `letter` is the latest failure, `replays` counts the replays, `seen` the arrivals.
+
+    `replay_entry` is the journal entry of the last replay. `outcome` says what became of that replay, if a service has told it.
+    """
 
     letter: DeadLetter
     replays: int
@@ -91,6 +106,10 @@ class DeadLetterRecord:
     first_seen: datetime
     last_seen: datetime
     settlement: Disposition | None = None
+    replay_entry: UUID | None = None
+    outcome: ReplayOutcome | None = None
+    outcome_reason: str | None = None
+    outcome_at: datetime | None = None
 
     @property
     def id(self) -> UUID:
@@ -118,11 +137,26 @@ def continues(record: DeadLetterRecord | None, letter: DeadLetter) -> bool:
     )
 
 
-def settle(
-    record: DeadLetterRecord,
-    status: Literal[DeadLetterStatus.REPLAYED, DeadLetterStatus.DISCARDED],
-    settlement: Disposition,
-) -> DeadLetterRecord:
-    """The record after a person replayed or discarded the dead letter."""
-    replays = record.replays + 1 if status is DeadLetterStatus.REPLAYED else record.replays
-    return replace(record, status=status, replays=replays, settlement=settlement)
+def discarded(record: DeadLetterRecord, settlement: Disposition) -> DeadLetterRecord:
+    """The record after a person gave the message up."""
+    return replace(record, status=DeadLetterStatus.DISCARDED, settlement=settlement)
+
+
+def replayed(record: DeadLetterRecord, settlement: Disposition, entry_id: UUID) -> DeadLetterRecord:
+    """The record after a person had the message sent again. `entry_id` is that of the journal, by which its outcome is known."""
+    return replace(
+        record,
+        status=DeadLetterStatus.REPLAYED,
+        replays=record.replays + 1,
+        settlement=settlement,
+        replay_entry=entry_id,
+        outcome=None,
+        outcome_reason=None,
+        outcome_at=None,
+    )
+
+
+def reopened(record: DeadLetterRecord) -> DeadLetterRecord:
+    """The record after what settled it was undone: before anything of it was sent, or because nothing of it is ever sent."""
+    replays = record.replays - 1 if record.status is DeadLetterStatus.REPLAYED else record.replays
+    return replace(record, status=DeadLetterStatus.OPEN, replays=replays, settlement=None, replay_entry=None)

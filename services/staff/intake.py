@@ -17,7 +17,7 @@ from uuid import UUID
 
 import structlog
 
-from services.staff import store
+from services.staff import charges, store
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Origin, Withheld, arrive, continues
 from shared import crash_points
 from shared.batch.commit import CommitLoop
@@ -66,7 +66,7 @@ def read(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
     own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
     generation = failure.replays if failure.replays <= GENERATION_MAX else 0
-    return DeadLetter(
+    letter = DeadLetter(
         id=_identity(failure, withheld, delivery, sender),
         queue=text(original.queue) or DEAD_LETTERS,
         origin=_origin(failure),
@@ -91,6 +91,7 @@ def read(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
         replay_of=own_id if generation else None,
         sender=sender,
     )
+    return charges.with_facts(letter, decoded if withheld is None and isinstance(decoded, Inbound) else None)
 
 
 def read_or_remains(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
@@ -117,6 +118,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
         withheld=why,
         event_id=read_uuid(delivery.message_id),
         body_bytes=min(delivery.body_bytes, COUNT_MAX),
+        may_charge=False,
     )
 
 

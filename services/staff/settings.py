@@ -1,14 +1,34 @@
 """The settings of this service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from services.staff.charges import OLD_AFTER
 from services.staff.proposals import read_limits
 from shared.messaging.optional_queues import JournalSettings
 from shared.service import ServiceSettings
-from shared.settings import DatabaseUrl, database_url, variable
+from shared.settings import LOWER_CASE, DatabaseUrl, Settings, database_url, variable
+
+REPLAY_CHARGES_WITHIN_MAX_S = 365 * 86_400.0
+
+
+class ReplaySettings(Settings):
+    """What replays go by, whoever makes them: a run, the desk, or `remit`."""
+
+    replay_charges_within_s: float = variable(
+        "REPLAY_CHARGES_WITHIN_S",
+        OLD_AFTER.total_seconds(),
+        ge=0.0,
+        le=REPLAY_CHARGES_WITHIN_MAX_S,
+        about="The age from which a dead letter that charges a card is not replayed unless a person says so. A run leaves it out.",
+    )
+    staff_replays: Annotated[Literal["on", "off"], LOWER_CASE] = variable(
+        "STAFF_REPLAYS",
+        "on",
+        about="`on`: a service that handles a replayed message tells staff what became of it. `off`: only a further failure shows.",
+    )
 
 
 def _fits(text: str) -> str:
@@ -16,7 +36,7 @@ def _fits(text: str) -> str:
     return text
 
 
-class StaffSettings(ServiceSettings, JournalSettings):
+class StaffSettings(ServiceSettings, JournalSettings, ReplaySettings):
     """The settings of the staff service."""
 
     name: str = "staff"

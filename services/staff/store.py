@@ -31,6 +31,7 @@ from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
 from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import read_rows, readable_rows
+from shared.persistence.writes import WriteBatch
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +90,12 @@ async def select(connection: Connection, selection: Selection, *, at_most: int) 
     return [_record(row) for row in rows]
 
 
+async def find_letter(connection: Connection, letter_id: UUID) -> DeadLetterRecord | None:
+    """The dead letter with this id; None if there is none."""
+    row = await connection.fetchrow(f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE id = $1", letter_id)  # noqa: S608 - a constant
+    return None if row is None else _record(row)
+
+
 async def count(connection: Connection, selection: Selection) -> int:
     """The number of selected dead letters."""
     return int(
@@ -139,7 +146,15 @@ async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord], *, locked: C
     """Overwrite the records that `lock_letters` locked, and insert the others.
 
     A record that another process inserted meanwhile is a unique violation: load again.
+
+    A trigger counts the groups of all of them. Their counts are locked before, in the order of their keys, because an INSERT and an UPDATE
+    follow each other here.
     """
+    await tx.execute(
+        _LOCK_GROUPS,
+        [record.id for record in records],
+        *([getattr(record.letter, name) for record in records] for name in ("queue", "type", "reason", "error_type")),
+    )
     for statement, some in (
         (_INSERT_LETTERS, [record for record in records if record.id not in locked]),
         (_UPDATE_LETTERS, [record for record in records if record.id in locked]),
@@ -147,6 +162,49 @@ async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord], *, locked: C
         if some:
             rows = [_letter_row(record) for record in some]
             await tx.execute(statement, *([row[name] for row in rows] for name in _LETTER_COLUMNS))
+
+
+async def lock_unread(tx: Tx, *, at_most: int) -> list[DeadLetter]:
+    """Dead letters whose bodies nobody has read for what they say, latest first, locked until the transaction ends."""
+    rows = await tx.fetch(
+        f"""SELECT {_LETTER_NAMES} FROM dead_letters WHERE may_charge IS NULL
+            ORDER BY last_seen DESC LIMIT $1 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - a constant
+        at_most,
+    )
+    return [_record(row).letter for row in rows]
+
+
+async def note_facts(tx: Tx, letters: Sequence[DeadLetter]) -> None:
+    """Store what the bodies of these dead letters say. Their rows are locked."""
+    if letters:
+        facts = ("id", "invoice_id", "payment_id", "amount_minor", "currency", "may_charge", "asked_at")
+        await tx.execute(
+            """UPDATE dead_letters d SET invoice_id = u.invoice_id, payment_id = u.payment_id, amount_minor = u.amount_minor,
+                   currency = u.currency, may_charge = u.may_charge, asked_at = u.asked_at
+               FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::boolean[], $7::timestamptz[])
+                   AS u (id, invoice_id, payment_id, amount_minor, currency, may_charge, asked_at)
+               WHERE d.id = u.id""",
+            *([getattr(letter, name) for letter in letters] for name in facts),
+        )
+
+
+async def lock_replayed(tx: Connection, entry_ids: Collection[UUID]) -> None:
+    """Lock the dead letters with these last replays, in the order of their ids, until the transaction ends."""
+    await tx.fetch(
+        "SELECT id FROM dead_letters WHERE replay_entry = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(entry_ids)
+    )
+
+
+async def note_outcomes(writes: WriteBatch, outcomes: Sequence[tuple[UUID, str, str | None, datetime]]) -> None:
+    """Note what became of replays: the entry in the journal, the outcome, its reason, and when it was told. The first outcome stands,
+    but for that of a duplicate."""
+    if outcomes:
+        await writes.execute(
+            """UPDATE dead_letters d SET outcome = u.outcome, outcome_reason = u.reason, outcome_at = u.at
+               FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) AS u (entry_id, outcome, reason, at)
+               WHERE d.replay_entry = u.entry_id AND (d.outcome IS NULL OR d.outcome = 'duplicate')""",
+            *(list(column) for column in zip(*outcomes, strict=True)),
+        )
 
 
 _SELECTED = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3)
@@ -198,6 +256,16 @@ _LETTER_COLUMNS: dict[str, str] = {
     "settled_at": "timestamptz",
     "settled_reason": "text",
     "sender": "text",
+    "invoice_id": "text",
+    "payment_id": "uuid",
+    "amount_minor": "bigint",
+    "currency": "text",
+    "may_charge": "boolean",
+    "asked_at": "timestamptz",
+    "replay_entry": "uuid",
+    "outcome": "text",
+    "outcome_reason": "text",
+    "outcome_at": "timestamptz",
 }
 _LETTER_NAMES = ", ".join(_LETTER_COLUMNS)
 """Columns are always named, and never `*`. So this build also runs when a newer build has added a column."""
@@ -205,6 +273,14 @@ _UNNESTED = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(_LE
 _INSERT_LETTERS = f"INSERT INTO dead_letters ({_LETTER_NAMES}) SELECT * FROM unnest({_UNNESTED})"  # noqa: S608 - constants
 _UPDATE_LETTERS = f"""UPDATE dead_letters d SET {", ".join(f"{name} = u.{name}" for name in _LETTER_COLUMNS if name != "id")}
     FROM unnest({_UNNESTED}) AS u ({_LETTER_NAMES}) WHERE d.id = u.id"""  # noqa: S608 - constants
+
+
+_LOCK_GROUPS = """
+    SELECT 1 FROM dead_letter_groups WHERE grp = ANY(ARRAY(
+        SELECT grp FROM dead_letters WHERE id = ANY($1::uuid[])
+        UNION SELECT letter_group(queue, type, reason, error_type)
+            FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS u (queue, type, reason, error_type)
+    )) ORDER BY grp FOR UPDATE"""
 
 
 def _letter_row(record: DeadLetterRecord) -> dict[str, Any]:
@@ -230,6 +306,7 @@ def _record(row: Row) -> DeadLetterRecord:
         first_seen=row["first_seen"],
         last_seen=row["last_seen"],
         settlement=Disposition(settled, row["settled_at"], row["settled_reason"]) if settled else None,
+        **{name: row[name] for name in ("replay_entry", "outcome", "outcome_reason", "outcome_at")},
     )
 
 

@@ -83,6 +83,10 @@ class Inbox(Protocol):
         """
         ...
 
+    def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:
+        """The fresh items that are refused, by their ids, with the reasons that they are told. Only asked for if a message was replayed."""
+        ...
+
 
 class MessageInbox:
     """Recognises messages by their ids, and answers nobody."""
@@ -100,3 +104,6 @@ class MessageInbox:
         if decided.fresh:
             await inbox_table.insert(writes, [item.id for item in decided.fresh])
         return ()
+
+    def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:  # noqa: ARG002 - nothing is refused here
+        return {}

@@ -12,6 +12,7 @@ from typing import Generic
 from uuid import UUID
 
 from shared import crash_points
+from shared.batch import replays
 from shared.batch.commit import HandlerErrors
 from shared.batch.handler import (
     Change,
@@ -184,6 +185,8 @@ class UnitOfWork(Generic[Key, State, Effect]):
             for position, draft in enumerate(change.reaction.says)
         ]
         outgoing += await self._inbox.record(writes, decided)
+        if replays.has_replays(decided):
+            outgoing += replays.told(decided, self._inbox.refused(decided), source=self._handler.source)
         outgoing += await self._handler.save(writes, changes)
         return await outbox.insert(writes, outgoing)
 

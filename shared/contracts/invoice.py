@@ -214,6 +214,9 @@ class CloseCommand(Contract):
         description="SHA-256 over the command's type and data, if they could be read; a repeated command is told by it",
     )
     outline_hash: Sha256 | None = added("the same without long numbers, in its place if there are some")
+    replaced_by: UUID | None = added(
+        "the id of the command that staff sent in its place; without it the command was given up"
+    )
 
     def subject(self) -> str:
         return str(self.command_id)
@@ -411,6 +414,7 @@ class AnswerReason(StrEnum):
     LONE_SURROGATE = "lone_surrogate"
     # a person decided
     DISCARDED = "discarded"
+    REPLACED = "replaced"
 
 
 class CommandAnswered(Contract):

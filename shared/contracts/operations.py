@@ -1,12 +1,14 @@
 """What every service says of itself, for those who operate it. None of it is about an invoice or a payment."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
 
 from pydantic import Field
 
-from shared.contracts.base import Contract, Kind, Name, Text
+from shared.contracts.base import Code, Contract, Kind, Name, Text, added
 
 REASONS_SHOWN_MAX = 20
+REPLAYS_MAX = 1_000_000
 
 
 class Heartbeat(Contract):
@@ -31,3 +33,24 @@ class Heartbeat(Contract):
 
     def subject(self) -> str:
         return self.service
+
+
+class ReplayHandled(Contract):
+    """A message that staff replayed was handled. It is said by the service that did, and only about messages that were replayed.
+
+    Staff find the replay by `replay_id`. `duplicate`: the message had been handled before, so nothing was done now. `rejected`: it is a
+    command that was answered with a refusal, whose code is `reason`.
+    """
+
+    wire_name: ClassVar[str] = "remit.staff.ReplayHandled.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "staff.reports"
+    replay_id: Annotated[UUID, Field(description="that of the entry in the journal of staff")]
+    message_id: Annotated[UUID, Field(description="the id under which the message was handled")]
+    queue: Name
+    replays: Annotated[int, Field(strict=True, ge=1, le=REPLAYS_MAX, description="how often it was replayed by then")]
+    outcome: Literal["handled", "duplicate", "rejected"]
+    reason: Code | None = added("why the command was refused")
+
+    def subject(self) -> str:
+        return str(self.message_id)

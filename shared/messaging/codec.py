@@ -198,6 +198,14 @@ def _whatever_is_readable(
     )
 
 
+def attributes_of(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The CloudEvents attributes of a message, `data` among them, as they stand there; None if it cannot be read as an event."""
+    try:
+        return _attributes(body, content_type, headers)
+    except _MalformedError:
+        return None
+
+
 def headers_too_large(headers: Mapping[str, Any]) -> bool:
     """Whether a message has more than `HEADERS_MAX` headers, or together more than `HEADER_BYTES_MAX`. Those that a replay adds do not
     count: what was taken once is taken again."""

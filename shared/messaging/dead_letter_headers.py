@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from shared.ids import read_uuid
 
 if TYPE_CHECKING:
     from shared.messaging.consumer import Delivery
@@ -24,6 +27,8 @@ BODY_BYTES = "x-remit-body-bytes"
 """The length of the message's body, also if it was withheld."""
 REPLAYS = "x-remit-replays"
 """How often staff replayed the message. A service copies it onto a further dead letter, so that staff recognises an old duplicate."""
+REPLAY_ID = "x-remit-replay-id"
+"""Which replay of staff this is. Who handles the message tells staff what became of it. Nobody else knows the id."""
 
 SENDER = "x-remit-sender"
 """The name of the sender of a message that staff replayed: only the staff service's user may say it."""
@@ -52,3 +57,8 @@ def replays(delivery: "Delivery") -> int:
     """How often staff replayed the message of this delivery. 0 if the header is missing or not a plausible number."""
     count = delivery.headers.get(REPLAYS, 0)
     return count if isinstance(count, int) and 0 <= count < 2**31 else 0
+
+
+def replay_id(delivery: "Delivery") -> UUID | None:
+    """Which replay of staff this delivery is; None if it is none, or none that staff want to hear of."""
+    return read_uuid(delivery.headers.get(REPLAY_ID)) if delivery.headers else None

@@ -56,6 +56,10 @@ So this queue has no dead-letter exchange: nothing can get stuck in it. The invo
 BROKERS_HEADERS = ("x-death",)
 """Headers that the broker obeys, whoever wrote them. It also writes `x-first-death-*`, `x-last-death-*`, `x-delivery-count` and
 `x-acquired-count`, but never reads them (measured)."""
+REPLAYS = "staff.replays"
+"""The queue on which staff hear what became of messages that they replayed."""
+REPLAYS_BYTES_MAX = 256 * 1024**2
+"""About half a million reports. Beyond them the oldest are dropped: a run then sees no sign of those messages, and no payment waits."""
 UNREADABLE_DEAD_LETTERS = "dead-letters.unreadable"
 """The way out of `dead-letters`: what ends the staff service's connection again and again waits here for a person. Nobody consumes it."""
 ANY_KEY = ""
@@ -384,6 +388,13 @@ WORK_QUEUES = (
         overflow="drop-head",
         bytes_max=HEARTBEATS_BYTES_MAX,
     ),
+    Queue(
+        REPLAYS,
+        _bind(operations.ReplayHandled),
+        dead_letters_to=None,
+        overflow="drop-head",
+        bytes_max=REPLAYS_BYTES_MAX,
+    ),
 )
 
 QUEUES = (
@@ -436,6 +447,7 @@ EXCHANGES = (
     Exchange("settlement.commands", type="direct"),
     Exchange(_REQUESTED.exchange, type="direct"),
     Exchange(operations.Heartbeat.exchange, type="direct"),
+    Exchange(operations.ReplayHandled.exchange, type="direct"),
     *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
     *(Exchange(own, type="direct") for own in _OWN.values()),
     *(

@@ -210,6 +210,31 @@ async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch
     ]
 
 
+async def insert_revocable(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float) -> None:
+    """Store messages that can be called back until they are sent: one outbox batch a message, under the message's own id.
+
+    Nobody publishes them from memory. The sweeper takes them after `sweep_after_s` seconds.
+    """
+    for message in messages:
+        outbox_batch = OutboxBatch(message.id, [message], lane=message.lane)
+        await tx.execute(_INSERT_ONE, *_row(outbox_batch, sweep_after_s))
+
+
+async def revoke(tx: Tx, message_ids: Sequence[UUID], *, sweep_after_s: float) -> bool:
+    """Delete messages that `insert_revocable` has stored, if no sweeper has taken any of them. False: at least one may be sent.
+
+    A sweeper sets another `sweep_after` before it sends. So a row that still has its first one was never sent. The caller has to give up
+    its transaction if this is False.
+    """
+    gone = await tx.fetch(
+        """DELETE FROM outbox WHERE id = ANY($1::uuid[]) AND sweep_after <= created_at + make_interval(secs => $2)
+               AND refusals = 0 AND losses = 0 RETURNING id""",
+        list(message_ids),
+        sweep_after_s,
+    )
+    return len(gone) == len(message_ids)
+
+
 def _row(
     outbox_batch: OutboxBatch, sweep_after_s: float | None, created_at: datetime | None = None
 ) -> tuple[object, ...]:

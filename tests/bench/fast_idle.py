@@ -34,6 +34,8 @@ BACKGROUND_TASKS: Final = (
     ("services.staff.journal", "JournalSeals"),
     ("services.staff.journal_check", "JournalCheck"),
     ("services.staff.listening", "WeekKeeper"),
+    ("services.staff.letter_reader", "LetterReader"),
+    ("services.staff.run_sender", "RunSender"),
     ("services.staff.second_person", "SecondPersonLimitsKeeper"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )

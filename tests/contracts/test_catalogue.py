@@ -119,6 +119,7 @@ def test_every_rejection_reason_is_in_the_public_contract() -> None:
         AnswerReason.REPLY_TO_NOT_ALLOWED,
         AnswerReason.SENDER_UNKNOWN,
         AnswerReason.DISCARDED,
+        AnswerReason.REPLACED,
     }
     given = {reason.value for reason in RejectionReason} | {reason.value for reason in of_the_inbox}
     given |= {reason.value for reason in MalformedReason if reason.is_permanent}

@@ -18,11 +18,16 @@ from uuid import UUID
 import aio_pika
 
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
+from services.staff.actions import runs as run_actions
+from services.staff.letter_store import LetterFilter
+from services.staff.people import Actor, Via
+from services.staff.runs import RunAct
 from shared.contracts.invoice import IssueInvoice
 from shared.crash_points import ACTIONS, EXIT_CODE, INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
 from shared.ids import derived_id, new_id
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import PUBLIC_EXCHANGES
+from shared.persistence.database import Database
 from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
 from tests.faults.testbed import HEARTBEAT_S, LEASE_S, LogMark, Remit, Testbed
 from tests.faults.trial import Note, Trial
@@ -168,6 +173,19 @@ async def a_dead_letter_discarded(testbed: Testbed, _service: str) -> None:
         raise AssertionError(f"discard failed: {done.stderr}")
 
 
+async def a_dead_letter_in_a_run(testbed: Testbed, _service: str) -> None:
+    """Begin a run of the dead letter. The staff service sends it."""
+    letter, who = testbed.dead_letters.pop(), Actor("faults", Via.DESK)
+    database = await Database.open(testbed.database("staff"), name="fault run", connections_max=1)
+    try:
+        previewed = await run_actions.preview(database, LetterFilter(ids=(letter,)), who=who, title="a trial")
+        begun = await run_actions.act(database, previewed.no or 0, RunAct.TRY, who=who, sure=True)
+    finally:
+        await database.close()
+    if not begun.ok:
+        raise AssertionError(f"the run did not begin: {begun.text}")
+
+
 async def make_dead_letter(testbed: Testbed) -> UUID:
     """Make a dead letter of a good command; returns its id."""
     command = IssueInvoice(
@@ -254,6 +272,8 @@ def story_of(point: str, service: str) -> CrashStory:
         return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_discarded)
     if service in {PAYMENT_GATEWAY, SAGA} and point in _OF_OTHERS:
         return CrashStory(provoke=junk)
+    if point.startswith("staff.run."):
+        return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_in_a_run)
     if service == STAFF and point.startswith(_FROM_STAFF):
         return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_replayed)
     if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:
@@ -436,6 +456,7 @@ def trials() -> Sequence[Trial]:
     return [
         _trial(point.name, point.boundary, service, action)
         for point in POINTS
+        if point.passed_by
         for service, actions in _services(point.name, point.passed_by)
         for action in actions
     ]

@@ -72,6 +72,7 @@ WITHOUT_A_TEXT = {
     "uuid[]",
     "smallint",
     "integer",
+    "integer[]",
     "bigint",
     "double precision",
     "boolean",

@@ -56,9 +56,7 @@ def acted_on(letter: DeadLetter) -> None:
         lambda one, now: dead_letter_actions._discard(one, ANN, "because", now), record, NOW
     )
     assert isinstance(discarded, dead_letter_actions._Act), discarded
-    replayed = dead_letter_actions._decided(
-        lambda one, now: dead_letter_actions._replay(one, ANN, None, None, now), record, NOW
-    )
+    replayed = dead_letter_actions._decided(dead_letter_actions._Replaying(ANN, None, None).decide, record, NOW)
     assert isinstance(replayed, dead_letter_actions._Act) or letter.body is None
     for act in (discarded, replayed):
         for message in act.says if isinstance(act, dead_letter_actions._Act) else ():
@@ -126,11 +124,15 @@ def test_the_row_of_an_earlier_build_can_be_discarded(text: str) -> None:
 @pytest.mark.parametrize("header", ["CC", "BCC", "x-death", "x-remit-queue", "n" * 300])
 def test_a_replay_has_no_header_that_acts_on_the_broker(header: str) -> None:
     row = DeadLetter(ID, "saga.events", "broker", "unknown", body=b"{}", headers={header: "text", "note": "kept"})
-    replayed = dead_letter_actions._replay(
-        DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), ANN, None, None, NOW
+    replayed = dead_letter_actions._Replaying(ANN, None, None).decide(
+        DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), NOW
     )
     assert isinstance(replayed, dead_letter_actions._Act)
-    assert replayed.says[0].headers == {"note": "kept", "x-remit-replays": 1}
+    assert replayed.says[0].headers == {
+        "note": "kept",
+        "x-remit-replays": 1,
+        "x-remit-replay-id": str(replayed.entry.id),
+    }
 
 
 def test_what_a_contract_refuses_is_one_result_of_a_selection() -> None:

@@ -1,6 +1,6 @@
 """What people do with dead letters: look, replay, discard."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -19,8 +19,8 @@ from services.staff.actions.results import (
     moment_text,
     unfit,
 )
-from services.staff.charges import OLD_AFTER
-from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
+from services.staff.charges import OLD_AFTER, REQUESTS
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import Case
 from services.staff.people import Actor
 from services.staff.proposals import ProposalRefusal, ProposedAct, SecondPersonLimits, Stake
@@ -45,8 +45,6 @@ log = structlog.get_logger(__name__)
 
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
-REQUESTS = "payment_gateway.requests"
-"""The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
 
@@ -65,8 +63,8 @@ async def list_dead_letters(
 async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
     """The record of a dead letter, and the actions of people on it. None if there is no such dead letter."""
     async with database.connection() as connection:
-        found = await store.select(connection, Selection(ids=(letter_id,)), at_most=1)
-        return (found[0], await store.entries_about(connection, letter_id)) if found else None
+        found = await store.find_letter(connection, letter_id)
+        return (found, await store.entries_about(connection, letter_id)) if found is not None else None
 
 
 async def ids_ending(
@@ -109,25 +107,28 @@ async def replay(
     who: Actor,
     reason: str | None = None,
     old_after: timedelta | None = OLD_AFTER,
+    undo_s: int = 0,
+    is_told: bool = True,
     clock: Clock = system_clock,
 ) -> list[ActionResult]:
     """Send the selected messages again to the queues they came from, each with its own id, properties and body.
 
     If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter. What may
     charge a card and is older than `old_after` is refused. None: `who` has said that it still shall charge.
+
+    For `undo_s` seconds it can be undone: it leaves only then. `is_told`: the service that handles it tells what became of it.
     """
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return [refused]
-    return await _on_each(
-        database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, old_after, now)
-    )
+    replaying = _Replaying(who, reason, old_after, is_told=is_told, undo_s=undo_s)
+    return await _on_each(database, _open_only(selection), clock, replaying.decide, undo_s)
 
 
 @journals_refusals("discard")
 async def discard(
-    database: Database, selection: Selection, *, who: Actor, reason: str, clock: Clock = system_clock
+    database: Database, selection: Selection, *, who: Actor, reason: str, undo_s: int = 0, clock: Clock = system_clock
 ) -> list[ActionResult]:
-    """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`.
+    """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`, after `undo_s` seconds.
 
     A request of a payment above the limit is not discarded yet: that is proposed, and a second person must agree.
 
@@ -138,7 +139,11 @@ async def discard(
     async with database.connection() as connection:
         limits = await proposing.limits_of(connection)
     found = await _on_each(
-        database, _open_only(selection), clock, lambda record, now: _discard_or_wait(record, who, reason, now, limits)
+        database,
+        _open_only(selection),
+        clock,
+        lambda record, now: _discard_or_wait(record, who, reason, now, limits, undo_s),
+        undo_s,
     )
     return [
         await _propose_discard(database, one, who, reason, clock()) if isinstance(one, _Waits) else one for one in found
@@ -154,14 +159,14 @@ class _Waits(ActionResult):
 
 
 def _discard_or_wait(
-    record: DeadLetterRecord, who: Actor, reason: str, now: datetime, limits: SecondPersonLimits
+    record: DeadLetterRecord, who: Actor, reason: str, now: datetime, limits: SecondPersonLimits, undo_s: int
 ) -> _Act | ActionResult:
     request = _request_of(record)
     if request is None or record.status is not DeadLetterStatus.OPEN:
-        return _discard(record, who, reason, now)
+        return _discard(record, who, reason, now, undo_s)
     read, payment = request
     if not limits.need_second([Stake(payment.amount_minor, payment.currency)]):
-        return _discard(record, who, reason, now)
+        return _discard(record, who, reason, now, undo_s)
     return _Waits(record.id, "a second person must agree", ProposalRefusal.PROPOSAL_OPEN, request=read, payment=payment)
 
 
@@ -176,7 +181,7 @@ async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason
         kept = await store.lock_or_open_case(tx, blank, request.correlation_id, now)
         asks = {"letter_id": str(letter_id), "reason": reason}
         result = (
-            _already_settled(letters[letter_id])
+            already_settled(letters[letter_id])
             or proposing.barred(kept, who)
             or await proposing.propose(tx, kept, ProposedAct.DISCARD, asks, who, now)
         )
@@ -185,14 +190,9 @@ async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason
 
 async def discard_agreed(tx: Connection, letter_id: UUID, *, who: Actor, reason: str, now: datetime) -> ActionResult:
     """Discard a request, in the names of the two people who agreed."""
-    records = await store.lock_letters(tx, [letter_id])
-    if letter_id not in records:
-        return _unknown(letter_id)
-    decided = _decided(lambda record, at: _discard(record, who, reason, at), records[letter_id], now)
-    if not isinstance(decided, _Act):
-        return decided
-    await _store(tx, [decided], records)
-    return ActionResult(letter_id, decided.text, entry=decided.entry.id)
+    results, messages = await _act_on(tx, [letter_id], now, lambda record, at: _discard(record, who, reason, at))
+    await outbox.insert(tx, messages, sweep_after_s=0)
+    return results[0] if results else unknown(letter_id)
 
 
 def _open_only(selection: Selection) -> Selection:
@@ -201,22 +201,24 @@ def _open_only(selection: Selection) -> Selection:
     )
 
 
-async def _on_each(database: Database, selection: Selection, clock: Clock, decide: _Decide) -> list[ActionResult]:
+async def _on_each(
+    database: Database, selection: Selection, clock: Clock, decide: _Decide, undo_s: int = 0
+) -> list[ActionResult]:
     async with database.connection() as connection:
         found = await store.select_ids(connection, selection)
     known = set(found)
-    results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
+    results = [unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
     for start in range(0, len(found), CHUNK_MAX):
-        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], clock, decide)
+        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], clock, decide, undo_s)
     return results
 
 
 async def _on_chunk_or_each(
-    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide
+    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide, undo_s: int
 ) -> list[ActionResult]:
     """Act on all of them at once. If the database refuses what one of them would store, act on each alone: the others are done."""
     try:
-        return await _on_chunk(database, ids, clock, decide)
+        return await _on_chunk(database, ids, clock, decide, undo_s)
     except Exception as error:
         if trouble(error) is not Trouble.DATA:
             raise
@@ -224,27 +226,56 @@ async def _on_chunk_or_each(
         if len(ids) == 1:
             text = f"the database refuses it ({type(error).__name__}): nothing was done"
             return [ActionResult(ids[0], text, ActionRefusal.INVALID)]
-    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], clock, decide)]
+    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], clock, decide, undo_s)]
 
 
-async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide) -> list[ActionResult]:
+async def _on_chunk(
+    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide, undo_s: int
+) -> list[ActionResult]:
     async with database.transaction() as tx:
-        records = await store.lock_letters(tx, ids)
-        now = clock()
-        decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
-        await _store(tx, [act for act in decided if isinstance(act, _Act)], records)
+        results, messages = await _act_on(tx, ids, clock(), decide)
+        if undo_s:
+            await outbox.insert_revocable(tx, messages, sweep_after_s=undo_s)
+        else:
+            await outbox.insert(tx, messages, sweep_after_s=0)
         crash_points.reach("staff.replay.before_commit")
     crash_points.reach("staff.replay.after_commit")
-    return [
-        ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
-    ]
+    return results
 
 
-async def _store(tx: Connection, acts: Sequence[_Act], records: Collection[UUID]) -> None:
+async def _act_on(
+    tx: Connection, ids: Sequence[UUID], now: datetime, decide: _Decide
+) -> tuple[list[ActionResult], list[Outgoing]]:
+    """Act on those of these dead letters that exist. The messages are to be stored in the same transaction."""
+    records = await store.lock_letters(tx, ids)
+    decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
+    acts = [act for act in decided if isinstance(act, _Act)]
     await store.append_entries(tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None])
     crash_points.reach("staff.replay.after_journal")
     await store.save_letters(tx, [act.record for act in acts], locked=records)
-    await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
+    results = [
+        ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
+    ]
+    return results, [message for act in acts for message in act.says]
+
+
+async def replay_within(
+    tx: Connection,
+    ids: Sequence[UUID],
+    *,
+    who: Actor,
+    reason: str | None,
+    old_after: timedelta,
+    now: datetime,
+    is_told: bool,
+    run: int,
+) -> tuple[list[ActionResult], list[Outgoing]]:
+    """Replay these dead letters for a run, in its transaction, which stores the messages as well.
+
+    `is_told`: the service that handles a message tells what became of it.
+    """
+    replaying = _Replaying(who, reason, old_after, is_told=is_told, run=run)
+    return await _act_on(tx, ids, now, replaying.decide)
 
 
 def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
@@ -255,11 +286,49 @@ def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act |
         return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
 
 
-def _replay(
-    record: DeadLetterRecord, who: Actor, reason: str | None, old_after: timedelta | None, now: datetime
-) -> _Act | ActionResult:
+@dataclass(frozen=True, slots=True)
+class _Replaying:
+    """A replay by this person. What may charge and is older than `old_after` is refused; None: it still shall charge."""
+
+    who: Actor
+    reason: str | None
+    old_after: timedelta | None
+    is_told: bool = True
+    run: int | None = None
+    undo_s: int = 0
+
+    def decide(self, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
+        """What replaying this dead letter does, or why it is not replayed."""
+        letter = record.letter
+        if (refused := not_replayable(record) or self._too_old(record, now)) is not None:
+            return refused
+        details: dict[str, object] = {
+            "queue": letter.queue,
+            "message_id": letter.message_id,
+            "replays": record.replays + 1,
+            "reason": self.reason,
+        }
+        details |= {"run": self.run} if self.run is not None else {}
+        details |= {"undo_s": self.undo_s} if self.undo_s else {}
+        entry = JournalEntry.of(self.who, now, "replay", record.id, details)
+        after = dead_letters.replayed(record, Disposition(self.who.name, now, self.reason), entry.id)
+        message = replayed_message(after, entry.id, is_told=self.is_told)
+        return _Act(after, entry, (message,), f"replayed to {letter.queue}")
+
+    def _too_old(self, record: DeadLetterRecord, now: datetime) -> ActionResult | None:
+        charge = charges.charge_of(record) if self.old_after is not None else None
+        if charge is None or self.old_after is None or not charge.is_old(now, self.old_after):
+            return None
+        amount = in_major_units(charge.amount_minor, charge.currency)
+        since = moment_text(charge.since)
+        text = f"it would charge {amount} and was sent at {since}: say that it still shall (--charge-old)"
+        return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
+
+
+def not_replayable(record: DeadLetterRecord) -> ActionResult | None:
+    """Why a dead letter cannot be replayed by anybody; None if it can."""
     letter = record.letter
-    if (settled := _already_settled(record)) is not None:
+    if (settled := already_settled(record)) is not None:
         return settled
     if letter.body is None:
         text = f"its body was not kept ({_WITHHELD_WORDS[letter.withheld]}): it cannot be replayed, only discarded"
@@ -267,17 +336,10 @@ def _replay(
     if letter.queue not in WORK_QUEUE_NAMES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
-    if old_after is not None and (charge := charges.charge_of(record)) is not None and charge.is_old(now, old_after):
-        amount = in_major_units(charge.amount_minor, charge.currency)
-        text = f"it would charge {amount} and was sent at {moment_text(charge.since)}: say that it still shall (--charge-old)"
-        return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
-    after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who.name, now, reason))
-    details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
-    entry = JournalEntry.of(who, now, "replay", record.id, details)
-    return _Act(after, entry, (_replayed(after, entry.id),), f"replayed to {letter.queue}")
+    return None
 
 
-def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
+def replayed_message(record: DeadLetterRecord, entry_id: UUID, *, is_told: bool = True) -> Outgoing:
     """The message as it first came, with a header that counts its replays, and one with the name of its sender.
 
     A message without an id gets the id of its record, so that its next failure is recognised. In the outbox each replay has its own id,
@@ -292,6 +354,8 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
         and len(name.encode()) <= SHORT_TEXT_BYTES_MAX  # redaction can make it longer
     }
     headers[dead_letter_headers.REPLAYS] = record.replays
+    if is_told:
+        headers[dead_letter_headers.REPLAY_ID] = str(entry_id)
     if letter.sender is not None:
         headers[dead_letter_headers.SENDER] = letter.sender
     return Outgoing(
@@ -308,21 +372,29 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
     )
 
 
-def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime) -> _Act | ActionResult:
-    if (settled := _already_settled(record)) is not None:
+def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime, undo_s: int = 0) -> _Act | ActionResult:
+    if (settled := already_settled(record)) is not None:
         return settled
     letter = record.letter
-    after = dead_letters.settle(record, DeadLetterStatus.DISCARDED, Disposition(who.name, now, reason))
+    after = dead_letters.discarded(record, Disposition(who.name, now, reason))
     command_id = letter.event_id if letter.queue == COMMANDS else None
     details: dict[str, object] = {"queue": letter.queue, "message_id": letter.message_id, "reason": reason}
-    closes = {"closes": str(command_id) if command_id else None}
+    closes = {"closes": str(command_id) if command_id else None} | ({"undo_s": undo_s} if undo_s else {})
     entry = JournalEntry.of(who, now, "discard", record.id, details | closes)
     if (request := _request_of(record)) is not None:
         return _discard_request(after, entry, who, *request)
-    read = charges.read(record)
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
+    message = closing_message(letter, command_id, entry, reason)
+    return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+
+
+def closing_message(
+    letter: DeadLetter, command_id: UUID, entry: JournalEntry, reason: str, replaced_by: UUID | None = None
+) -> Outgoing:
+    """The message that has the sender of a command answered: it was given up, or another one was sent in its place."""
+    read = charges.read_body(letter)
     whole, outline = (read.content_hash, read.outline_hash) if read is not None else (None, None)
     closing = CloseCommand(
         command_id=command_id,
@@ -333,14 +405,14 @@ def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime) -
         sender=letter.sender,
         content_hash=whole.hex() if whole and outline is None else None,
         outline_hash=outline.hex() if outline else None,
+        replaced_by=replaced_by,
     )
-    message = message_of(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
-    return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+    return message_of(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
 
 
 def _request_of(record: DeadLetterRecord) -> tuple[Inbound, InvoicePaymentRequested] | None:
     """The request of a payment that only the invoice service can have sent. None if the letter is something else."""
-    read = charges.read(record) if record.letter.queue == REQUESTS else None
+    read = charges.read_body(record.letter) if record.letter.queue == REQUESTS else None
     if isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
         return read, read.data
     return None
@@ -363,6 +435,9 @@ def _discard_request(
         reason=str(entry.details["reason"]),
     )
     decision = decision_entry(command, who, entry.at)
+    entry = replace(
+        entry, details={**entry.details, "decision": str(decision.id), "payment_id": str(requested.payment_id)}
+    )
     text = "discarded; the payment is decided as not charged, unless it was seen already"
     return _Act(after, entry, (message_of(command, decision, read.correlation_id),), text, decision)
 
@@ -379,7 +454,12 @@ _WITHHELD_WORDS = {
 }
 
 
-def _already_settled(record: DeadLetterRecord) -> ActionResult | None:
+def withheld_words(withheld: dead_letters.Withheld | None) -> str:
+    """Why a body was not kept, in words."""
+    return _WITHHELD_WORDS[withheld]
+
+
+def already_settled(record: DeadLetterRecord) -> ActionResult | None:
     settled = record.settlement
     if record.status is DeadLetterStatus.OPEN or settled is None:
         return None
@@ -392,7 +472,7 @@ def _already_settled(record: DeadLetterRecord) -> ActionResult | None:
     return ActionResult(record.id, text, refusal)
 
 
-def _unknown(letter_id: UUID) -> ActionResult:
+def unknown(letter_id: UUID) -> ActionResult:
     return ActionResult(letter_id, "there is no dead letter of this id", ActionRefusal.UNKNOWN)
 
 

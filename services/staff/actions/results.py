@@ -12,6 +12,7 @@ from services.staff import store
 from services.staff.domain import DecisionRefusal
 from services.staff.people import Actor
 from services.staff.proposals import ProposalRefusal
+from services.staff.runs import RunRefusal
 from services.staff.store import JournalEntry
 from shared.card_data.scan import has_card_data
 from shared.clock import Clock, system_clock
@@ -38,6 +39,11 @@ class ActionRefusal(StrEnum):
     INVALID = "invalid"
     CARD_DATA = "card_data"
     OLD_CHARGE = "old_charge"
+    TOO_LATE_TO_UNDO = "too_late_to_undo"
+    TOLD_ALREADY = "told_already"
+    NOT_EDITABLE = "not_editable"
+    FIELD_LOCKED = "field_locked"
+    SCHEMA = "schema"
     NAME_TAKEN = "name_taken"
     LAST_ADMIN = "last_admin"
     NOT_LOCAL = "not_local"
@@ -52,7 +58,7 @@ class ActionResult:
 
     subject: UUID | None
     text: str
-    refusal: ActionRefusal | DecisionRefusal | ProposalRefusal | None = None
+    refusal: ActionRefusal | DecisionRefusal | ProposalRefusal | RunRefusal | None = None
     entry: UUID | None = None
     proposal: UUID | None = None
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from services.staff.settings import ReplaySettings
 from shared.messaging.optional_queues import HeartbeatSettings, JournalSettings
 from shared.service import ProcessSettings
 from shared.settings import BY_COMMAS, ConfigurationError, DatabaseUrl, database_url, variable
@@ -33,7 +34,7 @@ def _dashboard(url: str) -> str:
     return url
 
 
-class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings):
+class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings, ReplaySettings):
     """The settings of the staff desk."""
 
     name: str = "desk"

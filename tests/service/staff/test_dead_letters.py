@@ -150,7 +150,13 @@ async def test_a_message_the_broker_dead_lettered_is_replayed_unchanged(
         "C-1",
     )
     sent = {name: value for name, value in again.headers.items() if name != "x-delivery-count"}
-    assert sent == {"ce-type": "T", "ce-id": "1", "x-remit-replays": 1, "x-remit-sender": "administrator"}
+    assert sent == {
+        "ce-type": "T",
+        "ce-id": "1",
+        "x-remit-replays": 1,
+        "x-remit-replay-id": str(result.entry),
+        "x-remit-sender": "administrator",
+    }
     assert (
         await upstream.depth("payment_gateway.commands") == 0
     )  # the sender's headers may route copies of its message; our replay does not

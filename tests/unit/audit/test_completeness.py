@@ -131,6 +131,8 @@ MOVES_BY_ITSELF = {
     "deadlines": "a saga that waits always sets its next one",
     "messages": "what a deadline says again is another message",
     "instances": "an instance that starts is another one",
+    "replay_runs": "a run that is under way goes on",
+    "replay_items": "a run that is under way goes on",
     "queues": "messages come and go",
     "seals": "the journal is sealed once an hour, whatever else is done",
     "sessions": "people sign in and out",

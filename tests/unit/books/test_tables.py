@@ -24,6 +24,7 @@ from services.staff.actions.results import ActionRefusal
 from services.staff.dead_letters import Withheld
 from services.staff.domain import DecisionRefusal
 from services.staff.proposals import ProposalRefusal
+from services.staff.runs import RunRefusal
 from shared.card_data.encryption import CardRefusal
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, wire_name_without_version
@@ -166,7 +167,7 @@ def test_each_reason_why_a_body_is_missing_is_explained() -> None:
 
 def test_refusals_of_staff_are_those_of_the_actions() -> None:
     told = table(STAFF, "refusal", "meaning").codes("refusal")
-    true = {*ActionRefusal, *DecisionRefusal, *ProposalRefusal}
+    true = {*ActionRefusal, *DecisionRefusal, *ProposalRefusal, *RunRefusal}
     assert_same(STAFF, "refusals", told, true, source="services/staff/actions/results.py, domain.py and proposals.py")
 
 

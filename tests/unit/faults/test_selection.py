@@ -14,6 +14,8 @@ SERVICES = {"invoice", "payment_gateway", "saga", "staff"}
 def test_every_action_is_tried_at_every_point_and_every_service_that_passes_it_ends_there() -> None:
     names = {trial.name for trial in crash.trials()}
     for point in POINTS:
+        if not point.passed_by:
+            continue  # the desk's: its own tests make it fail there
         for action in ACTIONS:
             assert any(name.startswith(f"crash/{point.name}:") and name.endswith(f":{action}") for name in names)
         if point.name not in crash.ONLY_THERE:

@@ -40,7 +40,7 @@ def test_services_write_what_they_say_and_read_their_queues() -> None:
         name: (sorted(user.write), sorted(user.read)) for name, user in USERS.items() if name in ("saga", "invoice")
     }
     assert found["saga"] == (
-        ["dead-letters.direct", "operations.heartbeats", "settlement.commands"],
+        ["dead-letters.direct", "operations.heartbeats", "settlement.commands", "staff.reports"],
         ["saga.events"],
     )
     writes, reads = found["invoice"]
@@ -105,6 +105,7 @@ def test_few_may_have_one_exchange_of_ours_pass_on_what_another_gets() -> None:
                 "operations.heartbeats",
                 "staff.events",
                 "staff.events.own",
+                "staff.reports",
             )
             for source in ("dead-letters", "dead-letters.unreadable")
         ),

@@ -15,8 +15,10 @@ from services.staff.dead_letters import (
     Disposition,
     arrive,
     continues,
-    settle,
+    reopened,
 )
+from services.staff.dead_letters import discarded as discarded_by
+from services.staff.dead_letters import replayed as replayed_by
 
 ID = UUID("0190a000-0000-7000-8000-000000000002")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -41,31 +43,43 @@ def test_a_duplicate_only_counts() -> None:
 
 
 def test_a_failure_after_a_replay_opens_the_same_record() -> None:
-    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
+    replayed = replayed_by(record(letter()), ANN, ID)
     again = arrive(replayed, letter(1, "handler_failed"), NOW)
     assert (again.status, again.replays, again.seen, again.settlement) == (DeadLetterStatus.OPEN, 1, 2, None)
     assert again.letter.reason == "handler_failed"
 
 
+def test_what_is_undone_is_as_it_was() -> None:
+    before = record(letter())
+    assert reopened(replayed_by(before, ANN, ID)) == before
+    assert reopened(discarded_by(before, ANN)) == before
+
+
+def test_a_replay_forgets_what_became_of_the_one_before() -> None:
+    told = replace(record(letter()), outcome="handled", outcome_reason="x", outcome_at=NOW)
+    again = replayed_by(told, ANN, ID)
+    assert (again.replay_entry, again.outcome, again.outcome_reason, again.outcome_at) == (ID, None, None, None)
+
+
 def test_a_late_duplicate_of_a_replayed_message_changes_nothing() -> None:
-    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
+    replayed = replayed_by(record(letter()), ANN, ID)
     assert arrive(replayed, letter(0), NOW) == replace(replayed, seen=2)
 
 
 def test_a_duplicate_of_a_discarded_message_changes_nothing() -> None:
-    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    discarded = discarded_by(record(letter()), ANN)
     assert arrive(discarded, letter(0), NOW) == replace(discarded, seen=2)
 
 
 def test_a_failure_after_a_lost_replay_opens_even_a_discarded_record() -> None:
-    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    discarded = discarded_by(record(letter()), ANN)
     again = arrive(discarded, letter(3), NOW)
     assert (again.status, again.replays, again.settlement) == (DeadLetterStatus.OPEN, 3, None)
 
 
 def test_only_a_replay_is_counted_and_either_names_its_person() -> None:
-    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
-    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    replayed = replayed_by(record(letter()), ANN, ID)
+    discarded = discarded_by(record(letter()), ANN)
     assert (replayed.status, replayed.replays, replayed.settlement) == (DeadLetterStatus.REPLAYED, 1, ANN)
     assert (discarded.status, discarded.replays, discarded.settlement) == (DeadLetterStatus.DISCARDED, 0, ANN)
 
@@ -101,7 +115,7 @@ def test_a_record_is_open_exactly_if_its_last_failure_was_not_settled(history: l
     kept, failures, waiting = record(letter()), 1, True
     for what in history:
         if what == "replay" and kept.status is DeadLetterStatus.OPEN:
-            kept, waiting = settle(kept, DeadLetterStatus.REPLAYED, ANN), False
+            kept, waiting = replayed_by(kept, ANN, ID), False
         elif what == "fail":
             kept, failures, waiting = arrive(kept, letter(kept.replays), NOW), failures + 1, True
         elif what == "late" and kept.replays:

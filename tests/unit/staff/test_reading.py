@@ -84,6 +84,7 @@ def test_a_message_dead_lettered_by_a_service() -> None:
         reply_to="my-queue",
         body=b"{",
         body_bytes=1,
+        may_charge=False,
     )
     assert letter == expected
 

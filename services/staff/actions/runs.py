@@ -1,0 +1,208 @@
+"""What people do with runs: preview, try one, go on, pause, leave out, stop. The staff service sends; nothing is sent here."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from services.staff import letter_store, run_store, runs, store
+from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, unfit
+from services.staff.charges import OLD_AFTER
+from services.staff.letter_store import LetterFilter
+from services.staff.people import Actor
+from services.staff.run_store import KeptRun
+from services.staff.runs import Bin, Run, RunAct, RunRefusal, RunState
+from services.staff.store import JournalEntry
+from shared import crash_points
+from shared.clock import Clock, system_clock
+from shared.ids import derived_id, new_id
+from shared.persistence.database import Connection, Database
+from shared.records import dataclass, replace
+
+TITLE_LENGTH_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """The result of a preview: the run's number, unless it was refused. `beyond`: how many more were selected than a run takes."""
+
+    result: ActionResult
+    no: int | None = None
+    beyond: int = 0
+
+
+async def preview(
+    database: Database,
+    filter_: LetterFilter,
+    *,
+    who: Actor,
+    title: str,
+    old_after: timedelta = OLD_AFTER,
+    clock: Clock = system_clock,
+) -> Previewed:
+    """Fix the list of a run: the oldest of what is selected, at most `LETTERS_MAX`, and what replaying them would do.
+
+    What may charge and was asked for longer than `old_after` ago is left out.
+    """
+    if (refused := unfit(who=who.name)) is not None:
+        return Previewed(refused)
+    async with database.transaction() as tx:
+        if who.request is not None and (known := await run_store.run_of(tx, _id_of(who))) is not None:
+            return Previewed(_listed(known), known.no)  # the same act, sent twice
+        found = await letter_store.candidates(tx, filter_, at_most=runs.LETTERS_MAX)
+        if not found:
+            return Previewed(ActionResult(None, "nothing is selected: select at least one", RunRefusal.NONE_SELECTED))
+        beyond = 0
+        if len(found) == runs.LETTERS_MAX:
+            beyond = await letter_store.count_of(tx, filter_, at_most=10 * runs.LETTERS_MAX) - runs.LETTERS_MAX
+        now, id_ = clock(), _id_of(who)
+        bins = runs.bins_of(found, now, old_after)
+        taken = runs.in_order(found, now, old_after)
+        listed = {one.letter_id for one in taken}
+        left_out = [(one, _why(one.bin(now, old_after), one.why)) for one in found if one.letter_id not in listed]
+        entry = JournalEntry.of(
+            who,
+            now,
+            "run_preview",
+            id_,
+            {"filter": filter_.as_json(), "taken": len(taken), "bins": {one.bin.value: one.count for one in bins}},
+        )
+        await store.append_entries(tx, [entry])
+        no = await run_store.insert_run(
+            tx,
+            id_,
+            title=title[:TITLE_LENGTH_MAX],
+            filter_=filter_.as_json(),
+            bins=bins,
+            rate=runs.RATE_USUAL,
+            made_by=who.name,
+            made_at=now,
+            taken=taken,
+            left_out=left_out,
+        )
+        crash_points.reach("staff.run_preview.before_commit")
+    crash_points.reach("staff.run_preview.after_commit")
+    return Previewed(
+        ActionResult(id_, f"R-{no} lists {len(taken)} messages; nothing is sent", entry=entry.id), no, beyond
+    )
+
+
+def _id_of(who: Actor) -> UUID:
+    return new_id() if who.request is None else derived_id(who.request, "run")
+
+
+def _listed(kept: KeptRun) -> ActionResult:
+    return ActionResult(kept.id, f"{kept.name} lists {kept.total} messages; nothing is sent")
+
+
+def _why(bin_: Bin, why: str | None) -> str:
+    return why or bin_.value
+
+
+# -- acts on a run -------------------------------------------------------------------------------------------------------------------------
+
+
+@journals_refusals("run")
+async def act(
+    database: Database,
+    no: int,
+    what: RunAct,
+    *,
+    who: Actor,
+    rate: int | None = None,
+    sure: bool = False,
+    first: UUID | None = None,
+    reason: str | None = None,
+    clock: Clock = system_clock,
+) -> ActionResult:
+    """Do `what` with a run. `rate`: messages a second, from now on.
+
+    `first`, `reason` and `sure` are for the start: which message is tried, why, and that cards shall be charged.
+    """
+    if (refused := unfit(who=who.name, reason=reason)) is not None:
+        return refused
+    async with database.transaction() as tx:
+        kept = await run_store.find_run(tx, no, lock=True)
+        if kept is None:
+            return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
+        after = runs.after(kept.run, what, rate=rate, sure=sure)
+        if isinstance(after, RunRefusal):
+            return ActionResult(kept.id, _why_not(kept, after), after)
+        now = clock()
+        details: dict[str, object] = {
+            "run": no,
+            "rate": after.rate,
+            "reason": reason,
+            "sure": sure if kept.run.charges else None,
+        }
+        entry = JournalEntry.of(
+            who, now, what.value, kept.id, {name: value for name, value in details.items() if value is not None}
+        )
+        await store.append_entries(tx, [entry])
+        changed = replace(kept, run=after)
+        if what is RunAct.TRY:
+            waiting = await run_store.start_items(tx, no, first)
+            changed = replace(
+                changed, started_by=who.name, started_via=who.via.value, started_at=now, reason=reason, total=waiting
+            )
+        await _with_items(tx, no, what)
+        await run_store.save_run(tx, changed)
+        crash_points.reach("staff.run_act.before_commit")
+    crash_points.reach("staff.run_act.after_commit")
+    return ActionResult(kept.id, _DONE[what].format(run=kept.name, rate=after.rate), entry=entry.id)
+
+
+async def _with_items(tx: Connection, no: int, act: RunAct) -> None:
+    if act is RunAct.STOP:
+        await run_store.drop_waiting(tx, no)
+    if act in (RunAct.LEAVE_OUT, RunAct.RESUME):
+        await run_store.note_bad(tx, no)
+
+
+_DONE: Mapping[RunAct, str] = {
+    RunAct.TRY: "{run} tries one message now",
+    RunAct.GO: "{run} sends ten, then a hundred, and waits for each",
+    RunAct.REST: "{run} sends the rest, at most {rate} a second",
+    RunAct.PAUSE: "{run} pauses; what is on its way goes through",
+    RunAct.RESUME: "{run} goes on",
+    RunAct.LEAVE_OUT: "{run} goes on without it; it stays a failed message",
+    RunAct.STOP: "{run} is stopped for good; the rest stay failed messages",
+    RunAct.SPEED: "{run} sends at most {rate} a second from now on",
+}
+
+
+def _why_not(kept: KeptRun, refusal: RunRefusal) -> str:
+    match refusal:
+        case RunRefusal.SPEED:
+            return f"a speed is between 1 and {runs.RATE_MAX} a second"
+        case RunRefusal.NOT_SURE:
+            return f"{kept.name} charges up to {kept.run.charges} cards: say that it shall"
+        case RunRefusal.NONE_SELECTED:
+            return f"{kept.name} has no message that could be sent"
+        case RunRefusal.RUN_NOT_RUNNING:
+            return f"{kept.name} {STATE_WORDS[kept.run.state]}: that cannot be done now"
+
+
+STATE_WORDS: Mapping[RunState, str] = {
+    RunState.PREVIEWED: "has not begun",
+    RunState.RUNNING: "is running",
+    RunState.WAITING: "waits for a person to go on",
+    RunState.PAUSED: "is paused",
+    RunState.HALTED: "stopped by itself",
+    RunState.STOPPED: "was stopped for good",
+    RunState.DONE: "is finished",
+}
+
+
+# -- queries ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def show_run(database: Database, no: int) -> tuple[KeptRun, runs.Counts] | None:
+    """A run, and how many of its messages are in which state. None if there is no such run."""
+    async with database.connection() as connection:
+        kept = await run_store.find_run(connection, no)
+        return None if kept is None else (kept, await run_store.counts_of(connection, no))
+
+
+def may(run: Run, act: RunAct) -> bool:
+    """Whether this can be done with the run now."""
+    return not isinstance(runs.after(run, act, sure=True), RunRefusal)
