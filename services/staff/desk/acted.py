@@ -1,6 +1,7 @@
 """From the result of an action to the answer of the desk: done, or refused with a sentence."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -13,18 +14,38 @@ _STATUS: Final[Mapping[str, HTTPStatus]] = {
     "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
     "card_data": HTTPStatus.UNPROCESSABLE_ENTITY,
     "receipt_number_required": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "field_locked": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not_editable": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "schema": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "none_selected": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not_sure": HTTPStatus.UNPROCESSABLE_ENTITY,
     "same_person": HTTPStatus.FORBIDDEN,
     "not_allowed": HTTPStatus.FORBIDDEN,
 }
-_FIELDS: Final[Mapping[str, str]] = {"receipt_number_required": "receipt_number"}
+_FIELDS: Final[Mapping[str, str]] = {
+    "receipt_number_required": "receipt_number",
+    "speed": "rate",
+    "not_sure": "sure",
+}
 
 
-def done(result: ActionResult, location: str, *, text: str | None = None) -> Done:
-    """What an action did, and where to go. Raises `Refused` if it was not done."""
+def done(
+    result: ActionResult,
+    location: str,
+    *,
+    text: str | None = None,
+    undo: str | None = None,
+    undo_until: datetime | None = None,
+) -> Done:
+    """What an action did, and where to go. Raises `Refused` if it was not done.
+
+    `undo` is the address of the act that takes it back, until `undo_until`.
+    """
     if result.refusal is not None:
         code = result.refusal.value
         raise Refused(code, sentence(result.text), _STATUS.get(code, HTTPStatus.CONFLICT), _FIELDS.get(code))
-    return Done(text=text or sentence(result.text), location=location, entry=result.entry)
+    told = text or sentence(result.text)
+    return Done(text=told, location=location, entry=result.entry, undo=undo, undo_until=undo_until)
 
 
 def sentence(text: str) -> str:

@@ -1,0 +1,482 @@
+"""Replays of many messages: the preview, the steps, what became of each, and what people can do with a run."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from services.staff import letter_store, run_store, runs, store
+from services.staff.actions import runs as run_actions
+from services.staff.dead_letters import DeadLetterStatus
+from services.staff.desk.acted import done, sentence
+from services.staff.desk.frame import Count
+from services.staff.desk.pages.dead_letters import mistake_words, name_of
+from services.staff.desk.routing import Act, Desk, Done, Refused, Room
+from services.staff.letter_store import LetterFilter
+from services.staff.people import Actor, Role
+from services.staff.run_store import KeptRun, RunItem
+from services.staff.runs import Bin, Counts, ItemState, RunAct, RunState, RunStep
+from shared.persistence.database import Connection
+
+room = Room(__name__)
+
+ROWS_MAX = 50
+FIRST_MAX = 20
+_STEPS = ((RunStep.ONE, "Try one"), (RunStep.TEN, "Ten, then a hundred"), (RunStep.REST, "The rest"))
+_ENDS = (ItemState.HANDLED, ItemState.DUPLICATE, ItemState.REJECTED, ItemState.FAILED, ItemState.NO_SIGN)
+_BADGES = {
+    RunState.PREVIEWED: ("quiet", "Nothing is sent yet"),
+    RunState.RUNNING: ("work", "Running"),
+    RunState.WAITING: ("hand", "Waits for you to go on"),
+    RunState.PAUSED: ("quiet", "Paused"),
+    RunState.HALTED: ("look", "Stopped by itself"),
+    RunState.STOPPED: ("quiet", "Stopped for good"),
+    RunState.DONE: ("done", "Finished"),
+}
+_BECAME = {
+    ItemState.SENT: ("work", "on its way"),
+    ItemState.HANDLED: ("done", "handled"),
+    ItemState.DUPLICATE: ("quiet", "it had been handled before"),
+    ItemState.REJECTED: ("hand", "refused"),
+    ItemState.FAILED: ("act", "failed again"),
+    ItemState.NO_SIGN: ("look", "no sign"),
+    ItemState.LEFT_OUT: ("quiet", "left out"),
+}
+_BINS = {
+    Bin.CHARGES: ("look", "Charge a card now", True),
+    Bin.CHARGES_NOBODY: ("quiet", "Charge nobody", True),
+    Bin.SETTLED: ("quiet", "Charge nobody: settled meanwhile", True),
+    Bin.TOO_OLD: ("quiet", "Too old to charge", False),
+    Bin.CANNOT: ("quiet", "Cannot be replayed", False),
+    Bin.IN_A_RUN: ("quiet", "Are in another run", False),
+    Bin.NOT_OPEN: ("quiet", "Are not open any more", False),
+}
+
+
+@room.count("replays")
+async def runs_under_way(desk: Desk) -> Count | None:
+    """How many runs are under way, for the menu."""
+    async with desk.read() as connection:
+        numbers = await run_store.runs_at_work(connection)
+    return Count(len(numbers), "work", "under way") if numbers else None
+
+
+# -- the list --------------------------------------------------------------------------------------------------------------------------
+
+
+class RunLine(BaseModel):
+    """A run in the list."""
+
+    no: int
+    title: str
+    badge: tuple[str, str]
+    made_by: str
+    made_at: datetime
+    total: int
+    charges: int
+
+
+class RunsView(BaseModel):
+    """Runs, the latest first."""
+
+    runs: list[RunLine]
+    next: int | None
+
+
+@room.page("/replays", "replays.html")
+async def replays(desk: Desk, before: int | None = None) -> RunsView:
+    """Every run, the latest first."""
+    async with desk.read() as connection:
+        found = await run_store.page_of_runs(connection, before=before, at_most=ROWS_MAX + 1)
+    return RunsView(
+        runs=[
+            RunLine(
+                no=one.no,
+                title=one.title,
+                badge=_BADGES[one.run.state],
+                made_by=one.made_by,
+                made_at=one.made_at,
+                total=one.total,
+                charges=one.run.charges,
+            )
+            for one in found[:ROWS_MAX]
+        ],
+        next=found[ROWS_MAX - 1].no if len(found) > ROWS_MAX else None,
+    )
+
+
+# -- one run ---------------------------------------------------------------------------------------------------------------------------
+
+
+class BinLine(BaseModel):
+    """What replaying some of the list would do."""
+
+    bin: Bin
+    kind: str
+    text: str
+    taken: bool
+    count: int
+    sums: dict[str, int]
+    oldest: datetime
+    newest: datetime
+    why: dict[str, int]
+
+
+class RunItemLine(BaseModel):
+    """A message of a run, and what became of it after how many seconds."""
+
+    id: UUID
+    name: str
+    invoice_id: str | None
+    amount_minor: int | None
+    currency: str | None
+    kind: str
+    became: str
+    after_s: float | None
+
+
+class HaltView(BaseModel):
+    """Why a run stopped by itself: the message, how, and whether the mistake is another than before."""
+
+    id: UUID
+    name: str
+    invoice_id: str | None
+    how: Literal["failed", "no_sign"]
+    after_s: float | None
+    mistake: str
+    differs: bool
+
+
+class RunHistoryLine(BaseModel):
+    """Something that a person did with a run."""
+
+    at: datetime
+    who: str
+    text: str
+
+
+class RunView(BaseModel):
+    """One run. `can` are the acts that are possible now; sums are in minor units, by currency."""
+
+    no: int
+    name: str
+    title: str
+    state: RunState
+    step: RunStep
+    badge: tuple[str, str]
+    steps: list[tuple[str, str]]
+    total: int
+    listed: int
+    sent: int
+    counts: dict[str, int]
+    bins: list[BinLine]
+    charges: int
+    sums: dict[str, int]
+    first: list[RunItemLine]
+    items: list[RunItemLine]
+    next: datetime | None
+    halt: HaltView | None
+    charged: dict[str, int]
+    rate: int
+    minutes_left: int | None
+    made_by: str
+    made_at: datetime
+    started_by: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    reason: str | None
+    can: list[RunAct]
+    old_after_h: int
+    is_told: bool
+    history: list[RunHistoryLine]
+
+    def may(self, act: str) -> bool:
+        """Whether this can be done now."""
+        return RunAct[act] in self.can
+
+
+@room.page("/replays/{no}", "replay.html")
+async def replay_run(no: int, desk: Desk, before: datetime | None = None) -> RunView:
+    """A preview or a run: what it would do, how far it is, what became of each message."""
+    async with desk.read() as connection:
+        return await _view(desk, connection, no, before)
+
+
+@room.region("run", "_run_state.html")
+async def run_state(key: str, desk: Desk, viewer: Actor) -> RunView | None:  # noqa: ARG001 - the same for everybody
+    """What changes while a run goes on."""
+    if not key.isdecimal():
+        return None
+    try:
+        async with desk.read() as connection:
+            return await _view(desk, connection, int(key), None)
+    except Refused:
+        return None
+
+
+async def _view(desk: Desk, connection: Connection, no: int, before: datetime | None) -> RunView:
+    kept = await run_store.find_run(connection, no)
+    if kept is None:
+        raise Refused("unknown", "There is no such run.", HTTPStatus.NOT_FOUND)
+    counts = await run_store.counts_of(connection, no)
+    is_preview = kept.run.state is RunState.PREVIEWED
+    first = await run_store.smallest_of(connection, no, at_most=FIRST_MAX) if is_preview else []
+    states = (ItemState.SENT, *_ENDS)
+    items = [] if is_preview else await run_store.items_of(connection, no, states, before=before, at_most=ROWS_MAX + 1)
+    bad = await run_store.items_of(connection, no, (ItemState.FAILED, ItemState.NO_SIGN), before=None, at_most=ROWS_MAX)
+    entries = await store.entries_about(connection, kept.id)
+    bins = [_bin(one) for one in kept.bins]
+    charging = next((one for one in bins if one.bin is Bin.CHARGES), None)
+    return RunView(
+        no=no,
+        name=kept.name,
+        title=kept.title,
+        state=kept.run.state,
+        step=kept.run.step,
+        badge=_BADGES[kept.run.state],
+        steps=_steps(kept),
+        total=kept.total,
+        listed=sum(one.count for one in bins),
+        sent=counts.sent,
+        counts={state.name.lower(): counts[state] for state in ItemState},
+        bins=bins,
+        charges=kept.run.charges,
+        sums=charging.sums if charging is not None else {},
+        first=[_item(one) for one in first],
+        items=[_item(one) for one in items[:ROWS_MAX]],
+        next=items[ROWS_MAX - 1].ended_at if len(items) > ROWS_MAX else None,
+        halt=_halt(kept, bad),
+        charged=await run_store.charged_by(connection, no),
+        rate=kept.run.rate,
+        minutes_left=_minutes_left(kept, counts),
+        made_by=kept.made_by,
+        made_at=kept.made_at,
+        started_by=kept.started_by,
+        started_at=kept.started_at,
+        ended_at=kept.ended_at,
+        reason=kept.reason,
+        can=[act for act in RunAct if run_actions.may(kept.run, act)],
+        old_after_h=int(desk.settings.replay_charges_within_s // 3600),
+        is_told=desk.settings.staff_replays == "on",
+        history=[_history(entry.at, entry.who, entry.action, entry.details) for entry in entries],
+    )
+
+
+def _bin(stored: object) -> BinLine:
+    plain = dict(stored)  # type: ignore[call-overload]
+    bin_ = Bin(plain["bin"])
+    kind, text, taken = _BINS[bin_]
+    return BinLine(**{**plain, "bin": bin_, "kind": kind, "text": text, "taken": taken})
+
+
+def _steps(kept: KeptRun) -> list[tuple[str, str]]:
+    """The steps of the run, with what each is now: done, at work, stopped, to come."""
+    run = kept.run
+    if run.state is RunState.PREVIEWED:
+        return [("work", "Preview"), *(("quiet", text) for _, text in _STEPS), ("quiet", "Finished")]
+    if run.state is RunState.DONE:
+        return [("done", text) for text in ("Preview", *(text for _, text in _STEPS), "Finished")]
+    at = 1 if run.step is RunStep.HUNDRED else [step for step, _ in _STEPS].index(run.step)
+    now = {RunState.WAITING: "done", RunState.HALTED: "look", RunState.STOPPED: "look"}.get(run.state, "work")
+    kinds = ["done" if place < at else now if place == at else "quiet" for place in range(len(_STEPS))]
+    return [("done", "Preview"), *zip(kinds, (text for _, text in _STEPS), strict=True), ("quiet", "Finished")]
+
+
+def _item(item: RunItem) -> RunItemLine:
+    kind, text = _BECAME.get(item.state, ("quiet", "waits"))
+    if item.why is not None and item.state in (ItemState.REJECTED, ItemState.LEFT_OUT):
+        text = f"{text}: {item.why.replace('_', ' ')}"
+    return RunItemLine(
+        id=item.letter_id,
+        name=name_of(item.type),
+        invoice_id=item.invoice_id,
+        amount_minor=item.amount_minor,
+        currency=item.currency,
+        kind=kind,
+        became=text,
+        after_s=_after_s(item),
+    )
+
+
+def _after_s(item: RunItem) -> float | None:
+    if item.sent_at is None or item.ended_at is None:
+        return None
+    return round((item.ended_at - item.sent_at).total_seconds(), 1)
+
+
+def _halt(kept: KeptRun, bad: Sequence[RunItem]) -> HaltView | None:
+    item = next((one for one in bad if one.letter_id == kept.run.halted_by), None)
+    if kept.run.state is not RunState.HALTED or item is None:
+        return None
+    return HaltView(
+        id=item.letter_id,
+        name=name_of(item.type),
+        invoice_id=item.invoice_id,
+        how="failed" if kept.run.halted_how == "failed" else "no_sign",
+        after_s=_after_s(item),
+        mistake=item.error_text or mistake_words(item.why or "unknown", item.error_type),
+        differs=item.differs,
+    )
+
+
+def _minutes_left(kept: KeptRun, counts: Counts) -> int | None:
+    if kept.run.state is not RunState.RUNNING or kept.run.step is not RunStep.REST:
+        return None
+    return max(round(counts.waiting / kept.run.rate / 60), 1)
+
+
+_DID = {
+    "run_preview": "made the list",
+    "run_try": "try one",
+    "run_go": "ten, then a hundred",
+    "run_rest": "the rest, {rate} a second",
+    "run_pause": "pause",
+    "run_resume": "go on",
+    "run_leave_out": "leave it out and go on",
+    "run_stop": "stop for good",
+    "run_speed": "{rate} a second",
+    "refused": "refused: {code}",
+}
+
+
+def _history(at: datetime, who: str, action: str, details: object) -> RunHistoryLine:
+    plain = dict(details)  # type: ignore[call-overload]
+    text = _DID.get(action, action.replace("_", " "))
+    return RunHistoryLine(at=at, who=who, text=text.format(rate=plain.get("rate"), code=plain.get("code")))
+
+
+# -- acts ------------------------------------------------------------------------------------------------------------------------------
+
+
+class PreviewForm(Act):
+    """Which messages a run takes: the chosen ones (`ids`), or all that the filters mean."""
+
+    what: Literal["selected", "group"] = "selected"
+    id: list[UUID] = Field(default_factory=list, max_length=runs.LETTERS_MAX)
+    group: str | None = Field(None, max_length=64)
+    queue: str | None = Field(None, max_length=255)
+    type: str | None = Field(None, max_length=255)
+    reason: str | None = Field(None, max_length=255)
+    invoice: str | None = Field(None, max_length=255)
+
+
+@room.act("/replays", needs=Role.REPLAYER)
+async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
+    """Fix a list, and say what replaying it would do. Nothing is sent."""
+    if form.what == "selected" and not form.id:
+        raise Refused("none_selected", "Select at least one.", HTTPStatus.UNPROCESSABLE_ENTITY)
+    by_ids = form.what == "selected"
+    filter_ = (
+        LetterFilter(status=None, ids=tuple(form.id))
+        if by_ids
+        else LetterFilter(
+            status=DeadLetterStatus.OPEN,
+            group=form.group,
+            queue=form.queue,
+            type=form.type,
+            reason=form.reason,
+            invoice=form.invoice,
+        )
+    )
+    previewed = await run_actions.preview(
+        desk.database,
+        filter_,
+        who=actor,
+        title=await _title(desk, form, by_ids=by_ids),
+        old_after=timedelta(seconds=desk.settings.replay_charges_within_s),
+        clock=desk.clock,
+    )
+    if previewed.no is None:
+        return done(previewed.result, "/dead-letters")
+    text = sentence(previewed.result.text)
+    if previewed.beyond > 0:
+        whole = previewed.beyond + runs.LETTERS_MAX
+        text = (
+            f"A run takes {runs.LETTERS_MAX:,}; the first {runs.LETTERS_MAX:,} of {whole:,} are in this one.".replace(
+                ",", " "
+            )
+        )
+    return Done(text=text, location=f"/replays/{previewed.no}", entry=previewed.result.entry)
+
+
+async def _title(desk: Desk, form: PreviewForm, *, by_ids: bool) -> str:
+    if by_ids:
+        return f"{len(form.id)} chosen messages"
+    if form.group is None:
+        return "All that fit the filters"
+    async with desk.read() as connection:
+        found = await letter_store.groups(connection, desk.clock(), group=form.group, at_most=1)
+    if not found:
+        return "A group"
+    return f"{name_of(found[0].type)}: {mistake_words(found[0].reason, found[0].error_type)}"
+
+
+class TryForm(Act):
+    """How a run begins: which message is tried, how fast the rest goes later, why, and that cards shall be charged."""
+
+    rate: int = Field(runs.RATE_USUAL, title="Speed")
+    first: UUID | None = None
+    reason: str = Field(max_length=1_000, title="Why", json_schema_extra={"missing": "Say why they are replayed."})
+    sure: bool = False
+
+
+class SpeedForm(Act):
+    """How many messages a second."""
+
+    rate: int = Field(title="Speed")
+
+
+async def _do(desk: Desk, no: int, act: RunAct, actor: Actor, **options: object) -> Done:
+    result = await run_actions.act(desk.database, no, act, who=actor, clock=desk.clock, **options)  # type: ignore[arg-type]
+    return done(result, f"/replays/{no}")
+
+
+@room.act("/replays/{no}/try", needs=Role.REPLAYER)
+async def try_one(no: int, form: TryForm, desk: Desk, actor: Actor) -> Done:
+    """Begin: try one message."""
+    return await _do(desk, no, RunAct.TRY, actor, rate=form.rate, first=form.first, reason=form.reason, sure=form.sure)
+
+
+@room.act("/replays/{no}/go", needs=Role.REPLAYER)
+async def go(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Ten, then a hundred."""
+    return await _do(desk, no, RunAct.GO, actor)
+
+
+@room.act("/replays/{no}/rest", needs=Role.REPLAYER)
+async def rest(no: int, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+    """The rest, at this speed."""
+    return await _do(desk, no, RunAct.REST, actor, rate=form.rate)
+
+
+@room.act("/replays/{no}/speed", needs=Role.REPLAYER)
+async def speed(no: int, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+    """Another speed, from now on."""
+    return await _do(desk, no, RunAct.SPEED, actor, rate=form.rate)
+
+
+@room.act("/replays/{no}/pause", needs=Role.REPLAYER)
+async def pause(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Send nothing more for now."""
+    return await _do(desk, no, RunAct.PAUSE, actor)
+
+
+@room.act("/replays/{no}/resume", needs=Role.REPLAYER)
+async def resume(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Go on."""
+    return await _do(desk, no, RunAct.RESUME, actor)
+
+
+@room.act("/replays/{no}/leave-out", needs=Role.REPLAYER)
+async def leave_out(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Go on without what failed again."""
+    return await _do(desk, no, RunAct.LEAVE_OUT, actor)
+
+
+@room.act("/replays/{no}/stop", needs=Role.REPLAYER)
+async def stop(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Stop for good: the rest stay failed messages."""
+    return await _do(desk, no, RunAct.STOP, actor)

@@ -1,0 +1,220 @@
+"""The pages of failed messages and runs: what they show, what their forms do, and what they refuse."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from services.staff import people_store
+from services.staff.actions import second_thoughts
+from services.staff.desk.pages import replays
+from services.staff.people import Actor, Role, Via
+from services.staff.run_sender import RunSender
+from shared.records import replace
+from tests.support.databases import execute, rows
+from tests.support.desk_browser import DeskBrowser, DeskUnderTest
+from tests.support.environment import Environment
+from tests.support.kept_letters import event, keep, payment
+
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[2J{{7*7}}"
+
+
+@pytest.fixture
+async def ann(desk: DeskUnderTest) -> DeskBrowser:
+    """Somebody who may replay."""
+    return await desk.browser("ann.replayer", Role.REPLAYER)
+
+
+async def kept(desk: DeskUnderTest, *letters: object) -> list[UUID]:
+    return await keep(desk.desk.database, *letters, clock=desk.clock)  # type: ignore[arg-type]
+
+
+async def test_nothing_failed(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    page = await ann.open("/dead-letters")
+    assert "No failed messages." in page.text
+    assert "No replay was ever run." in (await ann.open("/replays")).text
+    assert "None matches." in (await ann.open("/dead-letters?queue=x")).text
+    assert (await ann.open("/dead-letters?status=lost")).status == 422
+    assert (await ann.open("/dead-letters?after=lost")).status == 422
+
+
+async def test_groups_say_what_a_replay_would_charge(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await kept(desk, payment("INV-1", 12_500, desk.clock), payment("INV-2", 1_000, desk.clock), event(1))
+    page = await ann.open("/dead-letters")
+    assert "2 groups of failed messages" in page.text
+    assert "PayInvoice: the handler failed: TypeError" in page.text
+    assert "Replaying charges cards: 135.00 EUR." in page.text
+    assert "Replaying charges nobody." in page.text
+
+
+async def test_a_list_goes_on_by_key(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    await kept(desk, *(event(number) for number in range(60)))
+    first = await ann.open("/dead-letters?queue=saga.events")
+    (older,) = {link for link in first.links if "after=" in link}
+    second = await ann.open(older)
+    ids = [{link for link in page.links if link.startswith("/dead-letters/")} for page in (first, second)]
+    assert [len(some) for some in ids] == [50, 10]
+    assert not ids[0] & ids[1]
+    desk.clock.forward(seconds=1)
+    await kept(desk, event(99))
+    assert "1 more failed since this list began. Show them" in (await ann.open(older)).text
+
+
+async def test_one_message_is_replayed_and_undone(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    (letter_id,) = await kept(desk, payment("INV-1", 12_500, desk.clock))
+    address = f"/dead-letters/{letter_id}"
+    page = await ann.open(address)
+    assert "Replaying it charges a card: 125.00 EUR" in page.text
+    assert "pm_card_visa" not in page.html
+    done = await ann.submit(page, f"{address}/replay")
+    assert (done.status, "It goes out in 10 seconds" in done.text, "Goes out in" in done.text) == (200, True, True)
+    back = await ann.submit(done, f"{address}/undo")
+    assert "is undone: nothing was sent" in back.text
+    assert await rows(environment.databases["staff"], "SELECT FROM outbox") == []
+    assert f"{address}/replay" in [form.action for form in (await ann.open(address)).forms]
+
+
+async def test_what_is_too_old_cannot_be_replayed(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    (letter_id,) = await kept(desk, payment("INV-1", 12_500, desk.clock))
+    address = f"/dead-letters/{letter_id}"
+    before = await ann.open(address)
+    desk.clock.forward(hours=25)
+    ann = await desk.browser("ben.replayer", Role.REPLAYER)
+    page = await ann.open(address)
+    assert "It is too old to charge" in page.text
+    assert f"{address}/replay" not in [form.action for form in page.forms]
+    assert f"{address}/replay" in [form.action for form in before.forms]
+
+
+async def test_a_discard_needs_a_reason_and_what_was_typed_stays(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    (letter_id,) = await kept(desk, event(1))
+    address = f"/dead-letters/{letter_id}"
+    refused = await ann.submit(await ann.open(address), f"{address}/discard", reason="")
+    assert (refused.status, "Say why it is given up." in refused.text) == (422, True)
+    done = await ann.submit(refused, f"{address}/discard", reason="no use")
+    assert "Discarded" in done.text
+    desk.clock.forward(seconds=30)
+    page = await ann.open(address)
+    restored = await ann.submit(page, f"{address}/restore", reason="of use")
+    assert "It is open again" in restored.text or "it is open again" in restored.text
+
+
+async def test_a_note_is_kept_and_a_run_has_a_live_region(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    (letter_id,) = await kept(desk, event(1))
+    address = f"/dead-letters/{letter_id}"
+    page = await ann.submit(await ann.open(address), f"{address}/notes", note="asked billing")
+    assert "ann.replayer: asked billing" in page.text
+    assert await replays.run_state("1", desk.desk, Actor("ann", Via.DESK)) is None
+    assert await replays.run_state("x", desk.desk, Actor("ann", Via.DESK)) is None
+    await ann.submit(await ann.open("/dead-letters"), "/replays", id=str(letter_id), what="selected")
+    seen = await replays.run_state("1", desk.desk, Actor("ann", Via.DESK))
+    assert seen is not None
+    assert (seen.total, seen.sent) == (1, 0)
+
+
+async def test_a_viewer_sees_and_does_nothing(desk: DeskUnderTest) -> None:
+    viewer = await desk.browser("vic.viewer", Role.VIEWER)
+    (letter_id,) = await kept(desk, event(1))
+    address = f"/dead-letters/{letter_id}"
+    page = await viewer.open(address)
+    assert "Your role is viewer: replaying takes a replayer." in page.text
+    refused = await viewer.submit(page, f"{address}/replay")
+    assert refused.status == 403
+
+
+async def test_hostile_texts_are_shown_and_do_nothing(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    texts = replace(
+        event(1),
+        type=HOSTILE,
+        error_text=HOSTILE,
+        error_type=HOSTILE,
+        reply_to=HOSTILE,
+        body=HOSTILE.encode(),
+        headers={HOSTILE: HOSTILE},
+    )
+    (letter_id,) = await kept(desk, texts)
+    for address in ("/dead-letters", "/dead-letters?status=all", f"/dead-letters/{letter_id}"):
+        page = await ann.open(address)
+        assert page.status == 200
+        assert "<script>alert" not in page.html
+        assert "\u202e" not in page.html
+        assert "{{7*7}}" in page.html or "7*7" in page.html
+    assert (await ann.open(f"/dead-letters/{letter_id}/edit")).status == 422
+
+
+async def test_an_edit_shows_what_changes_and_sends_it(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    letter = payment("INV-1", 12_500, desk.clock)
+    assert letter.body is not None
+    body = letter.body.replace(b'"data":{', b'"data":{"mandate":"SEPA-2211",')
+    (letter_id,) = await kept(desk, replace(letter, body=body, body_bytes=len(body)))
+    address = f"/dead-letters/{letter_id}"
+    async with desk.desk.database.transaction() as tx:
+        await people_store.save_setting(tx, second_thoughts.EDIT_AND_REPLAY, value=True, who="cleo", now=desk.clock())
+    page = await ann.open(f"{address}/edit")
+    assert "Leave out mandate" in page.text
+    assert '- "mandate": "SEPA-2211"' in page.text
+    assert "pm_card_visa" not in page.html
+    done = await ann.submit(page, f"{address}/edit", reason="it came too soon")
+    assert "An edited message was sent in its place" in done.text
+    types = await rows(environment.databases["staff"], "SELECT type FROM outbox_messages ORDER BY type")
+    assert [row["type"] for row in types] == ["remit.invoice.CloseCommand.v1", "remit.invoice.PayInvoice.v1"]
+
+
+async def test_a_run_from_preview_to_end(desk: DeskUnderTest, ann: DeskBrowser, environment: Environment) -> None:
+    await kept(desk, payment("INV-1", 12_500, desk.clock), payment("INV-2", 400, desk.clock))
+    group = await ann.open("/dead-letters")
+    preview = await ann.submit(group, "/replays")
+    assert preview.address.startswith("/replays/1")
+    assert "Charge up to 2 cards: 129.00 EUR" in preview.text
+    refused = await ann.submit(preview, "/replays/1/try", reason="repaired")
+    assert (refused.status, "say that it shall" in refused.text) == (422, True)
+    too_fast = await ann.submit(refused, "/replays/1/try", reason="repaired", sure="true", rate="501")
+    assert "between 1 and 500 a second" in too_fast.text
+    running = await ann.submit(preview, "/replays/1/try", reason="repaired", sure="true")
+    assert "R-1 tries one message now" in running.text
+    sender = RunSender(desk.desk.database, NoRelay(), desk.clock, old_after=timedelta(days=1))  # type: ignore[arg-type]
+    await sender.take_turn(1)
+    await execute(
+        environment.databases["staff"], "UPDATE dead_letters SET outcome = 'handled' WHERE replay_entry IS NOT NULL"
+    )
+    await sender.take_turn(1)
+    page = await ann.open("/replays/1")
+    assert "1 of 2 sent" in page.text
+    assert "Waits for you to go on" in page.text
+    await ann.submit(page, "/replays/1/go")
+    await sender.take_turn(1)
+    await execute(
+        environment.databases["staff"], "UPDATE dead_letters SET outcome = 'handled' WHERE replay_entry IS NOT NULL"
+    )
+    await sender.take_turn(1)
+    ended = await ann.open("/replays/1")
+    assert "Finished" in ended.text
+    form_key = preview.form("/replays/1/try").fields["form_key"][0]
+    late = await ann.post("/replays/1/pause", {"form_key": form_key, "once": str(desk.desk.ids())})
+    assert (late.status, "R-1 is finished" in late.text) == (409, True)
+    assert "R-1" in (await ann.open("/replays")).text
+
+
+class NoRelay:
+    """Stands in for the broker."""
+
+    async def publish(self, batches: object) -> None: ...
+
+
+async def test_the_same_as_json(desk: DeskUnderTest) -> None:
+    (letter_id,) = await kept(desk, event(1))
+    async with await desk.token("program", Role.REPLAYER) as program:
+        listed = (await program.get("/api/v1/dead-letters?queue=saga.events")).json()
+        assert [one["id"] for one in listed["letters"]] == [str(letter_id)]
+        once = {"once": str(desk.desk.ids())}
+        done = [await program.post(f"/api/v1/dead-letters/{letter_id}/replay", json=once) for _ in range(2)]
+        assert [one.status_code for one in done] == [200, 200]
+        assert done[0].json() == done[1].json()
+        other = await program.post(f"/api/v1/dead-letters/{letter_id}/replay", json={"once": str(desk.desk.ids())})
+        assert (other.status_code, other.json()["code"]) == (409, "already_replayed")
+        made = await program.post("/api/v1/replays", json={"once": str(desk.desk.ids()), "id": [str(letter_id)]})
+        assert (await program.get(f"/api/v1{made.json()['location']}")).json()["bins"][0]["bin"] == "not_open"
