@@ -50,6 +50,10 @@ _FOR_A_PERSON = (
     f" AND NOT {_PROPOSED}"
 )
 _MINE = f"({_PROPOSED_BY_ANOTHER} OR ({CASE_IS_OPEN} AND lower(claimed_by) = lower($4)) OR ({_FOR_A_PERSON}))"
+_IS_PROPOSED = "payment_id = ANY(ARRAY(SELECT payment_id FROM proposals WHERE state = 'open'))"
+_OPEN_OR_PROPOSED = f"""payment_id = ANY(ARRAY(
+    SELECT payment_id FROM cases WHERE {CASE_IS_OPEN} UNION SELECT payment_id FROM proposals WHERE state = 'open'))"""  # noqa: S608 - constants
+"""By their indexes: with OR all cases would be read."""
 _IS_SETTLED = f"NOT {CASE_IS_OPEN} AND status <> '{CaseStatus.UNKNOWN}'"
 _AFTER = "($2::timestamptz IS NULL OR ({since}, payment_id) > ($2::timestamptz, $3::uuid)) ORDER BY {since}, payment_id LIMIT $1"
 _AFTER_OPENED, _AFTER_CONTRADICTED = _AFTER.format(since="opened_at"), _AFTER.format(since="contradicted_at")
@@ -61,9 +65,9 @@ _OPEN = f"""SELECT {KEPT_CASE_NAMES}, since FROM (
             FROM ({SELECT_KEPT_CASE} WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND {_AFTER_CONTRADICTED}) kept)) cases
     WHERE {_FOR_SOMEBODY} ORDER BY since, payment_id LIMIT $1"""  # noqa: S608 - constants
 _WAITING = f"""SELECT {KEPT_CASE_NAMES}, opened_at AS since
-    FROM ({SELECT_KEPT_CASE} WHERE ({CASE_IS_OPEN} OR {_PROPOSED}) AND {_MINE} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
+    FROM ({SELECT_KEPT_CASE} WHERE {_OPEN_OR_PROPOSED} AND {_MINE} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
 _SECOND = f"""SELECT {KEPT_CASE_NAMES}, opened_at AS since
-    FROM ({SELECT_KEPT_CASE} WHERE {_PROPOSED} AND {_FOR_SOMEBODY} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
+    FROM ({SELECT_KEPT_CASE} WHERE {_IS_PROPOSED} AND {_FOR_SOMEBODY} AND {_AFTER_OPENED}) kept"""  # noqa: S608 - constants
 _IN_CONTRADICTION = f"""SELECT {KEPT_CASE_NAMES}, contradicted_at AS since
     FROM ({SELECT_KEPT_CASE} WHERE {_CONTRADICTED} AND {_FOR_SOMEBODY} AND {_AFTER_CONTRADICTED}) kept"""  # noqa: S608 - constants
 _SETTLED = f"""SELECT {KEPT_CASE_NAMES}, updated_at AS since
@@ -95,7 +99,7 @@ _COUNTS = f"""
            (SELECT count(*) FROM cases WHERE {_CONTRADICTED}) AS contradicted,
            (SELECT count(*) FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN}) AS contradicted_alone,
            (SELECT count(*) FROM cases WHERE {_IS_SETTLED}) AS settled
-    FROM cases WHERE {CASE_IS_OPEN} OR {_PROPOSED}"""  # noqa: S608 - constants
+    FROM cases WHERE {_OPEN_OR_PROPOSED}"""  # noqa: S608 - constants
 
 
 async def counts_of_cases(connection: Connection, who: str) -> dict[CaseList, int]:
