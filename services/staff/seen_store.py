@@ -3,14 +3,16 @@
 from datetime import datetime
 from typing import Final
 
+from services.staff import letter_store
 from services.staff.story_store import read_instances, read_queues
-from services.staff.stuck import PENDING_AFTER, PendingPayments, ProposalSeen, WatchedWork
-from services.staff.verdict import CaseSeen, GroupSeen
+from services.staff.stuck import PENDING_AFTER, PendingPayments, ProposalSeen, RunSeen, WatchedWork
+from services.staff.verdict import CaseSeen, GroupSeen, StoppedRun
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
 CASES_MAX: Final = 1_000
 GROUPS_MAX: Final = 20
+RUNS_MAX: Final = 20
 COUNTED_MAX: Final = 20_000
 """Rows that are counted for a figure. At 100 payments a second an hour has more: then it is said that there are more."""
 
@@ -84,18 +86,45 @@ def _is_on_its_way(decision: dict[str, object] | None, refusals: list[dict[str, 
     return not any(refused.get("decision_id") == decision.get("id") for refused in refusals or ())
 
 
-async def open_groups(connection: Connection) -> tuple[GroupSeen, ...]:
-    """The groups of failed messages that wait, the largest first."""
-    rows = await connection.fetch(
-        """SELECT queue, type, reason, error_type, count(*) AS open, min(first_seen) AS first_at
-           FROM dead_letters WHERE status = 'open' GROUP BY queue, type, reason, error_type ORDER BY count(*) DESC, min(first_seen)
-           LIMIT $1""",
-        GROUPS_MAX,
-    )
+async def open_groups(connection: Connection, now: datetime) -> tuple[GroupSeen, ...]:
+    """The groups of failed messages that wait, those that failed last first."""
     return tuple(
-        GroupSeen("", row["type"], row["queue"], row["reason"], row["error_type"], row["open"], row["first_at"])
-        for row in rows
+        GroupSeen(
+            group.group,
+            group.type,
+            group.queue,
+            group.reason,
+            group.error_type,
+            group.open,
+            group.first_seen,
+            group.hourly,
+            group.charges,
+            tuple(sorted(group.sums.items())),
+        )
+        for group in await letter_store.groups(connection, now, at_most=GROUPS_MAX)
     )
+
+
+async def running(connection: Connection) -> tuple[RunSeen, ...]:
+    """The replays of many messages that run, and when each sent something last, or heard of what it had sent."""
+    rows = await connection.fetch(
+        """SELECT r.no, greatest(r.started_at,
+               (SELECT max(i.sent_at) FROM replay_items i WHERE i.run_no = r.no AND i.state = 1),
+               (SELECT max(i.ended_at) FROM replay_items i WHERE i.run_no = r.no AND i.ended_at IS NOT NULL)) AS moved_at
+           FROM replay_runs r WHERE r.ended_at IS NULL AND r.state = 'running' AND r.started_at IS NOT NULL ORDER BY r.no LIMIT $1""",
+        RUNS_MAX,
+    )
+    return tuple(RunSeen(row["no"], row["moved_at"]) for row in rows)
+
+
+async def stopped_runs(connection: Connection) -> tuple[StoppedRun, ...]:
+    """The replays of many messages that stopped by themselves and wait for a person."""
+    rows = await connection.fetch(
+        """SELECT no, coalesce(started_at, made_at) AS at FROM replay_runs
+           WHERE ended_at IS NULL AND state <> 'previewed' AND state = 'halted' ORDER BY no LIMIT $1""",
+        RUNS_MAX,
+    )
+    return tuple(StoppedRun(row["no"], row["at"]) for row in rows)
 
 
 async def watched(connection: Connection, now: datetime, *, hears_instances: bool) -> WatchedWork:
@@ -106,6 +135,7 @@ async def watched(connection: Connection, now: datetime, *, hears_instances: boo
         tuple(await read_queues(connection)),
         await _pending(connection),
         await _own_outbox_s(connection),
+        runs=await running(connection),
         proposals=await open_proposals(connection),
         hears_instances=hears_instances,
     )

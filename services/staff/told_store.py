@@ -47,7 +47,8 @@ async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
     )
     cases = await _cases(connection, invoice_id)
     payment_ids = {row["payment_id"] for row in payments} | {case.payment_id for case in cases}
-    letters = await _letters(connection, [row["id"] for row in messages], [row["command_id"] for row in commands])
+    ids = [row["id"] for row in messages] + [row["command_id"] for row in commands]
+    letters = await _letters(connection, invoice_id, ids)
     entries = await _entries(connection, [*payment_ids, *(letter.id for letter in letters)])
     return InvoiceTold(
         invoice_id,
@@ -87,12 +88,15 @@ def _decision_on_its_way(row: Row) -> tuple[str, str, datetime] | None:
     return str(decision["by"]), str(decision["resolution"]), datetime.fromisoformat(str(decision["at"]))
 
 
-async def _letters(connection: Connection, heard: Sequence[UUID], commands: Sequence[UUID]) -> list[LetterTold]:
-    """Failed messages that have the id of a message or a command of the story, the newest first."""
+async def _letters(connection: Connection, invoice_id: str, ids: Sequence[UUID]) -> list[LetterTold]:
+    """Failed messages that name the invoice, or have the id of a message or a command of the story, the newest first."""
     rows = await connection.fetch(
         """SELECT id, type, queue, reason, status, first_seen, settled_by, settled_at FROM dead_letters
-           WHERE event_id = ANY($1::uuid[]) ORDER BY last_seen DESC LIMIT $2""",
-        [*heard, *commands],
+           WHERE id IN (
+               SELECT id FROM dead_letters WHERE invoice_id = $1 UNION SELECT id FROM dead_letters WHERE event_id = ANY($2::uuid[]))
+           ORDER BY last_seen DESC LIMIT $3""",
+        invoice_id,
+        ids,
         LETTERS_MAX,
     )
     return [LetterTold(*row.values()) for row in rows]

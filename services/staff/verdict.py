@@ -41,7 +41,7 @@ class CaseSeen:
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """A group of failed messages that wait. `charges`: how many of them would charge a card."""
+    """A group of failed messages that wait. `charges`: how many of them are payments, which a replay would charge; `sums` of what."""
 
     grp: str
     type: str | None
@@ -51,6 +51,8 @@ class GroupSeen:
     open: int
     first_at: datetime
     hourly: tuple[int, ...] = ()
+    charges: int = 0
+    sums: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,13 +297,28 @@ def _groups(groups: Sequence[GroupSeen]) -> list[Todo]:
             (
                 f"{'1 group' if len(groups) == 1 else f'{len(groups)} groups'}, the first since ",
                 When(first),
-                ". Nothing of them was done.",
+                ". ",
+                *_charges(groups),
             ),
             "Open the groups",
             "/dead-letters",
             first,
         )
     ]
+
+
+def _charges(groups: Sequence[GroupSeen]) -> Words:
+    """How many of the messages are payments, with a sum in each currency."""
+    charges = sum(group.charges for group in groups)
+    if not charges:
+        return ("Nothing of them was done.",)
+    sums: dict[str, int] = {}
+    for currency, amount_minor in (one for group in groups for one in group.sums):
+        sums[currency] = sums.get(currency, 0) + amount_minor
+    words: list[str | Amount] = [f"{charges} {'is a payment' if charges == 1 else 'are payments'}"]
+    for number, (currency, amount_minor) in enumerate(sorted(sums.items())):
+        words += [", " if number == 0 else " and ", Amount(amount_minor, currency)]
+    return (*words, ": nothing was charged.")
 
 
 def _stuck(one: Stuck, now: datetime) -> Todo:

@@ -193,6 +193,17 @@ def test_the_title_is_about_money_first(seen: OverviewSeen, title: str) -> None:
     assert verdict_of(seen).title == title
 
 
+def test_failed_payments_are_told_with_their_money() -> None:
+    groups = (
+        replace(GROUP, charges=2, sums=(("EUR", 3_000), ("USD", 50))),
+        replace(GROUP, grp="b", charges=1, sums=(("EUR", 500),)),
+    )
+    (todo,) = verdict_of(OverviewSeen(NOW, groups=groups)).todo
+    assert plain(todo.why).endswith("3 are payments, 3500 EUR and 50 USD: nothing was charged.")
+    (todo,) = verdict_of(OverviewSeen(NOW, groups=(GROUP,))).todo
+    assert plain(todo.why).endswith("Nothing of them was done.")
+
+
 def test_the_order_of_what_to_do() -> None:
     seen = OverviewSeen(
         NOW,

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from services.staff import seen_store
+from services.staff import letter_store, seen_store
+from services.staff.dead_letters import DeadLetterStatus
 from services.staff.desk.contacts import Contacts, read_contacts
 from services.staff.desk.desk import Desk
 from services.staff.desk.pages.activity import chain_view
@@ -132,7 +133,9 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
     async with desk.read() as connection:
         watched = await seen_store.watched(connection, desk.clock(), hears_instances=hears_instances)
         cases = await seen_store.open_cases(connection)
-        groups = await seen_store.open_groups(connection)
+        groups = await seen_store.open_groups(connection, desk.clock())
+        failed = (await letter_store.counts_by_status(connection))[DeadLetterStatus.OPEN]
+        stopped = await seen_store.stopped_runs(connection)
         hour = await seen_store.last_hour(connection) if hears_messages else None
         settled = await seen_store.last_settled(connection) if not cases else None
         log = await chain_view(connection, desk.clock())
@@ -145,6 +148,7 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
             cases,
             proposals=tuple(one for one in watched.proposals if _may_answer(one, viewer)),
             groups=groups,
+            stopped_runs=stopped,
             stuck=tuple(found),
             missing=tuple(missing),
             is_broken=log.state == "broken",
@@ -163,7 +167,7 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
         left_out=verdict.left_out,
         stuck=[as_view(one) for one in found[:STUCK_SHOWN_MAX]],
         groups=[_group(one) for one in groups[:GROUPS_SHOWN_MAX]],
-        failed=sum(group.open for group in groups),
+        failed=failed,
         replayed=replayed,
         contacts=read_contacts(desk.settings.contacts_file),
         parts=_parts(watched),

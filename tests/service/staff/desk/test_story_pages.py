@@ -278,6 +278,34 @@ async def test_a_proposal_is_for_another_person(
     assert f"A decision about {INVOICE} waits for a second person" in stuck.text
 
 
+async def test_failed_messages_and_replays_that_stopped_are_to_be_done(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await everybody(environment, desk)
+    url = environment.databases["staff"]
+    await execute(
+        url,
+        f"""INSERT INTO dead_letters (id, queue, origin, reason, error_type, tries, generation, type, headers, body, body_bytes, replays,
+                seen, status, first_seen, last_seen, invoice_id, amount_minor, currency, may_charge)
+            SELECT gen_random_uuid(), 'invoice.commands', 'remit', 'handler_failed', 'TypeError', 3, 0, 'remit.invoice.PayInvoice.v1',
+                '{{}}', 'x', 1, 0, 1, 'open', now(), now(), '{INVOICE}', 1000, 'EUR', true FROM generate_series(1, 3)""",
+    )
+    for number, state, ago in ((118, "halted", "5 min"), (119, "running", "2 min")):
+        await execute(
+            url,
+            f"""INSERT INTO replay_runs (no, id, state, step, title, filter, bins, made_by, made_at, started_by, started_at, rate, total)
+                VALUES ({number}, gen_random_uuid(), '{state}', 'rest', 't', '{{}}', '[]', 'ann', now(), 'ann', now() - interval '{ago}',
+                    10, 3)""",
+        )
+    page = await ann.open("/")
+    assert "3 failed messages wait." in page.text
+    assert "3 are payments, 30.00 EUR: nothing was charged." in page.text
+    assert "The replay R-118 stopped by itself." in page.text
+    assert "The replay R-119 runs and sends nothing" in page.text
+    story = await ann.open(f"/invoices/{INVOICE}")
+    assert story.text.count("PayInvoice could not be handled, and waits") >= 3
+
+
 async def test_a_contradiction_is_for_somebody_to_read(
     environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
 ) -> None:
