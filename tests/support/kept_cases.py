@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.staff import store
-from services.staff.actions.dead_letters import REQUESTS
+from services.staff.charges import REQUESTS
 from services.staff.dead_letters import DeadLetter, arrive
 from services.staff.domain import Case, CaseAttempt, CaseStatus, Settled, evolve
 from services.staff.handlers import CaseHandler, LoadedCase
