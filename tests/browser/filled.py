@@ -30,17 +30,19 @@ class Filled:
     invoice: str
 
 
-async def fill(database: Database) -> Filled:
+async def fill(database: Database, *, with_hostile: bool = True) -> Filled:
     """Store something for every page, in the ways in which the service does."""
     filled = Filled(uuid4(), uuid4(), uuid4(), uuid4(), "INV-20418")
     cases = [
         _case(filled.case, filled.invoice, "no_readable_answer", "timeout after 10 s"),
-        _case(filled.hostile_case, "INV-20377", HOSTILE, HOSTILE),
+        _case(
+            filled.hostile_case, "INV-20377", *([HOSTILE] * 2 if with_hostile else ["processing", "it is still at it"])
+        ),
     ]
     async with database.transaction() as tx:
         await store.save_cases(tx, [(case, "corr-1") for case in cases], NOW - timedelta(hours=4), locked=())
-        await store.save_letters(tx, [_letter(filled), _hostile_letter(filled)], locked=())
-        await store.append_entries(tx, _entries(filled))
+        await store.save_letters(tx, [_letter(filled), *([_hostile_letter(filled)] if with_hostile else [])], locked=())
+        await store.append_entries(tx, _entries(filled, HOSTILE if with_hostile else "The customer was told."))
     return filled
 
 
@@ -59,11 +61,11 @@ def _case(payment_id: UUID, invoice_id: str, reason: str, evidence: str) -> Case
     )
 
 
-def _entries(filled: Filled) -> list[JournalEntry]:
+def _entries(filled: Filled, words: str) -> list[JournalEntry]:
     ann = Actor("ann.resolver", Via.DESK)
     return [
         JournalEntry.of(ann, NOW - timedelta(minutes=9), "ask", filled.case, {"version": 4}),
-        JournalEntry.of(ann, NOW - timedelta(minutes=8), "note", filled.case, {"note": HOSTILE, "reason": HOSTILE}),
+        JournalEntry.of(ann, NOW - timedelta(minutes=8), "note", filled.case, {"note": words, "reason": words}),
         JournalEntry.of(ann, NOW, "refused", filled.case, {"action": "resolve", "code": "version_differs"}),
     ]
 
