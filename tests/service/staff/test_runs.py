@@ -21,6 +21,7 @@ from services.staff.store import Selection
 from shared import crash_points
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
+from shared.contracts.operations import ReplayHandled
 from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.envelope import Cause, Draft
 from shared.persistence.database import Database
@@ -311,9 +312,8 @@ async def test_only_of_a_replayed_message_is_told_what_became_of_it(
         type=issue.wire_name,
         sender="administrator",
     )
-    bad = replace(letter, id=uuid4(), body=sent.body.replace(b"INV-9", b"-"), message_id=str(uuid4()))
     await keep(database, letter)
-    tap = await upstream.tap("staff.reports")
+    tap = await upstream.tap("staff.reports", ReplayHandled.wire_name)
     async with environment.running("staff", assemble), environment.running("invoice", assemble_invoice):
         await upstream.send(issue)  # healthy: nothing is told of it
         await dead_letter_actions.replay(database, Selection(), who=ANN)
@@ -327,4 +327,3 @@ async def test_only_of_a_replayed_message_is_told_what_became_of_it(
         (kept,) = await until(noted, what="the outcome")
     assert kept["outcome"] == told.data["outcome"]
     assert await tap.waiting() == []
-    assert bad.id != letter.id
