@@ -276,13 +276,18 @@ async def read_entries(
     connection: Connection, filter_: EntryFilter, *, after: int = 0, before: int | None = None, at_most: int
 ) -> list[ReadEntry]:
     """Entries before the place `before`, the latest first; without `before` those after the place `after`, the earliest first."""
-    if filter_.actions is not None and not filter_.actions:
+    actions = filter_.actions
+    if actions is None and filter_.who is not None:
+        actions = await names_in(
+            connection, "action", at_most=ACTIONS_MAX
+        )  # the index of who has what they did behind it
+    if actions is not None and not actions:
         return []
     places = _Places(after, BEYOND_ALL if before is None else before)
     if filter_.day is not None:
         places = await _within(connection, places, *filter_.day)
     is_about = filter_.subjects is not None or filter_.about is not None
-    has_day, has_actions = filter_.day is not None, filter_.actions is not None
+    has_day, has_actions = filter_.day is not None, actions is not None
     rows = await connection.fetch(
         _READINGS[filter_.who is not None, is_about, has_day, has_actions, before is not None],
         places.after,
@@ -292,7 +297,7 @@ async def read_entries(
         list(filter_.subjects or ()) if is_about else None,
         filter_.about,
         *(filter_.day or (None, None)),
-        list(filter_.actions) if filter_.actions is not None else None,
+        list(actions) if actions is not None else None,
     )
     return [ReadEntry(**row) for row in rows]
 
@@ -312,6 +317,8 @@ async def _within(connection: Connection, places: _Places, since: datetime, unti
 
 
 BEYOND_ALL = 2**63 - 1
+ACTIONS_MAX = 500
+"""Far more than there are."""
 _ENTRY = "position, id, at, who, action, subject, details, hash, salt IS NULL AS is_purged"
 
 

@@ -13,7 +13,6 @@ def upgrade() -> None:
 SCHEMA = """
 -- One for each way to look, with the place in the chain behind it: so a page is read in its order, whoever was busy and whoever was not.
 -- Statistics would not help, since one plan serves all values (`plan_cache_mode`).
-CREATE INDEX journal_who ON journal (who, position);
 CREATE INDEX journal_action ON journal (action, position);
 CREATE INDEX journal_who_action ON journal (who, action, position);
 CREATE INDEX journal_subject_position ON journal (subject, position);
