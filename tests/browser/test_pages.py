@@ -117,4 +117,5 @@ async def test_every_page_can_be_read_with_scripts_off(site: Site, filled: Fille
         assert answer.status in (200, 404, 422), address
         assert await page.locator("main h1").count() == 1, address
         for link in await page.locator("main a[href^='/']").all():
-            assert await link.inner_text() or await link.get_attribute("aria-label"), address
+            words = await link.text_content() or await link.get_attribute("aria-label")
+            assert (words or "").strip(), f"{address}: a link without words to {await link.get_attribute('href')}"
