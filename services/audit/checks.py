@@ -21,6 +21,7 @@ from services.audit.money import (
     confirmed_once,
     paid_when_captured,
 )
+from services.audit.replays import runs_sent_once
 from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
 from services.audit.senders import senders_kept_apart
@@ -143,6 +144,11 @@ CHECKS: tuple[Check, ...] = (
         decisions_journalled,
         "Every decision of a person is in the journal with the same person, evidence and version, and the other way round",
         ("staff", "payment_gateway"),
+    ),
+    Check(
+        runs_sent_once,
+        "What a replay of many messages says it sent was sent once, by one entry of the journal; it sent nothing else",
+        ("staff",),
     ),
     Check(
         sagas_step_legally,

@@ -456,7 +456,14 @@ class FinishedBooks:
         settled = {"status": "replayed", "settled_by": "Ada", "settled_at": self.now, "replays": 1}
         await self.dead_letter(name, command(name), event_id=command(name), **settled)
         await self.act(name, "replay", command(f"dead letter {name}"))
+        await self.of_run(1, name, state=2, entry_id=command(f"entry {name}"))
         await self.send(name, "PayInvoice", invoice=None, reason="unknown_invoice")
+
+    async def of_run(self, position: int, name: str, *, state: int, entry_id: UUID | None) -> None:
+        """A dead letter in the list of a replay of many."""
+        letter = command(f"dead letter {name}")
+        values = {"run_no": 1, "position": position, "letter_id": letter, "state": state, "entry_id": entry_id}
+        await self.insert("staff", "replay_items", **values, may_charge=False, first_seen=self.now)
 
     # -- what the gateway writes
 

@@ -341,6 +341,13 @@ async def decision_only_journalled(books: FinishedBooks) -> None:
     await books.deliver("payment_gateway.commands", decision)
 
 
+def of_run(name: str, state: int, entry: str | None) -> Plant:
+    async def plant(books: FinishedBooks) -> None:
+        await books.of_run(2, name, state=state, entry_id=command(f"entry {entry}") if entry else None)
+
+    return plant
+
+
 async def decision_not_journalled(books: FinishedBooks) -> None:
     await books.insert(
         "payment_gateway",
@@ -862,6 +869,10 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "journal purged without an entry": (purged(told=False), {"journal_unbroken"}),
     "journal changed after a purge": (purged(left="Eve"), {"journal_unbroken"}),
     "journal purged, and told only before": (purged_before_it_was_written, {"journal_unbroken"}),
+    "a run sent what nobody journalled": (of_run("discarded", 1, None), {"runs_sent_once"}),
+    "a run sent what another entry sent": (of_run("discarded", 2, "replayed"), {"runs_sent_once"}),
+    "a run sent one message twice": (of_run("replayed", 6, "replayed"), {"runs_sent_once"}),
+    "a run left out what was replayed": (of_run("discarded", 7, "discarded"), {"runs_sent_once"}),
     "delivered and gone": (delivered_and_gone, {"deliveries_accounted_for"}),
     "command delivered and gone": (command_delivered_and_gone, {"deliveries_accounted_for"}),
     "dead letter without record": (dead_letter_without_record, {"deliveries_accounted_for"}),
