@@ -145,7 +145,7 @@ async def test_money_that_nobody_knows_becomes_a_case_and_can_be_given_back(
     for table in ("payments", "attempts", "outcomes"):
         await execute(database, f"DELETE FROM {table} WHERE payment_id = $1", forgotten)
     second = await _charged_again(sandbox, twice)
-    foreign = await _charged_again(sandbox, UUID(int=3), invoice_id="no name of an invoice")
+    foreign = await _charged_again(sandbox, UUID(int=3), invoice_id="no name of an\ninvoice")
     for _ in range(2):  # the second time both are known
         page = await reconcile(environment, sandbox, "--look")
         assert "1 captures cannot become cases" in page.err + page.out, foreign
