@@ -8,7 +8,7 @@ from services.audit.errors import AuditError
 from services.audit.queues import QueueState, read_queues
 from shared.amqp.broker_link import BROKER_ERRORS, BrokerLink, losses_as_errors
 from shared.messaging.apply import TopologyError, check_topology, leftovers
-from shared.messaging.topology import QUEUES, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import QUEUES, UNREADABLE_DEAD_LETTERS, Queue
 
 RABBITMQ_LEAST: Final = (3, 10)
 RABBITMQ_TESTED_MOST: Final = (4, 99)
@@ -53,28 +53,36 @@ def judge_version(text: str) -> Diagnosis:
 
 
 def _queues(states: "dict[str, QueueState | None]") -> list[Diagnosis]:
-    found: list[Diagnosis] = []
-    for queue in QUEUES:
-        what, state = f"queue {queue.name}", states[queue.name]
-        if state is None:
-            found.append(broken(what, "It is missing.", "remit topology apply"))
-        elif queue.name == UNREADABLE_DEAD_LETTERS:
-            if state.ready:
-                do = "deploy/README.md, A message that ends connections"
-                found.append(broken(what, f"{state.ready} messages ended every connection that read them.", do))
-        elif queue.is_optional and not state.consumers:
-            if state.ready:
-                do = "the same STAFF_JOURNAL and HEARTBEATS for `remit topology apply` and for staff"
-                found.append(
-                    look(what, f"Nobody reads it, and {state.ready} messages wait. It only feeds pages of staff.", do)
-                )
-        elif not state.consumers:
-            service = "staff" if queue.name.startswith("dead-letters") else queue.name.partition(".")[0]
-            found.append(broken(what, f"Nobody consumes it, and {state.ready} messages wait.", f"remit run {service}"))
-        elif state.ready > DEPTH_LOOK:
-            do = "add instances, or see why they are slow: /metrics and the log"
-            found.append(look(what, f"{state.ready} messages wait, for {state.consumers} consumers.", do))
+    found = [diagnosis for queue in QUEUES if (diagnosis := _queue(queue, states[queue.name])) is not None]
     return found or [well("queues", "Each is there, and is consumed.")]
+
+
+def _queue(queue: Queue, state: QueueState | None) -> Diagnosis | None:
+    """What is wrong with a queue, if anything is."""
+    what = f"queue {queue.name}"
+    if state is None:
+        return broken(what, "It is missing.", "remit topology apply")
+    if queue.name == UNREADABLE_DEAD_LETTERS:
+        do = "deploy/README.md, A message that ends connections"
+        why = f"{state.ready} messages ended every connection that read them."
+        return broken(what, why, do) if state.ready else None
+    if not state.consumers:
+        return _unread(queue, state.ready)
+    if state.ready > DEPTH_LOOK:
+        do = "add instances, or see why they are slow: /metrics and the log"
+        return look(what, f"{state.ready} messages wait, for {state.consumers} consumers.", do)
+    return None
+
+
+def _unread(queue: Queue, ready: int) -> Diagnosis | None:
+    """A queue that nobody consumes. An optional one may be unread, as long as nothing is sent to it."""
+    what = f"queue {queue.name}"
+    if queue.is_optional:
+        do = "the same STAFF_JOURNAL and HEARTBEATS for `remit topology apply` and for staff"
+        why = f"Nobody reads it, and {ready} messages wait. It only feeds pages of staff."
+        return look(what, why, do) if ready else None
+    service = "staff" if queue.name.startswith("dead-letters") else queue.name.partition(".")[0]
+    return broken(what, f"Nobody consumes it, and {ready} messages wait.", f"remit run {service}")
 
 
 async def _topology(url: str) -> list[Diagnosis]:
