@@ -30,6 +30,7 @@ from shared.messaging.topology import (
     CASE,
     COMMAND_ENTRY,
     DEAD_LETTERS,
+    PUBLIC_EXCHANGES,
     QUEUES,
     UNREADABLE_DEAD_LETTERS,
     WORK_QUEUES,
@@ -127,8 +128,11 @@ HEARD = {
     "remit.payment_gateway.PaymentInquired.v1": ([], [STAFF]),
     "remit.payment_gateway.PaymentResolutionRefused.v1": ([STAFF], [STAFF]),
     "remit.invoice.OfALaterVersion.v1": ([], []),
+    "remit.staff.JournalSealed.v1": ([], []),
 }
 """The queues that receive an event; and those that receive it as the end of a case."""
+EXCHANGE_OF = {"invoice": "invoice.events", "payment_gateway": "payment.events", "staff": "staff.events"}
+"""The public exchange of an event, by the service that its name tells."""
 
 
 @pytest.mark.parametrize("qualified", [False, True])
@@ -137,11 +141,11 @@ async def test_an_event_reaches_its_queues_once_and_its_copy_every_bound_pattern
 ) -> None:
     public = Publisher(BrokerLink(environment.rabbitmq_url, name="test public"), lane=Lane.PUBLIC)
     assert {event.wire_name for event in MESSAGES if ingress_exchange(event.exchange) != event.exchange} <= set(HEARD)
-    taps = {exchange: await upstream.tap(exchange, "remit.#") for exchange in ("invoice.events", "payment.events")}
+    taps = {exchange: await upstream.tap(exchange, "remit.#") for exchange in PUBLIC_EXCHANGES}
     ours = {queue.name: await upstream.queue(queue.name) for queue in WORK_QUEUES if not queue.is_optional}
     expected: dict[str, list[str | None]] = {name: [] for name in (*ours, *taps)}
     for wire_name, received in HEARD.items():
-        exchange = "invoice.events" if wire_name.startswith("remit.invoice.") else "payment.events"
+        exchange = EXCHANGE_OF[wire_name.split(".")[1]]
         key = routing_key(wire_name, CASE if qualified else "")
         for name in (*received[qualified], exchange):
             expected[name].append(key)
