@@ -28,7 +28,7 @@ DEAD_LETTERS_PREFETCH = 50
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: three queues and a watch over another one, which nobody consumes, each with a connection of its own.
+    """Assemble the service: the queues of staff and a watch over another one, which nobody consumes, each with a connection of its own.
 
     Actions of people put their messages into the outbox, and the sweeper publishes them.
     """

@@ -7,7 +7,7 @@ import pytest
 from services.staff import __main__ as staff
 from services.staff.unreadable import UnreadableWatch
 from shared.amqp.broker_link import BrokerLink
-from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL
+from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL, REPLAYS
 from shared.service import Runtime
 from tests.support.environment import Environment
 
@@ -31,7 +31,7 @@ async def test_each_queue_that_is_consumed_or_watched_has_a_connection_of_its_ow
 
     async with environment.running("staff", assemble):
         consuming = {consumer.queue: consumer.link for consumer in (await assembled).consumers}
-        assert consuming.keys() == {"staff.cases", DEAD_LETTERS, JOURNAL, HEARTBEATS}
-        assert len({*consuming.values(), *watching}) == 5
+        assert consuming.keys() == {"staff.cases", DEAD_LETTERS, JOURNAL, HEARTBEATS, REPLAYS}
+        assert len({*consuming.values(), *watching}) == len(consuming) + 1
     with pytest.raises(ConnectionError, match="closed"):
         await watching[0].channel(confirms=False)
