@@ -291,7 +291,7 @@ class MadeToken:
 async def make_token(
     database: Database, name: str, *, roles: Collection[Role], days: int, who: Actor, clock: Clock = system_clock
 ) -> MadeToken:
-    """Make a token for a program of this name. A program may have the roles of people, and is never the second person."""
+    """Make a token for a program of this name. A program may have the roles of people, and is neither of two people who agree."""
     secret = TOKEN_MARK + secrets.token_urlsafe(32)
     result = await _make_token(database, name, secret, roles=roles, days=days, who=who, clock=clock)
     return MadeToken(result, secret if result.ok else None)

@@ -42,8 +42,14 @@ def proposed_text(proposal: Proposal) -> str:
 async def propose(
     tx: Connection, kept: KeptCase, act: ProposedAct, asks: Mapping[str, object], who: Actor, now: datetime
 ) -> ActionResult:
-    """Keep what `who` asks for until another person agrees. The case is locked, and no proposal about it is open."""
+    """Keep what `who` asks for until another person agrees. The case is locked, and no proposal about it is open.
+
+    A program proposes nothing: nobody knows who has its token, so one person could be both.
+    """
     case = kept.case
+    if who.is_program:
+        text = "above the limit two people must agree, and a program is neither: propose it signed in at the desk"
+        return ActionResult(case.payment_id, text, ProposalRefusal.NOT_ALLOWED)
     if kept.proposal is not None:  # it is about an earlier version
         await store.outdate_proposals(tx, {case.payment_id: case.version}, now)
     entry = JournalEntry.of(who, now, "propose", case.payment_id, {"act": act.value, "version": case.version, **asks})

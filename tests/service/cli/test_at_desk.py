@@ -14,6 +14,7 @@ from deploy.cli.desk_client import DeskClient
 from deploy.cli.output import CliError
 from services.staff.domain import CaseStatus, DecisionRefusal
 from services.staff.people import Role
+from services.staff.proposals import ProposalRefusal
 from tests.service.cli.remit import Typed, remit
 from tests.support.databases import rows
 from tests.support.desk_browser import DeskUnderTest, open_desk
@@ -78,12 +79,11 @@ async def test_a_case_is_listed_shown_and_decided(environment: Environment, at_d
     assert [(entry["who"], entry["details"]["via"]) for entry in journal] == [("robot", "api")]
 
 
-async def test_above_the_limit_it_is_proposed_and_taken_back(environment: Environment, at_desk: DeskByHttp) -> None:
+async def test_above_the_limit_a_program_proposes_nothing(environment: Environment, at_desk: DeskByHttp) -> None:
     payment_id = await keep_case(at_desk.desk.desk.database)
-    done = await at_desk.remit("resolve", str(payment_id), "not_charged", "--version", "4", *WHY)
-    assert (done.code, "a second person must agree" in done.out) == (0, True), done
-    assert "robot: not charged" in (await at_desk.remit("show", str(payment_id))).out
-    assert (await at_desk.remit("withdraw", str(payment_id))).code == 0
+    done = await at_desk.remit("resolve", str(payment_id), "not_charged", "--version", "4", *WHY, "--json")
+    (refused,) = json.loads(done.out)
+    assert (done.code, refused["refusal"]) == (1, ProposalRefusal.NOT_ALLOWED), done
     assert (await at_desk.remit("withdraw", str(payment_id))).code == 1
     assert await outbox(environment) == 0
 

@@ -162,6 +162,9 @@ LARGE = 2
 @example([Click("refund", 0, 4, refund=number, amount_minor=LIMIT // 2) for number in range(3)])
 @example([Click("decide", 3, LARGE), Click("agree", 0, LARGE), Click("agree", 1, LARGE), Click("agree", 2, LARGE)])
 @example([Click("decide", 2, LARGE), Click("agree", 2, LARGE), Click("agree", 3, LARGE)])
+@example([Click("decide", 2, LARGE), Click("agree", 0, LARGE)])
+@example([Click("refund", 2, LARGE, amount_minor=None), Click("agree", 0, LARGE)])
+@example([Click("discard", 2, 1), Click("agree", 0, 3)])
 @example([Click("discard", 0, 1), Click("agree", 1, 3), Click("decide", 0, 3)])
 @settings(
     max_examples=8,
