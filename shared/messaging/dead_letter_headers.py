@@ -32,7 +32,7 @@ REPLAY_ID = "x-remit-replay-id"
 
 SENDER = "x-remit-sender"
 """The name of the sender of a message that staff replayed: only the staff service's user may say it."""
-ADDED_BY_REPLAY = frozenset({REPLAYS, SENDER})
+ADDED_BY_REPLAY = frozenset({REPLAYS, REPLAY_ID, SENDER})
 USER = "x-remit-user"
 """The name of the user who published the message that became a dead letter."""
 

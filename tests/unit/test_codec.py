@@ -150,7 +150,7 @@ def test_what_a_replay_adds_counts_for_no_limit() -> None:
     headers["ce-long"] = headers.pop("ce-ext0") * 4_000
     raw = json.dumps(DATA).encode()
     assert isinstance(decode(raw, content_type=JSON_DATA, headers=headers), Inbound)
-    replayed = headers | {"x-remit-replays": 1, "x-remit-sender": "s" * 255}
+    replayed = headers | {"x-remit-replays": 1, "x-remit-replay-id": ID, "x-remit-sender": "s" * 255}
     assert isinstance(decode(raw, content_type=JSON_DATA, headers=replayed), Inbound)
     assert reason(raw, JSON_DATA, headers | {"ce-more": "x"}) is MalformedReason.HEADERS_TOO_LARGE
 
