@@ -1,7 +1,7 @@
 """What may be changed of a message before it is sent again in the place of the old one. Pure: no I/O, clock, randomness, logging.
 
-Locked is whatever says whose money goes where: ids, amounts, the currency, the method, and who sent it. A message that cannot be read as a
-known one cannot be edited: nobody could say what its fields mean.
+Locked is whatever says whose money goes where: ids, amounts, the currency, the method, and who sent it; and what people decided, or what
+became of the money. A message that cannot be read as a known one cannot be edited: nobody could say what its fields mean.
 """
 
 import difflib
@@ -15,7 +15,16 @@ from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import STRUCTURED, Malformed, attributes_of, decode
 from shared.records import dataclass
 
-LOCKED = frozenset({"currency", "method", "version", "amount_minor", "refunded_minor"})
+_DECIDED = frozenset({"resolution", "expected_version", "decided_by", "requested_by", "asked_by", "journal_head"})
+"""What somebody decided: who may edit need not be one who may decide."""
+_BECAME = frozenset({"outcome", "number", "late", "state", "settled_as", "gateway", "refund", "attempts"})
+_ANSWERED = frozenset({"command_type", "answer", "reply_to", "sender", "content_hash", "outline_hash", "replaced_by"})
+LOCKED = (
+    frozenset({"currency", "method", "version", "amount_minor", "refunded_minor", "receipt_number", "reference_code"})
+    | _DECIDED
+    | _BECAME
+    | _ANSWERED
+)
 _LOCKED_ENDINGS = ("_id", "_minor")
 HIDDEN = "hidden"
 _SECRET = frozenset({"method", "token", "jwe"})

@@ -65,6 +65,20 @@ def test_ids_and_money_are_locked_in_every_message(message: Any) -> None:
     assert not {name for name in free if "amount" in name or "currency" in name or name.endswith("_id")}
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        one
+        for one in MESSAGES
+        if one.exchange in {"settlement.commands", "payment.events", "invoice.events", "invoice.requests"}
+    ],
+    ids=lambda message: message.__name__,
+)
+def test_nobody_edits_what_was_decided_or_what_became_of_the_money(message: Any) -> None:
+    names = set(message.model_json_schema()["properties"])
+    assert {name for name in names if not editing.is_locked(name)} <= {"reason", "advice", "evidence", "detail", "look"}
+
+
 @given(st.sampled_from(["invoice_id", "payment_id", "amount_minor", "currency", "method"]), st.text(max_size=20))
 def test_no_text_changes_a_locked_field(name: str, text: str) -> None:
     message = editing.editable(letter(VOID))
