@@ -3,9 +3,11 @@
 Whoever sent an old command may have been paid otherwise since. So a person has to say that it still shall charge.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord
+from shared.contracts.catalogue import is_later_version, wire_name_without_version
 from shared.contracts.invoice import InvoicePaymentRequested, PayInvoice
 from shared.messaging.codec import Malformed, decode
 from shared.messaging.envelope import Inbound
@@ -14,7 +16,10 @@ from shared.records import dataclass, replace
 
 REQUESTS = "payment_gateway.requests"
 """The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
-CHARGING = {COMMANDS: PayInvoice, REQUESTS: InvoicePaymentRequested}
+CHARGING: Mapping[str, type[PayInvoice | InvoicePaymentRequested]] = {
+    COMMANDS: PayInvoice,
+    REQUESTS: InvoicePaymentRequested,
+}
 """The queues on which a message may charge a card, and the messages that do."""
 
 OLD_AFTER = timedelta(days=1)
@@ -37,7 +42,7 @@ class ReplayedCharge:
 def with_facts(letter: DeadLetter, read: Inbound | Malformed | None) -> DeadLetter:
     """The dead letter with what its body says. `read` is the message as it can be read; None if its body was not kept."""
     if not isinstance(read, Inbound):
-        return replace(letter, may_charge=False)
+        return replace(letter, may_charge=_is_later_charge(letter, read))
     data = read.data
     may_charge = isinstance(data, CHARGING.get(letter.queue, ()))
     return replace(
@@ -49,6 +54,14 @@ def with_facts(letter: DeadLetter, read: Inbound | Malformed | None) -> DeadLett
         may_charge=may_charge,
         asked_at=read.time if may_charge else None,
     )
+
+
+def _is_later_charge(letter: DeadLetter, read: Malformed | None) -> bool:
+    """Whether this is a later version of what charges: nobody can read it here, and after an upgrade its replay charges."""
+    charging = CHARGING.get(letter.queue)
+    if charging is None or read is None or read.type is None or not is_later_version(read.type):
+        return False
+    return wire_name_without_version(read.type) == wire_name_without_version(charging.wire_name)
 
 
 def read_body(letter: DeadLetter) -> Inbound | Malformed | None:

@@ -91,7 +91,7 @@ def read(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
         replay_of=own_id if generation else None,
         sender=sender,
     )
-    return charges.with_facts(letter, decoded if withheld is None and isinstance(decoded, Inbound) else None)
+    return charges.with_facts(letter, decoded if withheld is None else None)
 
 
 def read_or_remains(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:

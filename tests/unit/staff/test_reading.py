@@ -89,6 +89,23 @@ def test_a_message_dead_lettered_by_a_service() -> None:
     assert letter == expected
 
 
+@pytest.mark.parametrize(
+    ("queue", "type_", "may_charge"),
+    [
+        ("invoice.commands", "remit.invoice.PayInvoice.v2", True),
+        ("payment_gateway.requests", "remit.invoice.InvoicePaymentRequested.v2", True),
+        ("invoice.commands", "remit.invoice.VoidInvoice.v2", False),
+        ("saga.events", "remit.invoice.PayInvoice.v2", False),
+    ],
+)
+def test_a_later_version_of_what_charges_may_charge_once_it_can_be_read(
+    queue: str, type_: str, may_charge: bool
+) -> None:
+    event = {"specversion": "1.0", "id": MESSAGE_ID, "type": type_, "source": "/billing", "data": {}}
+    letter = read(set_aside(delivery(json.dumps(event).encode(), queue=queue)))
+    assert (letter.queue, letter.may_charge) == (queue, may_charge)
+
+
 def test_the_same_message_dead_lettered_by_the_broker_is_the_same_record() -> None:
     letter = read(delivery(headers=x_death() | {"ce-id": MESSAGE_ID, "x-delivery-count": 100}))
     assert (letter.origin, letter.reason, letter.tries) == ("broker", "broker_delivery_limit", 100)
