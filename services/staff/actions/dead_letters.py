@@ -177,8 +177,8 @@ async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason
         return waits
     blank = Case(payment.payment_id, payment.invoice_id, amount_minor=payment.amount_minor, currency=payment.currency)
     async with database.transaction() as tx:
-        letters = await store.lock_letters(tx, [letter_id])
         kept = await store.lock_or_open_case(tx, blank, request.correlation_id, now)
+        letters = await store.lock_letters(tx, [letter_id])  # after the case, as whoever agrees locks both
         asks = {"letter_id": str(letter_id), "reason": reason}
         result = (
             already_settled(letters[letter_id])

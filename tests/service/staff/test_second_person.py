@@ -399,3 +399,25 @@ async def test_what_is_sent_again_because_its_answer_was_lost_is_done_once(
         assert [(one.ok, one.entry is not None) for one in done] == [(True, True)] * 5
     assert len(await sent(environment)) == 2
     assert len(await journal(environment)) == 5
+
+
+async def test_a_discard_locks_its_case_before_its_letter_like_whoever_agrees(
+    environment: Environment, database: Database
+) -> None:
+    letter_id, payment_id = await keep_request(database, LIMIT + 1)
+    chosen = Selection(ids=(letter_id,))
+    await dead_letters.discard(database, chosen, who=BEN, reason="an old one")
+    async with asyncio.timeout(20), database.transaction() as tx:
+        assert await store.find_case(tx, payment_id, lock=True) is not None
+        discarding = asyncio.create_task(dead_letters.discard(database, chosen, who=ANN, reason="an old one"))
+        while not await is_somebody_waiting(environment):
+            await asyncio.sleep(0.01)
+        await tx.fetch("SELECT id FROM dead_letters WHERE id = $1 FOR UPDATE NOWAIT", letter_id)
+    (result,) = await discarding
+    assert result.refusal is ProposalRefusal.PROPOSAL_OPEN
+
+
+async def is_somebody_waiting(environment: Environment) -> bool:
+    """Whether a session of the database waits for a lock."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await rows(environment.databases["staff"], query))
