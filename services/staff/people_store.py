@@ -134,8 +134,9 @@ async def let_in_by_clicks(tx: Tx, *names: str) -> list[str]:
                SELECT j.details->>'via' AS via FROM journal j
                WHERE j.subject = p.id AND j.action IN ('add_person', 'set_password') AND lower(j.who) <> lower(p.name)
                ORDER BY j.position DESC LIMIT 1) given ON true
-           WHERE lower(p.name) = ANY ($1) AND given.via <> 'terminal' ORDER BY p.name""",
-        [name.lower() for name in names],
+           WHERE lower(p.name) IN (SELECT lower(name) FROM unnest($1::text[]) AS name) AND given.via <> 'terminal'
+           ORDER BY p.name""",
+        list(names),
     )
     return [row["name"] for row in rows]
 

@@ -25,7 +25,8 @@ from shared.records import dataclass, replace
 NAME_LENGTH_MAX = 60
 TOKEN_DAYS_MAX = 400
 TOKEN_MARK = "remit_"  # noqa: S105 - the beginning of every token, by which scanners for leaked secrets find one
-_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]*", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+"""ASCII: a letter of which Python and PostgreSQL make different small ones would make somebody else of one person (`let_in_by_clicks`)."""
 SUBJECT_OF_SETTINGS = UUID("5f1d7a52-6d0e-4b0a-9a3e-0d5f2f7a9c11")
 """What entries about settings of the desk are about: all of them have this subject."""
 

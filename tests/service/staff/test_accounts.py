@@ -55,7 +55,18 @@ async def test_two_at_once_give_a_name_once(database: Database) -> None:
 
 
 async def test_names_that_cannot_be_shown_are_refused(database: Database) -> None:
-    for name in ("", "a b", "<b>", "ann\u202e", "-x", "x" * 61, "4242424242424242"):
+    for name in (
+        "",
+        "a b",
+        "<b>",
+        "ann\u202e",
+        "-x",
+        "x" * 61,
+        "4242424242424242",
+        "ben\u0130",
+        "\u212aate",
+        "\u017fam",
+    ):
         assert await add(database, name) in (ActionRefusal.INVALID, ActionRefusal.CARD_DATA), name
 
 

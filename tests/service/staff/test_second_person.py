@@ -7,15 +7,17 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
-from services.staff import store
+from services.staff import people_store, store
 from services.staff.actions import accounts, cases, dead_letters, payments, proposals
 from services.staff.actions.results import ActionResult
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
 from services.staff.domain import CaseStatus, DecisionRefusal, Settled
 from services.staff.people import Actor, Role, Via, at_terminal
+from services.staff.people_store import Person
 from services.staff.proposals import ProposalRefusal, ProposalState, SecondPersonLimits
 from services.staff.second_person import SecondPersonLimitsKeeper
-from services.staff.store import Selection
+from services.staff.store import JournalEntry, Selection, append_entries
+from shared.clock import system_clock
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Database
 from shared.records import replace
@@ -355,6 +357,15 @@ async def test_a_decision_that_is_on_its_way_is_not_agreed_to_anew(
 
 
 # -- who could be two people -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Ben\u0130", "\u212aate"])
+async def test_an_account_that_was_made_by_clicks_is_known_whatever_its_letters(database: Database, name: str) -> None:
+    person, now = Person(uuid4(), name, frozenset(), "none", None, active=True), system_clock()
+    async with database.transaction() as tx:
+        await people_store.insert_person(tx, person, now)
+        await append_entries(tx, [JournalEntry.of(Actor("cleo", Via.DESK), now, "add_person", person.id, {})])
+        assert await people_store.let_in_by_clicks(tx, name, "cleo") == [name]
 
 
 @pytest.mark.parametrize("doubtful", [BEN.name, ANN.name])
