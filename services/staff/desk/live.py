@@ -19,8 +19,9 @@ from services.staff.desk.desk import Desk
 from services.staff.desk.frame import MenuCounts, PageFrame, frame_of, render_part
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import Region, desk_of
-from services.staff.desk.sessions import Visitor, is_open, session_of, visitor_of
+from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.desk.shown import count_short
+from services.staff.people import Actor, Role
 from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS
 from shared.records import dataclass, replace
@@ -36,6 +37,8 @@ TELL_EVERY_S = 5.0
 REGIONS_MAX = 20
 """Regions of one page."""
 STREAMS_MAX = 500
+STREAMS_OF_ONE_MAX = 30
+"""Pages of one person or program: nobody keeps the others from what is live."""
 WAITING_MAX = 60
 """Messages that wait for one browser. One that reads nothing for so long is cut off; it comes again by itself."""
 
@@ -97,10 +100,13 @@ class Live:
         """The stream of the regions that `on` names, separated by commas. Raises `Refused`."""
         desk = desk_of(request)
         visitor = await visitor_of(desk, request, by_click=False)
+        if (why := why_not(visitor.actor, Role.VIEWER, [])) is not None:
+            raise Refused("not_allowed", why, 403)
         keys = [key for key in request.query_params.get("on", "").split(",") if key]
         if len(keys) > REGIONS_MAX:
             raise Refused("invalid", f"A page has at most {REGIONS_MAX} live parts.", 422)
-        if len(self._streams) >= STREAMS_MAX:
+        of_visitor = sum(stream.visitor.id == visitor.id for stream in self._streams)
+        if len(self._streams) >= STREAMS_MAX or of_visitor >= STREAMS_OF_ONE_MAX:
             raise Refused("too_often", "Too many pages are live. Refresh it by hand.", 429)
         known = [key for key in keys if key.partition(":")[0] in self._regions]
         frame = replace(await frame_of(desk, request, visitor), done=None)
@@ -124,7 +130,7 @@ class Live:
                     return
                 if time.monotonic() - checked_at > CHECK_S:
                     checked_at = time.monotonic()
-                    if not await self._still_holds(request):
+                    if not await self._still_holds(stream, request):
                         yield _event("signed-out", {})
                         return
                 yield event
@@ -132,15 +138,15 @@ class Live:
             self._streams.discard(stream)
             metrics.DESK_LIVE_BROWSERS.set(len(self._streams))
 
-    async def _still_holds(self, request: Request) -> bool:
-        """Whether somebody is still signed in. To look at live numbers is no click."""
-        if request.headers.get("authorization") is not None:
-            return True
+    async def _still_holds(self, stream: Stream, request: Request) -> bool:
+        """Whether somebody is still signed in, with the same roles. To look at live numbers is no click."""
         try:
-            session = await session_of(self._desk, request)
+            visitor = await visitor_of(self._desk, request, by_click=False)
         except AWAY_ERRORS:
             return True
-        return session is not None and is_open(session, self._desk)
+        except Refused:
+            return False
+        return visitor.actor.roles == stream.visitor.actor.roles
 
     # -- the rounds --------------------------------------------------------------------------------------------------------------------
 
@@ -166,7 +172,9 @@ class Live:
         for stream in list(self._streams):
             frame = replace(stream.frame, as_of=now, counts=counts)
             for key in stream.keys:
-                digest, view = views[key]
+                if (found := views.get((key, stream.visitor.actor))) is None:
+                    continue  # it cannot be read now, or the stream has come since
+                digest, view = found
                 if stream.has.get(key) == digest:
                     continue
                 stream.has[key] = digest
@@ -185,15 +193,31 @@ class Live:
         clock = f"{frame.as_of.astimezone(frame.zone):%H:%M:%S}"
         stream.send(_event("now", {"at": frame.as_of.isoformat(), "clock": clock, "counts": counts}))
 
-    async def _views(self) -> dict[str, tuple[int, Any]]:
-        """The view of each part, with a digest by which a change is noticed. It is the same for all who look at the part."""
-        found: dict[str, tuple[int, Any]] = {}
+    async def _views(self) -> dict[tuple[str, Actor], tuple[int, Any]]:
+        """The view of each part for each who looks at it, with a digest by which a change is noticed. It is read once for all of them.
+
+        A part that cannot be read keeps no other one back.
+        """
+        read: dict[str, Any] = {}
+        found: dict[tuple[str, Actor], tuple[int, Any]] = {}
+        failed: set[str] = set()
         for stream in list(self._streams):
+            viewer = stream.visitor.actor
             for key in stream.keys:
-                if key not in found:
-                    name, _, of = key.partition(":")
-                    view = await self._view(self._regions[name], of, stream)
-                    found[key] = hash(None if view is None else view.model_dump_json()), view
+                if (key, viewer) in found or key in failed:
+                    continue
+                name, _, of = key.partition(":")
+                region = self._regions[name]
+                try:
+                    if key not in read:
+                        read[key] = await self._view(region, of, stream)
+                    view = read[key] if region.seen_by is None else region.seen_by(read[key], viewer)
+                    found[key, viewer] = hash(None if view is None else view.model_dump_json()), view
+                except AWAY_ERRORS:
+                    raise
+                except Exception as error:
+                    log.exception("live_part_failed", part=name, error=type(error).__name__)
+                    failed.add(key)
         return found
 
     async def _view(self, region: Region, of: str, stream: Stream) -> Any:

@@ -33,7 +33,7 @@ from services.staff.desk.limits import Limiter
 from services.staff.desk.once import Act, AtWork, Done, perform
 from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
-from services.staff.people import Role
+from services.staff.people import Actor, Role
 from services.staff.people_store import KeptForm
 from shared.records import dataclass, field
 
@@ -58,11 +58,15 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of a page that is shown anew when it changes: `load` finds its view for a key; None if there is no such thing."""
+    """A part of a page that is shown anew when it changes: `load` finds its view for a key; None if there is no such thing.
+
+    `seen_by` makes of what was loaded, once for all, the view of one viewer, if each sees something else.
+    """
 
     name: str
     template: str
     load: Handler
+    seen_by: Callable[[Any, Actor], Any] | None = None
 
 
 class Room:
@@ -104,11 +108,16 @@ class Room:
 
         return add
 
-    def region(self, name: str, template: str) -> Callable[[Handler], Handler]:
-        """Make a handler with the parameter `key` the source of the live regions `name:KEY`."""
+    def region(
+        self, name: str, template: str, *, seen_by: Callable[[Any, Actor], Any] | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Make a handler with the parameter `key` the source of the live regions `name:KEY`. It is called once for all who look.
+
+        `seen_by` makes the view of one viewer of what it returns, if each sees something else.
+        """
 
         def add(handler: Handler) -> Handler:
-            self.regions.append(Region(name, template, handler))
+            self.regions.append(Region(name, template, handler, seen_by))
             return handler
 
         return add

@@ -10,12 +10,13 @@ from services.staff import letter_store, seen_store
 from services.staff.dead_letters import DeadLetterStatus
 from services.staff.desk.contacts import Contacts, read_contacts
 from services.staff.desk.desk import Desk
-from services.staff.desk.pages.activity import chain_view
+from services.staff.desk.pages.activity import ChainView, chain_view
 from services.staff.desk.pages.stuck import StuckView, as_view
 from services.staff.desk.routing import Room
 from services.staff.desk.said import SaidPart, said
 from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
+from services.staff.seen_store import LastHour
 from services.staff.stuck import (
     GONE_AFTER_S,
     SERVICES,
@@ -26,7 +27,8 @@ from services.staff.stuck import (
     missing_services,
     stuck,
 )
-from services.staff.verdict import GroupSeen, OverviewSeen, Todo, verdict_of
+from services.staff.verdict import CaseSeen, GroupSeen, OverviewSeen, StoppedRun, Todo, verdict_of
+from shared.records import dataclass
 
 room = Room(__name__)
 
@@ -115,31 +117,52 @@ class OverviewView(BaseModel):
     checked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class OverviewRead:
+    """What the overview is made of. It is the same for all who look."""
+
+    watched: WatchedWork
+    cases: tuple[CaseSeen, ...]
+    groups: tuple[GroupSeen, ...]
+    failed: int
+    stopped: tuple[StoppedRun, ...]
+    hour: LastHour | None
+    settled: datetime | None
+    log: ChainView
+    replayed: int
+    contacts: Contacts
+
+
 @room.page("/", "overview.html")
 async def overview(desk: Desk, viewer: Actor) -> OverviewView:
     """The verdict, what to do, what is stuck, failed messages, whom to call, the parts, and the last hour."""
-    return await _overview(desk, viewer)
+    return _overview(await _read(desk), viewer)
 
 
-@room.region("overview", "_overview.html")
-async def overview_now(desk: Desk, key: str, viewer: Actor) -> OverviewView:  # noqa: ARG001 - there is one overview
-    """The same, when it changes."""
-    return await _overview(desk, viewer)
-
-
-async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
+async def _read(desk: Desk) -> OverviewRead:
     hears_instances = desk.settings.heartbeats == "on"
     hears_messages = desk.settings.staff_journal == "on"
     async with desk.read() as connection:
         watched = await seen_store.watched(connection, desk.clock(), hears_instances=hears_instances)
         cases = await seen_store.open_cases(connection)
         groups = await seen_store.open_groups(connection, desk.clock())
-        failed = (await letter_store.counts_by_status(connection))[DeadLetterStatus.OPEN]
-        stopped = await seen_store.stopped_runs(connection)
-        hour = await seen_store.last_hour(connection) if hears_messages else None
-        settled = await seen_store.last_settled(connection) if not cases else None
-        log = await chain_view(connection, desk.clock())
-        replayed = await seen_store.letters_replayed(connection) if not groups else 0
+        return OverviewRead(
+            watched=watched,
+            cases=cases,
+            groups=groups,
+            failed=(await letter_store.counts_by_status(connection))[DeadLetterStatus.OPEN],
+            stopped=await seen_store.stopped_runs(connection),
+            hour=await seen_store.last_hour(connection) if hears_messages else None,
+            settled=await seen_store.last_settled(connection) if not cases else None,
+            log=await chain_view(connection, desk.clock()),
+            replayed=await seen_store.letters_replayed(connection) if not groups else 0,
+            contacts=read_contacts(desk.settings.contacts_file),
+        )
+
+
+def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
+    """What this viewer sees: only who may answer a proposal is told of it."""
+    watched, cases, groups, hour, log = read.watched, read.cases, read.groups, read.hour, read.log
     found = stuck(watched)
     missing = missing_services(watched)
     verdict = verdict_of(
@@ -148,7 +171,7 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
             cases,
             proposals=tuple(one for one in watched.proposals if _may_answer(one, viewer)),
             groups=groups,
-            stopped_runs=stopped,
+            stopped_runs=read.stopped,
             stuck=tuple(found),
             missing=tuple(missing),
             is_broken=log.state == "broken",
@@ -167,9 +190,9 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
         left_out=verdict.left_out,
         stuck=[as_view(one) for one in found[:STUCK_SHOWN_MAX]],
         groups=[_group(one) for one in groups[:GROUPS_SHOWN_MAX]],
-        failed=failed,
-        replayed=replayed,
-        contacts=read_contacts(desk.settings.contacts_file),
+        failed=read.failed,
+        replayed=read.replayed,
+        contacts=read.contacts,
         parts=_parts(watched),
         hour=None
         if hour is None
@@ -181,11 +204,17 @@ async def _overview(desk: Desk, viewer: Actor) -> OverviewView:
             in_doubt=len(in_doubt),
             more=hour.more,
         ),
-        last_settled=settled,
+        last_settled=read.settled,
         log=log.state,
         entries=log.entries,
         checked_at=log.checked_at,
     )
+
+
+@room.region("overview", "_overview.html", seen_by=_overview)
+async def overview_now(desk: Desk, key: str, viewer: Actor) -> OverviewRead:  # noqa: ARG001 - there is one
+    """The same, when it changes. It is read once for all; each sees the own view of it."""
+    return await _read(desk)
 
 
 def _may_answer(proposal: ProposalSeen, viewer: Actor) -> bool:

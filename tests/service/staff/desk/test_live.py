@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from services.staff.actions import accounts
 from services.staff.desk.frame import ENVIRONMENT, Count
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import Desk, Room
-from services.staff.people import Actor, Role
+from services.staff.people import Actor, Role, at_terminal
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 
@@ -35,6 +36,16 @@ class Numbers:
             self.reads += 1
             if key == "gone":
                 raise Refused("unknown", "There is no such number.", 404)
+            if key == "broken":
+                raise ValueError(key)
+            return NumberView(number=self.now)
+
+        def seen_by(number: NumberView, viewer: Actor) -> NumberView:
+            return NumberView(number=number.number + (viewer.name == "ben"))
+
+        @self.room.region("own", "_test_number.html", seen_by=seen_by)
+        async def own(key: str, desk: Desk, viewer: Actor) -> NumberView:
+            self.reads += 1
             return NumberView(number=self.now)
 
         @self.room.count("cases")
@@ -149,6 +160,48 @@ async def test_what_is_gone_is_sent_empty(desk: DeskUnderTest, quiet: Any) -> No
     ann = await listen(desk, "ann", "number:gone")
     await quiet.round()
     assert await ann.hear() == ("part", {"key": "number:gone", "html": ""})
+
+
+async def test_a_part_that_cannot_be_read_keeps_no_other_back(desk: DeskUnderTest, quiet: Any) -> None:
+    mal, ann = await listen(desk, "mal", "number:broken,number:x"), await listen(desk, "ann", "number:x")
+    await quiet.round()
+    for one in (mal, ann):
+        assert (await one.hear_part())[0] == "number:x"
+
+
+async def test_a_part_that_each_sees_in_an_own_way_is_read_once(
+    desk: DeskUnderTest, numbers: Numbers, quiet: Any
+) -> None:
+    ann, ben = await listen(desk, "ann", "own:x"), await listen(desk, "ben", "own:x")
+    await quiet.round()
+    assert ">1<" in (await ann.hear_part())[1]
+    assert ">2<" in (await ben.hear_part())[1]
+    assert numbers.reads == 1
+
+
+async def test_to_look_takes_a_role(desk: DeskUnderTest, quiet: Any) -> None:
+    with pytest.raises(Refused, match="not_allowed"):
+        await LiveBrowser(desk, await desk.browser("ann"), "number:x").open()
+
+
+async def test_nobody_takes_all_streams(desk: DeskUnderTest, quiet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.staff.desk.live.STREAMS_OF_ONE_MAX", 2)
+    streams = [await listen(desk, "mal", "") for _ in range(2)]
+    with pytest.raises(Refused, match="too_often"):
+        await listen(desk, "mal", "")
+    await listen(desk, "ann", "")
+    await streams.pop().close()
+    await listen(desk, "mal", "")
+
+
+async def test_a_stream_ends_when_the_roles_change(
+    desk: DeskUnderTest, quiet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.staff.desk.live.CHECK_S", -1.0)
+    ann = await listen(desk, "ann", "")
+    await accounts.set_roles(desk.desk.database, "ann", roles=(), who=at_terminal("run"))
+    await quiet.round()
+    assert await ann.hear() == ("signed-out", {})
 
 
 async def test_each_sees_the_moment_in_the_own_zone(desk: DeskUnderTest, quiet: Any) -> None:
