@@ -82,7 +82,7 @@ async def preview(
         crash_points.reach("staff.run_preview.before_commit")
     crash_points.reach("staff.run_preview.after_commit")
     return Previewed(
-        ActionResult(id_, f"R-{no} lists {len(taken)} messages; nothing is sent", entry=entry.id), no, beyond
+        ActionResult(id_, f"R-{no} lists {_messages(len(taken))}; nothing is sent", entry=entry.id), no, beyond
     )
 
 
@@ -91,7 +91,11 @@ def _id_of(who: Actor) -> UUID:
 
 
 def _listed(kept: KeptRun) -> ActionResult:
-    return ActionResult(kept.id, f"{kept.name} lists {kept.total} messages; nothing is sent")
+    return ActionResult(kept.id, f"{kept.name} lists {_messages(kept.total)}; nothing is sent")
+
+
+def _messages(number: int) -> str:
+    return f"{number} message{'s' if number != 1 else ''}"
 
 
 def _why(bin_: Bin, why: str | None) -> str:
