@@ -165,7 +165,11 @@ def amount_lookup(amount: str, currency: str, day: date, zone: tzinfo) -> Amount
     if minor is None:
         return None
     around = timedelta(days=DAYS_AROUND)
-    return AmountSearch(minor, currency, day, _midnight(day - around, zone), _midnight(day + around * 2, zone))
+    try:
+        begin, end = _midnight(day - around, zone), _midnight(day + around * 2, zone)
+    except OverflowError:  # the first or last day that there is
+        return None
+    return AmountSearch(minor, currency, day, begin, end)
 
 
 def _midnight(day: date, zone: tzinfo) -> datetime:

@@ -1,5 +1,6 @@
 """How often something may be tried: so many times at once, and then again after a while. Counted in this process alone."""
 
+import ipaddress
 import math
 from collections import OrderedDict
 
@@ -7,6 +8,22 @@ from shared.clock import Clock
 
 KEYS_MAX = 10_000
 """So many keys are remembered, those used last. To forget one only lets its owner try again."""
+
+
+IPV6_NETWORK_BITS = 64
+
+
+def network_of(address: str) -> str:
+    """The address by which tries are counted. Of IPv6 everybody has a whole network, and so as many addresses as they like."""
+    try:
+        read = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(read, ipaddress.IPv6Address):
+        return str(read)
+    if read.ipv4_mapped is not None:
+        return str(read.ipv4_mapped)
+    return str(ipaddress.ip_network((int(read), IPV6_NETWORK_BITS), strict=False))
 
 
 class Limiter:

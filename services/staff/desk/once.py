@@ -1,18 +1,22 @@
 """A form that is sent twice does something once: by a second click, a reload, or a browser that tries again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from services.staff import people_store
 from services.staff.desk.desk import Desk
 from services.staff.desk.problems import Refused
 from services.staff.people_store import RequestRecord
+
+NUL = "\x00"
+"""The one character that no text of the database can have. Nobody types it."""
 
 
 class Act(BaseModel):
@@ -20,6 +24,23 @@ class Act(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
     once: UUID
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nul(cls, sent: Any) -> Any:
+        return _without_nul(sent)
+
+
+def _without_nul(sent: Any) -> Any:
+    match sent:
+        case str():
+            return sent.replace(NUL, "\ufffd")
+        case list() | tuple():
+            return [_without_nul(one) for one in sent]
+        case Mapping():
+            return {_without_nul(name): _without_nul(one) for name, one in sent.items()}
+        case _:
+            return sent
 
 
 class Done(BaseModel):

@@ -7,13 +7,14 @@ session and preferences), and `request`.
 """
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import structlog
@@ -30,7 +31,7 @@ from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import CountOf, TypedForm, render
 from services.staff.desk.limits import Limiter
-from services.staff.desk.once import Act, AtWork, Done, perform
+from services.staff.desk.once import NUL, Act, AtWork, Done, perform
 from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.people import Actor, Role
@@ -49,6 +50,8 @@ KEPT_CHARACTERS_MAX = 64 * 1024
 GIVEN = frozenset({"desk", "viewer", "actor", "visitor", "request"})
 FORM_KEY = "form_key"
 PASSWORD = "password"  # noqa: S105 - the beginning of the names of fields that are never kept and never shown again
+_NAMES_IN = re.compile(r"\{(\w+)(?::path)?\}")
+"""The names in an address. `{name:path}` takes what has slashes, too."""
 Handler = Callable[..., Awaitable[Any]]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": "A sentence says what to do."}
@@ -157,7 +160,7 @@ class Parameters:
         hints = typing.get_type_hints(handler, include_extras=True)
         signature = inspect.signature(handler)
         typed = {name: one.replace(annotation=hints[name]) for name, one in signature.parameters.items()}
-        in_address = {name for name in typed if f"{{{name}}}" in address}
+        in_address = set(_NAMES_IN.findall(address))
         ours = {name: one for name, one in typed.items() if name not in GIVEN and name != "form"}
         return cls(
             {name: one for name, one in ours.items() if name in in_address},
@@ -168,6 +171,8 @@ class Parameters:
 
     def bind(self, path: Mapping[str, Any], query: QueryParams) -> dict[str, Any]:
         """The arguments of a request. Raises `Refused` if the address or its query is not as it has to be."""
+        if any(NUL in str(value) for value in path.values()) or any(NUL in text for _, text in query.multi_items()):
+            raise Refused("unknown", "There is no such page.", HTTPStatus.NOT_FOUND)
         try:
             address = {name: getattr(self._model(self.of_address)(**path), name) for name in self.of_address}
         except ValidationError:
@@ -448,9 +453,7 @@ async def _sign_in_first(
 
 
 def _filled(address: str, path: Mapping[str, Any]) -> str:
-    for name, value in path.items():
-        address = address.replace(f"{{{name}}}", str(value))
-    return address
+    return _NAMES_IN.sub(lambda name: quote(str(path[name[1]]), safe=""), address)
 
 
 def _with_done(done: Done, sent: FormData) -> str:
@@ -461,7 +464,7 @@ def _with_done(done: Done, sent: FormData) -> str:
 
 
 def _with_line_feeds(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace(NUL, "\ufffd")
 
 
 async def _why_not(desk: Desk, visitor: Visitor, needs: Role | None) -> str | None:
@@ -489,7 +492,8 @@ def _with_signature(endpoint: Handler, parameters: Sequence[inspect.Parameter], 
     ordered = sorted(parameters, key=lambda one: one.default is not inspect.Parameter.empty)
     signature = inspect.Signature([request, *(one.replace(kind=kind) for one in ordered)])
     endpoint.__signature__ = signature  # type: ignore[attr-defined]
-    endpoint.__name__ = name.replace("/", "_").replace("{", "").replace("}", "").replace("-", "_").rstrip("_")
+    plain = _NAMES_IN.sub(r"\1", name)
+    endpoint.__name__ = plain.replace("/", "_").replace("-", "_").rstrip("_")
     return endpoint
 
 

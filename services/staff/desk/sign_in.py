@@ -14,7 +14,8 @@ from services.staff.actions import accounts
 from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import render
-from services.staff.desk.limits import Limiter
+from services.staff.desk.limits import Limiter, network_of
+from services.staff.desk.once import NUL
 from services.staff.desk.passwords import PasswordChecker
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import FORM_KEY, too_often
@@ -87,10 +88,11 @@ class SignIn:
         settings = self._desk.settings
         security.check_origin(request, settings.url)
         form = await request.form(max_files=0, max_fields=20)
-        texts = {name: value[:_TEXT_MAX] for name, value in form.items() if isinstance(value, str)}
+        texts = {name: value[:_TEXT_MAX].replace(NUL, "") for name, value in form.items() if isinstance(value, str)}
         page, name = security.own_page(texts.get("page", "/")), texts.get("username", "").strip()
         try:
-            security.check_form_key(texts.get(FORM_KEY), sessions.cookie_of(request, settings, VISIT) or "")
+            visit = sessions.cookie_of(request, settings, VISIT)
+            security.check_form_key(None if visit is None else texts.get(FORM_KEY), visit or "")
             person = await self._person(request, name, texts.get("password", ""))
         except Refused as refused:
             return await self.show(request, page, refused, name)
@@ -118,7 +120,7 @@ class SignIn:
 
     def check_pace(self, request: Request) -> None:
         """Raise `Refused` if this browser's address tries to sign in too often."""
-        address = request.client.host if request.client else ""
+        address = network_of(request.client.host) if request.client else ""
         if (wait_s := self._by_address.wait_s(address)) > 0:
             raise too_often(wait_s)
 

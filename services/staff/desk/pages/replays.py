@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -23,6 +23,9 @@ from shared.persistence.database import Connection
 
 room = Room(__name__)
 
+NO_MAX = 2**63 - 1
+No = Annotated[int, Field(ge=1, le=NO_MAX)]
+"""The number of a run, as the database can have it."""
 ROWS_MAX = 50
 FIRST_MAX = 20
 _STEPS = ((RunStep.ONE, "Try one"), (RunStep.TEN, "Ten, then a hundred"), (RunStep.REST, "The rest"))
@@ -199,7 +202,7 @@ class RunView(BaseModel):
 
 
 @room.page("/replays/{no}", "replay.html")
-async def replay_run(no: int, desk: Desk, before: datetime | None = None) -> RunView:
+async def replay_run(no: No, desk: Desk, before: datetime | None = None) -> RunView:
     """A preview or a run: what it would do, how far it is, what became of each message."""
     async with desk.read() as connection:
         return await _view(desk, connection, no, before)
@@ -208,7 +211,7 @@ async def replay_run(no: int, desk: Desk, before: datetime | None = None) -> Run
 @room.region("run", "_run_state.html")
 async def run_state(key: str, desk: Desk, viewer: Actor) -> RunView | None:  # noqa: ARG001 - the same for everybody
     """What changes while a run goes on."""
-    if not key.isdecimal():
+    if not key.isdecimal() or len(key) > len(str(NO_MAX)) or int(key) > NO_MAX:
         return None
     try:
         async with desk.read() as connection:
@@ -435,48 +438,48 @@ async def _do(desk: Desk, no: int, act: RunAct, actor: Actor, **options: object)
 
 
 @room.act("/replays/{no}/try", needs=Role.REPLAYER)
-async def try_one(no: int, form: TryForm, desk: Desk, actor: Actor) -> Done:
+async def try_one(no: No, form: TryForm, desk: Desk, actor: Actor) -> Done:
     """Begin: try one message."""
     return await _do(desk, no, RunAct.TRY, actor, rate=form.rate, first=form.first, reason=form.reason, sure=form.sure)
 
 
 @room.act("/replays/{no}/go", needs=Role.REPLAYER)
-async def go(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def go(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Ten, then a hundred."""
     return await _do(desk, no, RunAct.GO, actor)
 
 
 @room.act("/replays/{no}/rest", needs=Role.REPLAYER)
-async def rest(no: int, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+async def rest(no: No, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
     """The rest, at this speed."""
     return await _do(desk, no, RunAct.REST, actor, rate=form.rate)
 
 
 @room.act("/replays/{no}/speed", needs=Role.REPLAYER)
-async def speed(no: int, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+async def speed(no: No, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
     """Another speed, from now on."""
     return await _do(desk, no, RunAct.SPEED, actor, rate=form.rate)
 
 
 @room.act("/replays/{no}/pause", needs=Role.REPLAYER)
-async def pause(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def pause(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Send nothing more for now."""
     return await _do(desk, no, RunAct.PAUSE, actor)
 
 
 @room.act("/replays/{no}/resume", needs=Role.REPLAYER)
-async def resume(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def resume(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Go on."""
     return await _do(desk, no, RunAct.RESUME, actor)
 
 
 @room.act("/replays/{no}/leave-out", needs=Role.REPLAYER)
-async def leave_out(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def leave_out(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Go on without what failed again."""
     return await _do(desk, no, RunAct.LEAVE_OUT, actor)
 
 
 @room.act("/replays/{no}/stop", needs=Role.REPLAYER)
-async def stop(no: int, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def stop(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Stop for good: the rest stay failed messages."""
     return await _do(desk, no, RunAct.STOP, actor)

@@ -137,7 +137,7 @@ class StoryView(BaseModel):
     found_by: str | None = None
 
 
-@room.page("/invoices/{invoice_id}", "story.html")
+@room.page("/invoices/{invoice_id:path}", "story.html")
 async def story(invoice_id: str, desk: Desk, visitor: Visitor, request: Request, by: str | None = None) -> StoryView:
     """How an invoice stands, and everything that happened. `by`: what it was found by."""
     async with desk.read() as connection:

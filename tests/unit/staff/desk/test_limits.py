@@ -1,5 +1,7 @@
 """How often something may be tried."""
 
+import pytest
+
 from services.staff.desk import limits
 from services.staff.desk.limits import Limiter
 from tests.support.desk_browser import DeskClock
@@ -39,3 +41,17 @@ def test_so_many_are_remembered() -> None:
         limiter.wait_s(str(number))
     assert limiter.wait_s("0") == 0
     assert limiter.wait_s(str(limits.KEYS_MAX)) == 60
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_tries_are_counted_by_what_somebody_has_one_of(address: str, counted: str) -> None:
+    assert limits.network_of(address) == counted
