@@ -416,16 +416,14 @@ async def test_a_discard_locks_its_case_before_its_letter_like_whoever_agrees(
     environment: Environment, database: Database
 ) -> None:
     letter_id, payment_id = await keep_request(database, LIMIT + 1)
-    chosen = Selection(ids=(letter_id,))
-    await dead_letters.discard(database, chosen, who=BEN, reason="an old one")
+    await discard(database, letter_id)
     async with asyncio.timeout(20), database.transaction() as tx:
         assert await store.find_case(tx, payment_id, lock=True) is not None
-        discarding = asyncio.create_task(dead_letters.discard(database, chosen, who=ANN, reason="an old one"))
+        discarding = asyncio.create_task(discard(database, letter_id, ANN))
         while not await is_somebody_waiting(environment):
             await asyncio.sleep(0.01)
         await tx.fetch("SELECT id FROM dead_letters WHERE id = $1 FOR UPDATE NOWAIT", letter_id)
-    (result,) = await discarding
-    assert result.refusal is ProposalRefusal.PROPOSAL_OPEN
+    assert (await discarding).refusal is ProposalRefusal.PROPOSAL_OPEN
 
 
 async def is_somebody_waiting(environment: Environment) -> bool:
