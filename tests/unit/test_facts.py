@@ -166,11 +166,8 @@ def test_messages_are_counted_by_type(log: io.StringIO) -> None:
 
 
 def test_every_event_and_answer_has_a_word() -> None:
-    operations = {
-        Heartbeat,
-        ReplayHandled,
-        JournalSealed,
-    }  # how Remit itself is run, nothing that happened to an invoice
+    # How Remit itself is run, nothing that happened to an invoice.
+    operations = {Heartbeat, ReplayHandled, JournalSealed}
     told = {contract for contract in BY_WIRE_NAME.values() if contract.kind != "command"} - operations
     assert facts.FACTS.keys() == told
     assert len(set(facts.FACTS.values())) == len(told)
