@@ -171,7 +171,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
     assert "INV-void: status stored differs from folded: open is not void" in broken.out
-    assert "21 holds, 2 broken." in broken.out
+    assert f"{len(CHECKS) - 2} holds, 2 broken." in broken.out
     assert [one["check"] for one in as_json.json["checks"] if one["verdict"] == "broken"] == [
         "streams_fold_to_state",
         "repeating_changes_nothing",
