@@ -38,6 +38,7 @@ from tests.service.staff import test_accounts as accounts_served
 from tests.service.staff import test_cases as cases_served
 from tests.service.staff import test_dead_letters as dead_letters_served
 from tests.service.staff import test_second_person as second_person_served
+from tests.service.staff import test_second_thoughts as second_thoughts_served
 from tests.support.scenarios import Scenario
 from tests.unit.invoice import test_refused_commands
 from tests.unit.payment_gateway.payments import payment
@@ -122,6 +123,7 @@ def test_every_event_and_reason_of_the_invoice_is_specified() -> None:
 ANSWERED_ELSEWHERE: dict[AnswerReason, Callable[..., object]] = {
     AnswerReason.COMMAND_ID_REUSED: (pay_invoice_served.test_a_used_id_with_other_data_is_rejected_and_changes_nothing),
     AnswerReason.DISCARDED: close_command_served.test_the_sender_is_answered,
+    AnswerReason.REPLACED: close_command_served.test_the_sender_of_a_command_that_was_replaced_reads_by_which,
 }
 """Reasons that only the database or a person can know."""
 
@@ -248,6 +250,11 @@ REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal | ProposalRefusal, Callab
     ActionRefusal.INVALID: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.CARD_DATA: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.OLD_CHARGE: dead_letters_served.test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so,
+    ActionRefusal.TOO_LATE_TO_UNDO: second_thoughts_served.test_what_a_sweeper_has_taken_is_not_undone,
+    ActionRefusal.TOLD_ALREADY: second_thoughts_served.test_only_what_nobody_was_told_of_is_brought_back,
+    ActionRefusal.NOT_EDITABLE: second_thoughts_served.test_nobody_edits_before_an_admin_allows_it,
+    ActionRefusal.FIELD_LOCKED: second_thoughts_served.test_what_says_whose_money_goes_where_is_locked,
+    ActionRefusal.SCHEMA: second_thoughts_served.test_what_breaks_the_contract_is_refused_with_its_schema,
     ActionRefusal.NAME_TAKEN: accounts_served.test_a_name_is_given_once_whatever_its_case,
     ActionRefusal.LAST_ADMIN: accounts_served.test_the_last_admin_stays_one,
     ActionRefusal.NOT_LOCAL: accounts_served.test_what_the_provider_says_is_not_changed_here,

@@ -45,6 +45,26 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
     assert other.data["reason"] == AnswerReason.COMMAND_ID_REUSED.value
 
 
+async def test_the_sender_of_a_command_that_was_replaced_reads_by_which(invoice: InvoiceConversation) -> None:
+    """Not that it was discarded: a sender that reads so would send it again, beside the one that replaced it."""
+    command_id, replaced_by = uuid4(), uuid4()
+    close = CloseCommand(
+        command_id=command_id,
+        command_type=PAY.wire_name,
+        reply_to=invoice.answers_to,
+        reason="a test",
+        replaced_by=replaced_by,
+    )
+    answer, rejected = await invoice.when(close)
+    replaced = AnswerReason.REPLACED.value
+    assert answer.content == CommandAnswered(
+        command_id=command_id, answer="rejected", reason=replaced, detail=f"staff sent {replaced_by} in its place"
+    )
+    assert rejected.content == InvoiceCommandRejected(
+        command_id=command_id, command_type=PAY.wire_name, invoice_id=None, reason=replaced
+    )
+
+
 async def test_a_command_that_nobody_could_read_is_another_one_if_it_comes_again(invoice: InvoiceConversation) -> None:
     command_id = uuid4()
     await invoice.when(CloseCommand(command_id=command_id, command_type="unread", reason="a test"))

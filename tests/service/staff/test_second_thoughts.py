@@ -13,7 +13,7 @@ from services.staff.actions.results import ActionRefusal
 from services.staff.people import Actor, Via
 from services.staff.store import Selection
 from shared.clock import system_clock
-from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
+from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod, VoidInvoice
 from shared.ids import derived_id
 from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.envelope import Cause, Draft
@@ -203,6 +203,22 @@ async def test_what_says_whose_money_goes_where_is_locked(
     set_ = await second_thoughts.edit(database, letter_id, who=ANN, reason="x", changes={field: "1"})
     dropped = await second_thoughts.edit(database, letter_id, who=ANN, reason="x", drop=[field])
     assert {set_.refusal, dropped.refusal} == {ActionRefusal.FIELD_LOCKED}
+    assert await outbox_of(environment) == []
+
+
+async def test_what_breaks_the_contract_is_refused_with_its_schema(
+    environment: Environment, database: Database
+) -> None:
+    """No service would read the new message either."""
+    await allow(database)
+    void = VoidInvoice(invoice_id="INV-1", reason="a duplicate")
+    sent = encode(Draft(void), Cause(uuid4(), "C-1", system_clock()), 0, source="/billing")
+    letter = replace(payment("INV-1", 100), body=sent.body, body_bytes=len(sent.body), type=void.wire_name)
+    (letter_id,) = await keep(database, letter)
+    refused = await second_thoughts.edit(database, letter_id, who=ANN, reason="x", drop=["reason"])
+    assert refused.refusal is ActionRefusal.SCHEMA
+    assert "reason" in refused.text
+    assert (await letter_of(environment, letter_id))["status"] == "open"
     assert await outbox_of(environment) == []
 
 
