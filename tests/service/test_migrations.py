@@ -195,10 +195,16 @@ async def _complaints(connection: Connection, service: str) -> list[str]:
     ]
 
 
-def _unused(tables: Tables, service: str) -> list[str]:
-    """Tables and types that no statement names, and attributes of a row type that no statement with that type names: the code gives them no
-    value."""
-    texts = [statement.text for statement in statements_of(service)]
+async def _functions_of(connection: Connection) -> list[str]:
+    """The functions of the schema as PostgreSQL keeps them. A trigger's function works with tables and types as a statement does."""
+    found = await connection.fetch("SELECT prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+    return [row["prosrc"] for row in found]
+
+
+def _unused(tables: Tables, service: str, functions: list[str]) -> list[str]:
+    """Tables and types that neither a statement nor a function of the schema names, and attributes of a row type that none with that type
+    names: the code gives them no value."""
+    texts = [*(statement.text for statement in statements_of(service)), *functions]
     unused = []
     for name, columns in tables.items():
         users = [text for text in texts if re.search(rf"\b{name}\b", text)]
@@ -212,17 +218,17 @@ def _unused(tables: Tables, service: str) -> list[str]:
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_every_statement_fits_the_tables_before_and_after_the_post_steps(service: str, stack: Stack) -> None:
-    complaints, tables = [], {}
+    complaints, tables, functions = [], {}, []
     with _new_database(stack) as url:
         for post in (False, True):
             await migrate(url, _folder(service), post=post)
             async with _connected(url) as connection:
                 complaints += await _complaints(connection, service)
-                tables = await tables_of(connection)
+                tables, functions = await tables_of(connection), await _functions_of(connection)
     assert not complaints, "\n".join(complaints)
-    unused = _unused(tables, service)
+    unused = _unused(tables, service, functions)
     assert not unused, (
-        f"no statement of {service} names {', '.join(unused)}: let one do so, or drop it in a migration "
+        f"no statement and no function of {service} names {', '.join(unused)}: let one do so, or drop it in a migration "
         f"services/{service}/migrations/<number>_post_<what>.py"
     )
 
@@ -233,6 +239,13 @@ UNUSED = {
     "ALTER TYPE saga_row_3 ADD ATTRIBUTE mood text": "saga_row_3.mood",
 }
 """What no statement uses after this change."""
+_FUNCTION_WITH_THE_TYPE = """
+    CREATE FUNCTION count_answers() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        found public.answer_row[];
+    BEGIN
+        RETURN NULL;
+    END $$"""
 MISFITS = {
     "ALTER TABLE sagas RENAME refund_reason TO why": 'column "refund_reason" of relation "sagas" does not exist',
     "ALTER TABLE sagas ADD mood text NOT NULL": "it gives sagas no mood",
@@ -251,7 +264,11 @@ async def test_tables_and_columns_changed_without_the_code_are_noticed(stack: St
         async with _connected(url) as connection:
             for change, unused in UNUSED.items():
                 async with _changed(connection, change):
-                    assert _unused(await tables_of(connection), "saga") == [unused], change
+                    tables, functions = await tables_of(connection), await _functions_of(connection)
+                    assert _unused(tables, "saga", functions) == [unused], change
+            type_, function = "CREATE TYPE answer_row AS (id uuid)", _FUNCTION_WITH_THE_TYPE
+            async with _changed(connection, type_, function):
+                assert _unused(await tables_of(connection), "saga", await _functions_of(connection)) == []
             for change, complaint in MISFITS.items():
                 async with _changed(connection, "DROP VIEW outbox_messages", change):
                     complaints = await _complaints(connection, "saga")
