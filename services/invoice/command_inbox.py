@@ -65,22 +65,20 @@ class CommandInbox:
         reply_to = self.senders.answers_to(delivery.reply_to, sender)
         if isinstance(read, Malformed):
             return self._refuse_malformed(delivery, read, sender, reply_to)
-        if (refusal := self._refusal(delivery, read, sender, reply_to)) is not None:
+        if (refusal := self._refusal(delivery, read, sender)) is not None:
             return self._refuse(delivery, read, sender, reply_to, *refusal)
         kept_as, other_id = self.senders.ids_of(read.id, sender)
         message = read if sender is None else replace(read, id=kept_as, sender=sender)
         return ReceivedCommand(kept_as, delivery, message, read.id, sender, other_id, reply_to)
 
-    def _refusal(
-        self, delivery: Delivery, read: Inbound, sender: str | None, reply_to: str | None
-    ) -> tuple[AnswerReason, str] | None:
+    def _refusal(self, delivery: Delivery, read: Inbound, sender: str | None) -> tuple[AnswerReason, str] | None:
         """Why the sender may not send this, as a reason and a sentence."""
         if sender is None and self.senders.are_named:
             return AnswerReason.SENDER_UNKNOWN, "user_id does not say who sent this"
         if read.type not in PUBLIC_COMMANDS:
             return AnswerReason.NOT_PUBLIC, "this type is not a public command"
-        if delivery.reply_to and reply_to is None:
-            return AnswerReason.REPLY_TO_NOT_ALLOWED, self.senders.problem_of(delivery.reply_to, sender) or ""
+        if (problem := self.senders.problem_of(delivery.reply_to, sender)) is not None:
+            return AnswerReason.REPLY_TO_NOT_ALLOWED, problem
         return None
 
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:

@@ -9,6 +9,7 @@ everything. Neither is a default: one would open every invoice to every sender, 
 from uuid import UUID
 
 from shared.amqp.frames import SHORT_STRING_BYTES_MAX
+from shared.amqp.lenient_decoding import has_marks
 from shared.ids import id_of_command
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
@@ -65,10 +66,17 @@ class Senders:
 
     def answers_to(self, reply_to: str | None, sender: str | None) -> str | None:
         """The address of the answer, or None if there is none, or none that may be answered."""
-        return queue_of(reply_to) if reply_to and self.problem_of(reply_to, sender) is None else None
+        if not reply_to or has_marks(reply_to) or self.problem_of(reply_to, sender) is not None:
+            return None
+        return queue_of(reply_to)
 
-    def problem_of(self, reply_to: str, sender: str | None) -> str | None:
-        """Why this address of the sender is not answered, as a sentence. None if it is answered."""
+    def problem_of(self, reply_to: str | None, sender: str | None) -> str | None:
+        """Why a command with this address is refused, as a sentence. None if it is not.
+
+        An address that cannot be read counts as none: the command is whole, and its answer is kept as that of any command without one.
+        """
+        if not reply_to or has_marks(reply_to):
+            return None
         if self.are_named and not is_of_sender(queue_of(reply_to), sender):
             return problem_of(reply_to) or "reply_to does not begin with the name of its sender and a dot"
         return problem_of(reply_to)

@@ -50,6 +50,11 @@ def as_it_came(text: str) -> bytes:
     return text.translate(_BEHIND_MARK).encode("utf-8", "surrogateescape")
 
 
+def has_marks(text: str) -> bool:
+    """Whether a `readable` text has bytes that could not be read."""
+    return _MARKS.search(text) is not None
+
+
 _FIRST_MARK: Final = 0xE100
 _FIRST_ESCAPE: Final = 0xDC00  # of Python's `surrogateescape`, which begins at 0x80
 _MARKS: Final = re.compile("[\ue100\ue180-\ue1ff]")

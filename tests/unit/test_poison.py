@@ -18,7 +18,7 @@ from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
 from shared.amqp import frames
 from shared.amqp.lenient_decoding import UNREADABLE, as_it_came
-from shared.batch.inbox import DeadLettered
+from shared.batch.inbox import DeadLettered, Item
 from shared.messaging.codec import JSON_DATA, STRUCTURED, Malformed, MalformedReason
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Inbound
@@ -265,8 +265,8 @@ def test_short_strings_stay_short_and_storable() -> None:
     assert read.reply_to.endswith("a")
     assert "\0" not in read.reply_to
     admitted = holds.border(read)
-    assert isinstance(admitted, RefusedCommand), "a queue of this name cannot be"
-    assert admitted.answer.reason == "reply_to_not_allowed"
+    assert isinstance(admitted, Item)
+    assert admitted.message is not None
 
 
 # -- answers of a gateway ----------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from services.invoice.senders import Senders
 from services.invoice.settings import InvoiceSettings
+from shared.amqp.lenient_decoding import readable
 from shared.ids import id_of_command
 from shared.messaging.consumer import Delivery
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -144,3 +145,13 @@ def test_an_address_of_rabbitmq_4_belongs_to_the_sender_whose_queue_it_names() -
     assert NAMED.answers_to("/queues/billing.answers", "billing") == "billing.answers"
     assert NAMED.answers_to("/queues/billing.answers", "shop") is None
     assert NAMED.answers_to("/queues/billing%2Eanswers", "shop") is None
+
+
+@pytest.mark.parametrize("senders", [Senders(), NAMED])
+@pytest.mark.parametrize(
+    "reply_to", [None, "", readable(b"billing.a\0b"), readable(b"b\xfcro"), readable(b"/queues/\xff")]
+)
+def test_an_address_that_cannot_be_read_is_none(senders: Senders, reply_to: str | None) -> None:
+    """Marks are sent as the bytes they stand for: nobody knows whose queue that would be."""
+    assert senders.problem_of(reply_to, "billing") is None
+    assert senders.answers_to(reply_to, "billing") is None
