@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.amqp.frames import SHORT_STRING_BYTES_MAX
+from shared.amqp.lenient_decoding import as_it_came
 from shared.messaging import dead_letter_headers
 from shared.messaging.codec import MalformedReason
 from shared.messaging.consumer import Delivery
@@ -233,12 +234,18 @@ def string(value: object) -> str:
 
 
 def short(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str:
-    """The text, redacted, and at most `bytes_max` bytes in UTF-8."""
-    return redact(text).encode()[:bytes_max].decode("utf-8", "ignore")
+    """The text, redacted, and at most `bytes_max` bytes as it is sent. There a mark (`shared.amqp.lenient_decoding`) is one byte.
+
+    So an id of a message is never cut: cut, those of two messages could be alike.
+    """
+    redacted = redact(text)
+    if len(as_it_came(redacted)) <= bytes_max:
+        return redacted
+    return redacted.encode()[:bytes_max].decode("utf-8", "ignore")
 
 
 def text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:
-    """A text that is safe to store and send, at most `bytes_max` bytes in UTF-8. None if it is blank."""
+    """A text that is safe to store and send, at most `bytes_max` bytes as it is sent. None if it is blank."""
     kept = short(string(value), bytes_max)
     return kept if kept.strip() else None
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, Withheld
 from services.staff.intake import read
+from shared.amqp.lenient_decoding import as_it_came, readable
 from shared.card_data.scan import has_card_data
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
@@ -125,6 +126,14 @@ def test_the_queue_is_the_one_it_failed_on_whatever_its_headers_claim() -> None:
     )
 
 
+def test_ids_that_cannot_be_read_keep_messages_apart_however_long() -> None:
+    """Two messages under one id would be one record, and the body of the first be lost."""
+    ids = [readable(b"\xff\0" * 127 + last) for last in (b"a", b"b")]
+    letters = [read(one) for id_ in ids for one in (delivery(message_id=id_), set_aside(delivery(message_id=id_)))]
+    assert [letter.message_id for letter in letters] == [ids[0], ids[0], ids[1], ids[1]]
+    assert len({letter.id for letter in letters}) == 2
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -202,7 +211,7 @@ texts = st.none() | st.text(max_size=255)
 def test_any_header_and_any_body_is_read(body: bytes, headers: dict[str, Any], type_: str | None, **texts: Any) -> None:
     letter = read(delivery(body, headers, type=type_, **texts))
     for text in (letter.queue, letter.reason, letter.message_id, letter.type, letter.reply_to, letter.correlation_id):
-        assert text is None or (len(text.encode()) <= SHORT_TEXT_BYTES_MAX and "\x00" not in text)
+        assert text is None or (len(as_it_came(text)) <= SHORT_TEXT_BYTES_MAX and "\x00" not in text)
     assert 0 <= letter.generation <= 1_000_000
     assert 0 <= letter.tries < 2**31
     json.dumps(letter.headers, allow_nan=False)
