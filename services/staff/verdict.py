@@ -71,6 +71,8 @@ class OverviewSeen:
     cases: tuple[CaseSeen, ...] = ()
     proposals: tuple[ProposalSeen, ...] = ()
     """Those that whoever looks may answer."""
+    proposed: frozenset[UUID] = frozenset()
+    """The payments about which anything is proposed: nobody can decide on them meanwhile, not even the proposer."""
     groups: tuple[GroupSeen, ...] = ()
     stopped_runs: tuple[StoppedRun, ...] = ()
     stuck: tuple[Stuck, ...] = ()
@@ -190,7 +192,7 @@ def _sums(cases: Sequence[CaseSeen]) -> tuple[SumInDoubt, ...]:
 
 
 def _todo(seen: OverviewSeen) -> list[Todo]:
-    proposed = {proposal.payment_id for proposal in seen.proposals}
+    proposed = seen.proposed | {proposal.payment_id for proposal in seen.proposals}
     kinds = (
         [_decide(case) for case in seen.cases if case.status == NEEDS_DECISION and _is_mine(case, proposed)],
         [_agree(proposal, seen.cases) for proposal in seen.proposals],
@@ -203,7 +205,7 @@ def _todo(seen: OverviewSeen) -> list[Todo]:
     return [todo for kind in kinds for todo in sorted(kind, key=lambda one: one.since)]
 
 
-def _is_mine(case: CaseSeen, proposed: set[UUID]) -> bool:
+def _is_mine(case: CaseSeen, proposed: frozenset[UUID]) -> bool:
     return case.contradicted_at is None and not case.on_its_way and case.payment_id not in proposed
 
 

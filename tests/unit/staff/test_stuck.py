@@ -215,7 +215,9 @@ def test_the_order_of_what_to_do() -> None:
             case(5, status="in_doubt"),
             case(6, minutes=90),
             case(7, on_its_way=True, minutes=99),
+            case(8, minutes=2),
         ),
+        proposed=frozenset({UUID(int=6), UUID(int=8)}),
         proposals=(ProposalSeen(UUID(int=6), "INV-6", "ben", NOW, "not_charged"),),
         groups=(GROUP,),
         stopped_runs=(StoppedRun(119, NOW),),
@@ -232,7 +234,7 @@ def test_the_order_of_what_to_do() -> None:
         ("3 failed messages wait.", "rs"),
         ("1 payment waits.", "ck"),
     ]
-    assert verdict.waiting == 5
+    assert verdict.waiting == 6
     assert verdict.oldest_at == NOW - timedelta(minutes=99)
 
 

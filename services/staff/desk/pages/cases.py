@@ -394,7 +394,7 @@ async def case(payment_id: UUID, desk: Desk, viewer: Actor, draft: UUID | None =
         looked = await _look(connection, payment_id)
         typed = await _draft(connection, draft, viewer) if draft is not None else {}
         told = await told_store.load_told(connection, looked.kept.case.invoice_id)
-    fields = _case_fields(looked, viewer, desk.settings.gateway_dashboard_url)
+    fields = _case_fields(looked, viewer, desk.settings.gateway_dashboard_url, desk.clock())
     return CaseView(**fields, **_story_fields(told), draft=typed, draft_id=draft)
 
 
@@ -713,10 +713,10 @@ def _story_fields(told: InvoiceTold) -> dict[str, Any]:
     }
 
 
-def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str) -> dict[str, Any]:
+def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str, now: datetime) -> dict[str, Any]:
     kept, case = looked.kept, looked.kept.case
     stakes = stakes_of(case)
-    fitting = domain.decisions_for(case)
+    fitting = () if domain.is_decided(case, now) else domain.decisions_for(case)
     did = [_did(entry) for entry in looked.journal]
     question = case_words.question_of(case)
     return _state_fields(kept) | {

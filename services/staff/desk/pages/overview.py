@@ -170,6 +170,7 @@ def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
             watched.now,
             cases,
             proposals=tuple(one for one in watched.proposals if _may_answer(one, viewer)),
+            proposed=frozenset(one.payment_id for one in watched.proposals),
             groups=groups,
             stopped_runs=read.stopped,
             stuck=tuple(found),

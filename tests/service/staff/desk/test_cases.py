@@ -123,6 +123,7 @@ async def test_a_decision_is_checked_and_sent(environment: Environment, desk: De
     assert "Decided: not charged" in done.text
     assert await outbox(environment) == 1
     assert "Decision on its way" in done.text
+    assert f"/cases/{payment_id}/check" not in [form.action for form in done.forms], "there is nothing to decide now"
     late = await sent(other, stale)
     assert (late.status, "decided not charged at" in late.text) == (409, True)
     assert await outbox(environment) == 1
