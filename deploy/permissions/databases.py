@@ -176,7 +176,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
             ),
         ),
         "proposals": Grant(_KEPT, purge=_texts("asks", "proposed_by", "via", "answered_by", "answer")),
-        "second_person_limits": Grant("SELECT, INSERT, UPDATE, DELETE"),
+        "second_person_limits": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT"),
         "dead_letters": Grant(
             _KEPT,
             purge=_texts(
@@ -235,13 +235,13 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "queues": Grant("SELECT, INSERT, UPDATE", purge=_texts("name")),
         # A trigger lets a purge only take words out, and the salt.
         "journal": Grant(_APPENDED, purge=f"INSERT, {_texts('who', 'details', 'salt')}"),
-        "people": Grant(_KEPT),
-        "requests": Grant(_AGED, purge=_texts("result")),
+        "people": Grant(_KEPT, purge=_texts("name", "login", "preferences")),
+        "requests": Grant(_AGED, purge=_texts("who", "act", "result")),
         "sessions": Grant(f"{_AGED}, UPDATE", purge=_texts("kept")),
-        "settings": Grant(_KEPT),
-        "sign_ins": Grant(_AGED),
-        "tokens": Grant(_KEPT),
-        "journal_check": Grant(_KEPT, purge="SELECT"),
+        "settings": Grant(_KEPT, purge=_texts("name", "value", "who")),
+        "sign_ins": Grant(_AGED, purge=_texts("page")),
+        "tokens": Grant(_KEPT, purge=_texts("name")),
+        "journal_check": Grant(_KEPT, purge=_texts("broken_why")),
         "seals": Grant(_APPENDED, purge="SELECT"),
     },
 }

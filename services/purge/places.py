@@ -45,6 +45,14 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("commands", ("command_id",)),
         TextTable("instances", ("instance",)),
         TextTable("queues", ("name",)),
+        TextTable("people", ("id",)),
+        TextTable("tokens", ("id",)),
+        TextTable("sessions", ("hash",)),
+        TextTable("sign_ins", ("state",)),
+        TextTable("requests", ("once",)),
+        TextTable("settings", ("name",)),
+        TextTable("second_person_limits", ("currency",)),
+        TextTable("journal_check", ("only_row",)),
         OUTBOX,
     ),
     "invoice": (
@@ -60,5 +68,27 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
 
 HASHES = frozenset({"content_hash", "outline_hash", "params_hash", "salt"})
 """Columns of bytes that are no texts by their nature, so that nothing has to be withheld. What else holds bytes is a body."""
-CHAIN = frozenset({("journal", "digest"), ("journal", "hash")})
-"""Columns that the database computes and nobody can change. Without the salt they give nothing away."""
+CHAIN = frozenset(
+    {
+        ("journal", "digest"),
+        ("journal", "hash"),
+        ("journal_check", "hash"),
+        ("journal_check", "head"),
+        ("seals", "hash"),
+    }
+)
+"""Columns that the database computes and nobody can change, and copies of them. Without the salt they give nothing away."""
+CREDENTIALS = frozenset(
+    {
+        ("people", "password"),
+        ("tokens", "hash"),
+        ("sessions", "hash"),
+        ("sign_ins", "state"),
+        ("sign_ins", "nonce"),
+        ("sign_ins", "verifier"),
+    }
+)
+"""Columns with random values, hashes over such, and what argon2 made of a password with a random salt. No text of anybody can be read
+there, and whoever changed one would lock somebody out, or let somebody in."""
+NO_TEXTS = CHAIN | CREDENTIALS
+"""Columns that a purge neither reads nor may change."""

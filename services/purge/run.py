@@ -14,7 +14,7 @@ from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
 from services.purge import hashes
 from services.purge.cleaner import NAME_LEFT, TEXT_LEFT, WITHHELD, Cleaner
-from services.purge.places import CHAIN, HASHES, OUTBOX, PLACES, TextTable
+from services.purge.places import HASHES, NO_TEXTS, OUTBOX, PLACES, TextTable
 from services.saga.store import ENDED
 from services.staff.dead_letters import Withheld
 from services.staff.store import JournalEntry, append_entries
@@ -211,7 +211,7 @@ async def tables_of(databases: Mapping[str, Database]) -> list[ScannedTable]:
         columns: dict[str, dict[str, str]] = {}
         async with databases[name].connection() as connection:
             for row in await connection.fetch(_COLUMNS, [place.table for place in places]):
-                if (row["table"], row["name"]) not in CHAIN:
+                if (row["table"], row["name"]) not in NO_TEXTS:
                     columns.setdefault(row["table"], {})[row["name"]] = row["type"]
         tables += [ScannedTable(name, place, columns[place.table]) for place in places]
     return tables
@@ -244,7 +244,7 @@ async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
 
 def _found(table: ScannedTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
     values = tuple(row[column] for column in table.place.key)
-    key = "/".join(cleaner.text(str(value)) for value in values)
+    key = "/".join(cleaner.text(value.hex() if isinstance(value, bytes) else str(value)) for value in values)
     return FoundRow(table, values, key, row[table.place.whole] if table.place.whole else None, members)
 
 
@@ -392,6 +392,13 @@ async def _extra_of_payment(
     return {"params_hash": PURGED_HASH}
 
 
+async def _extra_of_account(
+    _tx: Connection, row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+) -> dict[str, Any]:
+    """Names of people and of tokens differ from each other, and so has to do what is left of them."""
+    return {column: f"purged-{row['id']}" for column in ("name", "login") if column in changed}
+
+
 def _request(stored: Mapping[str, Any]) -> Request:
     return Request(**{**stored, "details": read_details(stored["details"])})
 
@@ -399,6 +406,8 @@ def _request(stored: Mapping[str, Any]) -> Request:
 _EXTRA = {
     ("staff", "dead_letters"): _extra_of_dead_letter,
     ("staff", "journal"): _extra_of_entry,
+    ("staff", "people"): _extra_of_account,
+    ("staff", "tokens"): _extra_of_account,
     ("invoice", "answers"): _extra_of_answer,
     ("invoice", "events"): _extra_of_event,
     ("payment_gateway", "payments"): _extra_of_payment,

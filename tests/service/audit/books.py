@@ -407,6 +407,62 @@ class FinishedBooks:
         )
         await self.insert("staff", "queues", name="saga.events", messages=0, consumers=1, seen_at=self.now)
 
+    async def desk(self) -> None:
+        """Somebody who signed in and used the desk, a program's token, and what the desk keeps beside its work."""
+        ada = command("Ada")
+        await self.insert("staff", "people", id=ada, name="Ada", roles=["admin"], login="sso Ada", made_at=self.now)
+        await self.insert(
+            "staff",
+            "tokens",
+            id=ada,
+            name="nightly report",
+            hash=b"token",
+            roles=["viewer"],
+            made_at=self.now,
+            ends_at=self.now,
+        )
+        await self.insert(
+            "staff", "sessions", hash=b"cookie", person_id=ada, began_at=self.now, seen_at=self.now, kept={"why": "x"}
+        )
+        await self.insert(
+            "staff", "sign_ins", state=b"state", begun_at=self.now, nonce="nonce", verifier="verifier", page="/cases"
+        )
+        await self.insert(
+            "staff", "requests", once=ada, at=self.now, who="Ada", act="replay", result={"text": "replayed"}
+        )
+        await self.insert("staff", "settings", name="edit_and_replay", value=False, at=self.now, who="Ada")
+        await self.insert("staff", "journal_check", only_row=True)
+        await self.insert(
+            "staff",
+            "proposals",
+            id=ada,
+            payment_id=payment("waiting"),
+            version=1,
+            act="refund",
+            asks={"reason": "x"},
+            proposed_by="Ada",
+            via="desk",
+            proposed_at=self.now,
+            state="open",
+        )
+        await self.insert(
+            "staff",
+            "replay_runs",
+            no=2,
+            id=ada,
+            state="previewed",
+            step="one",
+            title="not_json",
+            filter={},
+            bins={},
+            made_by="Ada",
+            made_at=self.now,
+            rate=1,
+            total=1,
+        )
+        item = {"run_no": 2, "position": 1, "letter_id": command("letter of a run"), "state": 0, "may_charge": False}
+        await self.insert("staff", "replay_items", **item, first_seen=self.now)
+
     async def dead_letter(self, name: str, message_id: UUID, **changes: Any) -> None:
         values: dict[str, Any] = {
             "queue": "invoice.commands",
@@ -722,6 +778,7 @@ class FinishedBooks:
         await self.discarded("discarded")
         await self.replayed("replayed")
         self.record("lost", confirmed=False)
+        await self.desk()
 
 
 _ISSUED = {"customer_id": "C-1", "amount_minor": 1250, "currency": "EUR"}
