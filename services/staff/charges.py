@@ -52,7 +52,7 @@ def with_facts(letter: DeadLetter, read: Inbound | Malformed | None) -> DeadLett
         amount_minor=getattr(data, "amount_minor", None),
         currency=getattr(data, "currency", None),
         may_charge=may_charge,
-        asked_at=read.time if may_charge else None,
+        asked_at=read.sent_at if may_charge else None,
     )
 
 
@@ -77,4 +77,5 @@ def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:
     if not isinstance(found, Inbound) or not isinstance(found.data, PayInvoice | InvoicePaymentRequested):
         return None
     paid = found.data
-    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, min(found.time, record.first_seen))
+    since = min(found.sent_at or record.first_seen, record.first_seen)
+    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, since)

@@ -26,7 +26,7 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, is_later_version
 from shared.ids import read_uuid
 from shared.messaging.dead_letter_headers import ADDED_BY_REPLAY
-from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
+from shared.messaging.envelope import NO_TIME, Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import routing_key
 from shared.records import dataclass
 
@@ -514,7 +514,7 @@ def _canonical(type_: str, data: Any) -> bytes:
 def _time(value: Any) -> datetime:
     """When the sender says that it was, in UTC. Optional in CloudEvents; nothing of ours depends on a sender's clock."""
     if value is None:
-        return datetime(1970, 1, 1, tzinfo=UTC)
+        return NO_TIME
     try:
         moment = value if isinstance(value, datetime) else _moment(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
 """A message as our code sees it: CloudEvents attributes, typed data, and what AMQP adds on the way in and out."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -22,6 +22,10 @@ class Lane(StrEnum):
     OUTSIDE = "outside"
     RETRY = "retry"
     PUBLIC = "public"
+
+
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time of a message whose sender says none: CloudEvents leave it to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Inbound:
     @property
     def type(self) -> str:
         return self.data.wire_name
+
+    @property
+    def sent_at(self) -> datetime | None:
+        """When it was sent, as its sender says. None if the sender does not say."""
+        return None if self.time == NO_TIME else self.time
 
 
 @dataclass(frozen=True, slots=True)

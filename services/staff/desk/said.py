@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -37,6 +38,6 @@ def _part(word: str | Amount | Theirs | Named | When) -> SaidPart:
             return SaidPart(kind="theirs", text=text)
         case Named(id_, what):
             page = _PAGES.get(what)
-            return SaidPart(kind="named", text=id_, what=what, place=page.format(id_) if page else None)
+            return SaidPart(kind="named", text=id_, what=what, place=page.format(quote(id_, safe="")) if page else None)
         case When(at):
             return SaidPart(kind="when", at=at)

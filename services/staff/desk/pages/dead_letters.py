@@ -498,8 +498,8 @@ def _history(record: DeadLetterRecord, entries: list[JournalEntry]) -> list[Hist
     letter = record.letter
     lines: list[HistoryLine] = []
     read = read_body(letter)
-    if isinstance(read, Inbound):
-        lines.append(HistoryLine(at=min(read.time, record.first_seen), kind="", text="Sent"))
+    if isinstance(read, Inbound) and read.sent_at is not None:
+        lines.append(HistoryLine(at=min(read.sent_at, record.first_seen), kind="", text="Sent"))
     lines.append(HistoryLine(at=record.first_seen, kind="look", text="Failed for the first time"))
     if record.last_seen > record.first_seen:
         lines.append(HistoryLine(at=record.last_seen, kind="look", text="Failed again"))
