@@ -82,8 +82,9 @@ async def test_a_silent_queue_of_somebody_else_holds_up_nobody(
             "the event that this queue does not get has left"
         )
         assert time.monotonic() - begun < 2 * CONFIRM_TIMEOUT_S, "four short waits, of a dozen publishes"
-    lanes.now += 3_600
-    await lanes.sweep(Lane.PUBLIC)
+    for _ in range(2):  # where the broker takes a second for the first, the copies rest before the next
+        lanes.now += 3_600
+        await lanes.sweep(Lane.PUBLIC)
     assert await lanes.waiting() == []
 
 
