@@ -23,6 +23,11 @@ class Via(StrEnum):
     DESK = "desk"
     API = "api"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Via":  # noqa: ARG003 - whatever it says
+        """A door that this build does not know proves no name, like a terminal."""
+        return cls.TERMINAL
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
