@@ -87,11 +87,12 @@ async def test_an_idle_publisher_notices_that_the_broker_takes_nothing(
     network: Network, environment: Environment, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This happens under a memory or disk alarm: connection and channel live, heartbeats come, and no message is confirmed."""
-    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=0.0)
     await publisher.keep_open()
     assert readiness.ready
+    # From here on no confirm comes; until here a loaded broker took its time.
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
     lost = proxy.drop(FrameEvent.CONFIRM, times=1, then=SILENCE)
     with pytest.raises(TimeoutError):
         await publisher.keep_open()
