@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from services.staff import journal_words
-from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from services.staff.heard import POSITIONS_MAX, CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from shared.ids import derived_id
 from shared.records import dataclass, field, replace
 
 # -- words that are shown in their own way ----------------------------------------------------------------------------------------------
@@ -208,7 +209,8 @@ def steps_of(told: InvoiceTold) -> tuple[StoryStep, ...]:
 
 
 def _drafts(told: InvoiceTold) -> list[_Draft]:
-    drafts = [_of_message(message, told) for message in told.messages]
+    unheard = _unheard_causes(told.messages)
+    drafts = [_of_message(message, told, unheard) for message in told.messages]
     heard = {message.cause for message in told.messages}
     drafts += [_of_entry(entry) for entry in told.entries if entry.id not in heard]
     drafts += [_of_letter(letter) for letter in told.letters]
@@ -258,10 +260,21 @@ def _pause(before: datetime, at: datetime, asked: Sequence[datetime]) -> tuple[t
 Teller = Callable[[MessageHeard, InvoiceTold], StoryStep]
 
 
-def _of_message(message: MessageHeard, told: InvoiceTold) -> _Draft:
+def _unheard_causes(messages: Sequence[MessageHeard]) -> dict[UUID, UUID]:
+    """The ids of the commands by which the saga passed messages on, and of each the message: an id follows from that of its cause.
+
+    Staff do not hear these commands (`topology.PASSED_ON`). So what they brought about is told as brought about by what was passed on.
+    """
+    heard = {message.id for message in messages}
+    said = ((derived_id(message.id, position), message.id) for message in messages for position in range(POSITIONS_MAX))
+    return {id_: cause for id_, cause in said if id_ not in heard}
+
+
+def _of_message(message: MessageHeard, told: InvoiceTold, unheard: Mapping[UUID, UUID]) -> _Draft:
     teller = _TELLERS.get(message.name, _unknown)
     against = _contradicted(message, told) if message.facts.get("late") else None
-    return _Draft(message.id, teller(message, told), message.cause, against)
+    cause = unheard.get(message.cause, message.cause) if message.cause is not None else None
+    return _Draft(message.id, teller(message, told), cause, against)
 
 
 def _contradicted(message: MessageHeard, told: InvoiceTold) -> UUID | None:

@@ -1,4 +1,7 @@
-"""The life of an invoice as staff hear it: issued, paid in doubt, decided, captured late, given back."""
+"""The life of an invoice as staff hear it: issued, paid in doubt, decided, captured late, given back.
+
+Staff do not hear how the saga passes an outcome on to the invoice (`topology.PASSED_ON`), only what the invoice says then.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +28,11 @@ def message(
     return Inbound(derived_id(cause, position), data, str(PAY), at, causation_id=cause)
 
 
+def passed_on(outcome: Inbound) -> UUID:
+    """The id of the command by which the saga passes this on to the invoice."""
+    return derived_id(outcome.id, 0)
+
+
 def attempts(number: int, start: datetime = START) -> tuple[payment_gateway.Attempt, ...]:
     return tuple(
         payment_gateway.Attempt(
@@ -38,7 +46,7 @@ def attempts(number: int, start: datetime = START) -> tuple[payment_gateway.Atte
 
 
 def life_of_an_invoice(start: datetime = START) -> list[Inbound]:
-    """Every message of it, each caused by one before it where staff hear that."""
+    """Every message of it that staff hear, each caused by one before it, or by what passed that one on."""
 
     def say(data: Contract, seconds: float, cause: UUID | None = None) -> Inbound:
         position = 0 if isinstance(data, invoice.InvoiceIssued) else data.wire_name
@@ -47,8 +55,7 @@ def life_of_an_invoice(start: datetime = START) -> list[Inbound]:
     doubt: dict[str, Any] = {**ABOUT, **MONEY, "reason": "no_readable_answer", "gateway_id": "pi_3QJx7t"}
     issued = say(invoice.InvoiceIssued(invoice_id=INVOICE, customer_id=CUSTOMER, **MONEY), 0, ISSUE)
     doubted = say(payment_gateway.PaymentInDoubt(**doubt, version=3, attempts=attempts(1, start)), 108)
-    flag = say(invoice.FlagPaymentInDoubt(**ABOUT), 108.007, doubted.id)
-    flagged = say(invoice.InvoicePaymentInDoubt(**ABOUT), 108.015, flag.id)
+    flagged = say(invoice.InvoicePaymentInDoubt(**ABOUT), 108.015, passed_on(doubted))
     needs = say(
         payment_gateway.PaymentNeedsDecision(**doubt, version=4, attempts=attempts(12, start)), 11_047, doubted.id
     )
@@ -68,15 +75,12 @@ def life_of_an_invoice(start: datetime = START) -> list[Inbound]:
         12_019.031,
         resolve.id,
     )
-    record = say(
-        invoice.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="decided_by_person"), 12_019.040, told.id
-    )
     failed = say(
         invoice.InvoicePaymentFailed(
             **ABOUT, outcome="not_charged", reason="decided_by_person", reference_code="PF-7KQ2MX9D"
         ),
         12_019.049,
-        record.id,
+        passed_on(told),
     )
     late = say(
         payment_gateway.PaymentCaptured(
@@ -110,7 +114,7 @@ def life_of_an_invoice(start: datetime = START) -> list[Inbound]:
         UUID(int=3),
     )
     return [
-        issued, doubted, flag, flagged, duplicate, needs, resolve, told, record, failed, late, refund, refunded,
+        issued, doubted, flagged, duplicate, needs, resolve, told, failed, late, refund, refunded,
     ]  # fmt: skip
 
 
@@ -131,10 +135,10 @@ def healthy_payment(number: int, start: datetime = START) -> list[Inbound]:
         cause=derived_id(UUID(int=20_000 + number), "requested"),
         start=start,
     )
-    record = message(
-        invoice.RecordPayment(**about, **MONEY, receipt_number=f"ch_{number}"), 1.01, cause=captured.id, start=start
-    )
     paid = message(
-        invoice.InvoicePaid(**about, **MONEY, receipt_number=f"ch_{number}"), 1.02, cause=record.id, start=start
+        invoice.InvoicePaid(**about, **MONEY, receipt_number=f"ch_{number}"),
+        1.02,
+        cause=passed_on(captured),
+        start=start,
     )
-    return [issued, captured, record, paid]
+    return [issued, captured, paid]
