@@ -217,6 +217,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "started_via",
                 "reason",
                 "halted_how",
+                "halted_why",
             ),
         ),
         "commands": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("type", "invoice_id", "answer", "reason")),

@@ -7,7 +7,18 @@ from typing import Any
 from uuid import UUID
 
 from services.staff.dead_letters import DeadLetterStatus
-from services.staff.runs import SILENCE_MAX, BadSign, BinSummary, Candidate, Counts, ItemState, Run, RunState, RunStep
+from services.staff.runs import (
+    SILENCE_MAX,
+    BadSign,
+    BinSummary,
+    Candidate,
+    Counts,
+    Halt,
+    ItemState,
+    Run,
+    RunState,
+    RunStep,
+)
 from shared.persistence.database import Connection
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
@@ -30,7 +41,10 @@ _LOCK_STARTS = "SELECT pg_advisory_xact_lock(hashtextextended('staff.runs', 0))"
 
 @dataclass(frozen=True, slots=True)
 class KeptRun:
-    """A run with the other columns of its row. `bins` is what its preview said, `total` how many messages it takes."""
+    """A run with the other columns of its row. `bins` is what its preview said, `total` how many messages it takes.
+
+    `refusals` counts how often the broker refused messages of it.
+    """
 
     no: int
     id: UUID
@@ -46,6 +60,7 @@ class KeptRun:
     reason: str | None
     total: int
     ended_at: datetime | None
+    refusals: int = 0
 
     @property
     def name(self) -> str:
@@ -54,14 +69,16 @@ class KeptRun:
 
 
 _RUN_COLUMNS = (
-    "no, id, state, step, rate, halted_by, halted_how, title, filter, bins, made_by, made_at, started_by, started_via, started_at, "
-    "reason, total, ended_at"
+    "no, id, state, step, rate, halted_by, halted_how, halted_why, title, filter, bins, made_by, made_at, started_by, started_via, "
+    "started_at, reason, total, ended_at, refusals"
 )
 
 
 def _kept(row: Row) -> KeptRun:
     charges = sum(bin_["count"] for bin_ in row["bins"] if bin_["bin"] == "charges")
-    run = Run(RunState(row["state"]), RunStep(row["step"]), row["rate"], charges, row["halted_by"], row["halted_how"])
+    how = Halt(row["halted_how"]) if row["halted_how"] else None
+    state, step = RunState(row["state"]), RunStep(row["step"])
+    run = Run(state, step, row["rate"], charges, row["halted_by"], how, row["halted_why"])
     names = set(KeptRun.__dataclass_fields__) - {"run"}
     return KeptRun(run=run, **{name: row[name] for name in names})
 
@@ -149,7 +166,7 @@ async def save_run(tx: Connection, kept: KeptRun) -> None:
     run = kept.run
     await tx.execute(
         """UPDATE replay_runs SET state = $2, step = $3, rate = $4, halted_by = $5, halted_how = $6, started_by = $7, started_via = $8,
-               started_at = $9, reason = $10, total = $11, paced_at = now() WHERE no = $1""",
+               started_at = $9, reason = $10, total = $11, halted_why = $12, paced_at = now() WHERE no = $1""",
         kept.no,
         run.state,
         run.step,
@@ -161,6 +178,7 @@ async def save_run(tx: Connection, kept: KeptRun) -> None:
         kept.started_at,
         kept.reason,
         kept.total,
+        run.halted_why,
     )
 
 
@@ -243,11 +261,13 @@ async def settle_items(tx: Connection, no: int) -> None:
 async def counts_of(connection: Connection, no: int) -> Counts:
     """How many messages of a run are in which state."""
     rows = await connection.fetch(
-        """SELECT state, count(*) AS items, count(*) FILTER (WHERE noted) AS noted FROM replay_items
-           WHERE run_no = $1 GROUP BY state""",
+        """SELECT state, count(*) AS items, count(*) FILTER (WHERE noted) AS noted,
+               count(*) FILTER (WHERE state = 7 AND ended_at IS NOT NULL) AS set_aside
+           FROM replay_items WHERE run_no = $1 GROUP BY state""",
         no,
     )
-    return Counts({ItemState(row["state"]): row["items"] for row in rows}, sum(row["noted"] for row in rows))
+    noted, set_aside = (sum(row[name] for row in rows) for name in ("noted", "set_aside"))
+    return Counts({ItemState(row["state"]): row["items"] for row in rows}, noted, set_aside)
 
 
 async def trouble_of(connection: Connection, no: int, *, with_silence: bool) -> BadSign | None:
@@ -258,7 +278,9 @@ async def trouble_of(connection: Connection, no: int, *, with_silence: bool) -> 
         no,
         [int(ItemState.FAILED), *([int(ItemState.NO_SIGN)] if with_silence else [])],
     )
-    return None if row is None else BadSign(row["letter_id"], ItemState(row["state"]))
+    if row is None:
+        return None
+    return BadSign(row["letter_id"], Halt.FAILED if row["state"] == ItemState.FAILED else Halt.NO_SIGN)
 
 
 async def next_items(tx: Connection, no: int, *, at_most: int) -> list[tuple[int, UUID]]:
@@ -292,10 +314,47 @@ async def note_sent(
     )
 
 
+async def on_their_way(tx: Connection, no: int) -> dict[UUID, UUID]:
+    """The letters of which nothing was heard yet since they were sent, by the entries of the journal that sent them."""
+    rows = await tx.fetch("SELECT entry_id, letter_id FROM replay_items WHERE run_no = $1 AND state = 1", no)
+    return {row["entry_id"]: row["letter_id"] for row in rows}
+
+
+async def note_still_here(tx: Connection, no: int, letter_ids: Sequence[UUID]) -> None:
+    """These messages wait to be published: the time in which something is to be heard of them begins later."""
+    await tx.execute(
+        "UPDATE replay_items SET sent_at = now() WHERE run_no = $1 AND state = 1 AND letter_id = ANY($2::uuid[])",
+        no,
+        list(letter_ids),
+    )
+
+
+async def take_back_items(tx: Connection, no: int, letter_ids: Sequence[UUID]) -> None:
+    """These messages were not sent after all. They wait again; in a run that was stopped for good, they are not sent."""
+    await tx.execute(
+        """UPDATE replay_items i SET state = CASE WHEN r.state = 'stopped' THEN 9 ELSE 0 END, entry_id = NULL, sent_at = NULL,
+               replays = NULL, ended_at = CASE WHEN r.state = 'stopped' THEN now() END
+           FROM replay_runs r WHERE r.no = i.run_no AND i.run_no = $1 AND i.state = 1 AND i.letter_id = ANY($2::uuid[])""",
+        no,
+        list(letter_ids),
+    )
+    await tx.execute("UPDATE replay_runs SET refusals = refusals + 1 WHERE no = $1", no)
+
+
+async def halt(tx: Connection, no: int, why: str) -> None:
+    """Stop a run that is under way, because a turn of it fails with an error of ours: `why` is its type."""
+    await tx.execute(
+        """UPDATE replay_runs SET state = 'halted', halted_by = NULL, halted_how = 'error', halted_why = $2
+           WHERE no = $1 AND state = 'running'""",
+        no,
+        why,
+    )
+
+
 async def save_turn(tx: Connection, no: int, run: Run, *, used: timedelta, is_over: bool) -> None:
     """Note what a turn made of a run. `used` is how much of its time the messages took that were sent now."""
     await tx.execute(
-        """UPDATE replay_runs SET state = $2, step = $3, halted_by = $4, halted_how = $5,
+        """UPDATE replay_runs SET state = $2, step = $3, halted_by = $4, halted_how = $5, halted_why = $8,
                paced_at = greatest(coalesce(paced_at, now()), now() - interval '1 second') + $6,
                ended_at = CASE WHEN $7 THEN now() END
            WHERE no = $1""",
@@ -306,6 +365,7 @@ async def save_turn(tx: Connection, no: int, run: Run, *, used: timedelta, is_ov
         run.halted_how,
         used,
         is_over,
+        run.halted_why,
     )
 
 
@@ -335,12 +395,13 @@ class RunItem:
 async def items_of(
     connection: Connection, no: int, states: Sequence[ItemState], *, before: datetime | None, at_most: int
 ) -> list[RunItem]:
-    """The messages of a run in these states, those whose end came last first."""
+    """The messages of a run in these states, those whose end came last first. What its preview left out is not among them."""
     rows = await connection.fetch(
         """SELECT i.position, i.letter_id, i.state, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at, i.ended_at,
                d.error_type, d.error_text, d.grp IS DISTINCT FROM i.grp AS differs
            FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id
            WHERE i.run_no = $1 AND i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
+               AND (i.state <> 7 OR i.ended_at IS NOT NULL)
            ORDER BY i.ended_at DESC NULLS LAST, i.position LIMIT $4""",
         no,
         [int(state) for state in states],

@@ -68,6 +68,15 @@ _BAD = frozenset({ItemState.FAILED, ItemState.NO_SIGN})
 _WAS_SENT = frozenset({ItemState.SENT, *TOLD.values(), *_BAD})
 
 
+class Halt(StrEnum):
+    """Why a run stopped by itself. The values are stored."""
+
+    FAILED = "failed"  # a message failed again
+    NO_SIGN = "no_sign"  # nothing was heard of a message
+    REFUSED = "refused"  # the broker did not take messages: they are failed messages, as before
+    ERROR = "error"  # a turn of the run failed, with an error of ours
+
+
 class RunRefusal(StrEnum):
     """Why nothing was done with a run."""
 
@@ -95,32 +104,43 @@ _ALLOWED: Mapping[RunAct, frozenset[tuple[RunState, RunStep | None]]] = {
     RunAct.GO: frozenset({(RunState.WAITING, RunStep.ONE)}),
     RunAct.REST: frozenset({(RunState.WAITING, RunStep.ONE), (RunState.WAITING, RunStep.HUNDRED)}),
     RunAct.PAUSE: frozenset({(RunState.RUNNING, None)}),
-    RunAct.RESUME: frozenset({(RunState.PAUSED, None)}),
+    RunAct.RESUME: frozenset({(RunState.PAUSED, None), (RunState.HALTED, None)}),
     RunAct.LEAVE_OUT: frozenset({(RunState.HALTED, None)}),
     RunAct.STOP: frozenset({(state, None) for state in RunState if state not in ENDED}),
     RunAct.SPEED: frozenset({(state, None) for state in RunState if state not in ENDED}),
 }
 """In which states an act is possible, and in which step, if that matters. The rest may follow at once only where nobody is charged."""
+_NOTHING_TO_LEAVE_OUT = frozenset({Halt.REFUSED, Halt.ERROR})
+"""After these a run goes on where it was: no message of it has gone wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as it is decided on. `rate` is messages a second. `halted_by` is the letter because of which it stopped by itself."""
+    """A run as it is decided on. `rate` is messages a second.
+
+    `halted_by` is the letter because of which it stopped by itself. `halted_why` is the queue that was refused, or the type of an error.
+    """
 
     state: RunState
     step: RunStep
     rate: int
     charges: int = 0
     halted_by: UUID | None = None
-    halted_how: str | None = None
+    halted_how: Halt | None = None
+    halted_why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many messages of a run are in which state. `noted` are those that failed, and with which a person let the run go on."""
+    """How many messages of a run are in which state.
+
+    `noted` are those that failed, and with which a person let the run go on. `set_aside` are those that the run left out when it came to
+    them.
+    """
 
     of: Mapping[ItemState, int] = field(default_factory=dict)
     noted: int = 0
+    set_aside: int = 0
 
     def __getitem__(self, state: ItemState) -> int:
         return self.of.get(state, 0)
@@ -140,6 +160,8 @@ class Counts:
 
 def may(run: Run, act: RunAct) -> bool:
     """Whether this act is possible now."""
+    if run.state is RunState.HALTED and act in (RunAct.RESUME, RunAct.LEAVE_OUT):
+        return (run.halted_how in _NOTHING_TO_LEAVE_OUT) is (act is RunAct.RESUME)
     return bool({(run.state, None), (run.state, run.step)} & _ALLOWED[act])
 
 
@@ -164,7 +186,7 @@ def after(run: Run, act: RunAct, *, rate: int | None = None, sure: bool = True) 
         case RunAct.PAUSE:
             return replace(run, state=RunState.PAUSED)
         case RunAct.RESUME | RunAct.LEAVE_OUT:
-            return replace(run, state=RunState.RUNNING, halted_by=None, halted_how=None)
+            return replace(run, state=RunState.RUNNING, halted_by=None, halted_how=None, halted_why=None)
         case RunAct.STOP:
             return replace(run, state=RunState.STOPPED)
         case RunAct.SPEED:
@@ -173,10 +195,11 @@ def after(run: Run, act: RunAct, *, rate: int | None = None, sure: bool = True) 
 
 @dataclass(frozen=True, slots=True)
 class BadSign:
-    """The first message of a run that failed again, or of which nothing was heard, and that no person has seen yet."""
+    """The first message of a run that went wrong, how, and that no person has seen yet. `why` is the queue that was refused."""
 
     letter_id: UUID
-    state: ItemState
+    how: Halt
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +215,8 @@ def turn(run: Run, counts: Counts, trouble: BadSign | None, since_last: timedelt
     if run.state is not RunState.RUNNING:
         return RunTurn(run)
     if trouble is not None:
-        how = "failed" if trouble.state is ItemState.FAILED else "no_sign"
-        return RunTurn(replace(run, state=RunState.HALTED, halted_by=trouble.letter_id, halted_how=how))
+        by, how, why = trouble.letter_id, trouble.how, trouble.why
+        return RunTurn(replace(run, state=RunState.HALTED, halted_by=by, halted_how=how, halted_why=why))
     left = min(_UP_TO[run.step] - counts.sent, counts.waiting)
     if left > 0:
         return RunTurn(run, min(left, _pace(run, counts, since_last)) if run.step is RunStep.REST else left)

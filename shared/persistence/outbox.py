@@ -235,6 +235,47 @@ async def revoke(tx: Tx, message_ids: Sequence[UUID], *, sweep_after_s: float) -
     return len(gone) == len(message_ids)
 
 
+async def others_are_behind(tx: Connection) -> bool:
+    """Whether anything of the lanes that depend on others waits longer than a publish takes. Nearly always nothing does."""
+    return bool(
+        await tx.fetchval(
+            """SELECT EXISTS (SELECT FROM outbox WHERE lane = ANY($1::text[])
+                   AND (refusals + losses > 0 OR created_at < now() - interval '1 second'))""",
+            _OF_OTHERS,
+        )
+    )
+
+
+async def still_here(tx: Connection, message_ids: Collection[UUID]) -> list[UUID]:
+    """Those of these messages that wait to be published, of lanes that depend on others."""
+    rows = await tx.fetch(
+        "SELECT unnest(ids) AS id FROM outbox WHERE lane = ANY($1::text[]) AND ids && $2::uuid[]",
+        _OF_OTHERS,
+        list(message_ids),
+    )
+    return [row["id"] for row in rows if row["id"] in message_ids]
+
+
+async def take_back_refused(tx: Connection, message_ids: Collection[UUID]) -> list[UUID]:
+    """Delete outbox batches of these messages alone that the broker refused. Returns their messages: none of them was delivered.
+
+    Whoever publishes a batch reserves it for `RESERVED_S` seconds at most. One that is due later is in nobody's hands.
+    """
+    rows = await tx.fetch(
+        """DELETE FROM outbox WHERE id = ANY(ARRAY(
+               SELECT id FROM outbox WHERE lane = ANY($1::text[]) AND sweep_after > now() + make_interval(secs => $3)
+                   AND refusals + losses > 0 AND ids <@ $2::uuid[] FOR UPDATE SKIP LOCKED))
+           RETURNING ids""",
+        _OF_OTHERS,
+        list(message_ids),
+        RESERVED_S,
+    )
+    return [id_ for row in rows for id_ in row["ids"]]
+
+
+_OF_OTHERS = [Lane.OUTSIDE.value, Lane.RETRY.value]
+
+
 def _row(
     outbox_batch: OutboxBatch, sweep_after_s: float | None, created_at: datetime | None = None
 ) -> tuple[object, ...]:

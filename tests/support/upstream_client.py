@@ -176,6 +176,10 @@ class UpstreamClient:
         """One of Remit's queues, consumed by the test instead of its service."""
         return Subscription(await self._channel.get_queue(name))
 
+    async def delete_queue(self, name: str) -> None:
+        """Delete one of Remit's queues, with what is in it."""
+        await (await self._channel.get_queue(name)).delete(if_unused=False, if_empty=False)
+
     async def depth(self, name: str) -> int:
         """The number of messages ready in a queue."""
         queue = await self._channel.declare_queue(name, passive=True)

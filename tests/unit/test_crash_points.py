@@ -79,6 +79,10 @@ EXEMPT = {
     ("services/staff/actions/outboxes.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/staff/actions/runs.py", "show_run"): "reads only",
     ("services/staff/run_sender.py", "run_once"): "reads only",
+    (
+        "services/staff/run_sender.py",
+        "_try_turn",
+    ): "stops a run whose turn failed: the next turn fails and stops it, too",
     ("services/staff/letter_reader.py", "run_once"): "what bodies say, which a repetition reads again",
     ("services/staff/actions/accounts.py", "_store"): "an account or a session: who tries again is told how it is",
     ("services/staff/desk/desk.py", "read"): "reads only",

@@ -1,7 +1,8 @@
 """Runs over the real broker and database: each message is sent once or is still open, whatever dies in between."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,23 +13,25 @@ from services.staff import run_store, store
 from services.staff.__main__ import assemble
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions import runs as run_actions
-from services.staff.dead_letters import arrive
+from services.staff.dead_letters import DeadLetterRecord, arrive
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Via
-from services.staff.run_sender import RunSender
-from services.staff.runs import Bin, ItemState, RunAct, RunRefusal, RunState
+from services.staff.run_sender import TURN_S, RunSender
+from services.staff.runs import Bin, Halt, ItemState, RunAct, RunRefusal, RunState
 from services.staff.store import Selection
 from shared import crash_points
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
 from shared.contracts.operations import ReplayHandled
+from shared.messaging.apply import apply_topology
 from shared.messaging.codec import STRUCTURED, encode
-from shared.messaging.envelope import Cause, Draft
+from shared.messaging.envelope import Cause, Draft, Lane
 from shared.persistence.database import Database
 from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.kept_letters import QUEUE, event, keep, payment
+from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
@@ -60,6 +63,12 @@ async def tell(environment: Environment, outcome: str = "handled", where: str = 
         environment.databases["staff"],
         f"UPDATE dead_letters SET outcome = '{outcome}', outcome_at = now() WHERE replay_entry IS NOT NULL AND {where}",
     )
+
+
+async def long_ago(environment: Environment) -> None:
+    """More than a minute passes for all that was sent."""
+    await execute(environment.databases["staff"], "UPDATE replay_items SET sent_at = sent_at - interval '61 seconds'")
+    await execute(environment.databases["staff"], "UPDATE outbox SET created_at = created_at - interval '61 seconds'")
 
 
 class Nowhere:
@@ -198,7 +207,11 @@ async def test_a_message_of_which_nothing_is_heard_stops_it(
     no = await begun(database)
     await sender.take_turn(no)
     assert await sender.take_turn(no) is RunState.RUNNING
-    await execute(environment.databases["staff"], "UPDATE replay_items SET sent_at = sent_at - interval '61 seconds'")
+    await long_ago(environment)
+    assert await sender.take_turn(no) is RunState.RUNNING, "it still waits for the broker, which may be away"
+    await execute(environment.databases["staff"], "DELETE FROM outbox")
+    assert await sender.take_turn(no) is RunState.RUNNING
+    await long_ago(environment)
     assert await sender.take_turn(no) is RunState.HALTED
     await tell(environment)
     assert (await run_actions.act(database, no, RunAct.LEAVE_OUT, who=ANN)).ok
@@ -290,6 +303,165 @@ async def _becomes(database: Database, no: int, state: RunState) -> None:
         return await state_of(database, no) is state
 
     await until(is_there, what=f"the run {state}")
+
+
+@pytest.fixture
+async def staff_lanes(environment: Environment, database: Database) -> AsyncIterator[PublishingLanes]:
+    """The lanes of the staff service, whose sweepers run when a test wants."""
+    opened = PublishingLanes(environment.rabbitmq_url, database)
+    yield opened
+    await opened.close()
+
+
+async def test_what_was_published_and_not_noted_is_published_again_as_it_was(
+    environment: Environment, upstream: UpstreamClient, database: Database, staff_lanes: PublishingLanes
+) -> None:
+    """The process dies between the broker's confirm and the end of the outbox row. Who receives it knows it by its id."""
+    await keep(database, event(1))
+    no = await begun(database)
+    sender = RunSender(database, staff_lanes.outside, system_clock, old_after=DAY)
+    async with armed("relay.after_outside:1:raise"):
+        with pytest.raises(crash_points.InjectedFault):
+            await sender.take_turn(no)
+    await staff_lanes.sweep(Lane.OUTSIDE)
+    first, again = await (await upstream.queue(QUEUE)).waiting()
+    assert (first.id, first.message.body, first.message.headers) == (
+        again.id,
+        again.message.body,
+        again.message.headers,
+    )
+    assert await staff_lanes.waiting() == []
+    await tell(environment)
+    assert await sender.take_turn(no) is RunState.DONE
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    assert shown[1].of == {ItemState.HANDLED: 1}
+    assert len(await rows(environment.databases["staff"], "SELECT FROM journal WHERE action = 'replay'")) == 1
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def gone(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[None]:
+    await upstream.delete_queue(QUEUE)
+    yield
+    await apply_topology(environment.rabbitmq_url)
+
+
+@asynccontextmanager
+async def full(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[None]:
+    ctl, vhost = environment.stack.broker.ctl, environment.stack.vhost
+    policy = '{"max-length": 1, "overflow": "reject-publish"}'
+    await asyncio.to_thread(ctl, "-p", vhost, "set_policy", "full", f"^{QUEUE}$", policy, "--apply-to", "queues")
+    for _ in range(2):  # a quorum queue takes one more than it may have
+        await upstream.send_raw(b"{}", exchange="", key=QUEUE, message_id=str(uuid4()))
+    yield
+    await asyncio.to_thread(ctl, "-p", vhost, "clear_policy", "full")
+    await upstream.purge()
+
+
+@pytest.mark.parametrize("trouble", [gone, full])
+async def test_a_run_stops_when_the_broker_refuses_and_its_letters_are_open(
+    environment: Environment,
+    upstream: UpstreamClient,
+    database: Database,
+    staff_lanes: PublishingLanes,
+    trouble: Callable[[Environment, UpstreamClient], AbstractAsyncContextManager[None]],
+) -> None:
+    await keep(database, event(1), event(2))
+    no = await begun(database)
+    sender = RunSender(database, staff_lanes.outside, system_clock, old_after=DAY)
+    async with trouble(environment, upstream):
+        await sender.take_turn(no)
+        await staff_lanes.sweep(Lane.RETRY)  # refused for the second time, it is left alone for longer
+        assert await sender.take_turn(no) is RunState.HALTED
+        shown = await run_actions.show_run(database, no)
+        assert shown is not None
+        assert (shown[0].run.halted_how, shown[0].run.halted_why) == (Halt.REFUSED, QUEUE)
+        assert (shown[1].of, await staff_lanes.waiting()) == ({ItemState.WAITS: 2}, [])
+        letters = await rows(environment.databases["staff"], "SELECT DISTINCT status, replays FROM dead_letters")
+        assert [dict(row) for row in letters] == [{"status": "open", "replays": 0}]
+    assert (await run_actions.act(database, no, RunAct.LEAVE_OUT, who=ANN)).refusal is RunRefusal.RUN_NOT_RUNNING
+    assert (await run_actions.act(database, no, RunAct.RESUME, who=ANN)).ok
+    assert await sender.take_turn(no) is RunState.RUNNING
+    await staff_lanes.sweep(Lane.RETRY)  # what refused lately is tried apart from others
+    assert len(await (await upstream.queue(QUEUE)).waiting()) == 1
+    acts = await rows(
+        environment.databases["staff"], "SELECT action FROM journal WHERE details ? 'run' ORDER BY position"
+    )
+    assert [row["action"] for row in acts] == ["run_try", "replay", "undo", "run_resume", "replay"]
+
+
+async def test_a_run_that_fails_stops_and_holds_no_other(
+    environment: Environment, database: Database, sender: RunSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await keep(database, event(1), event(2))
+    bad = await begun(database, LetterFilter(ids=(one,)))
+    good = await begun(database, LetterFilter(ids=(two,)))
+    settle_items = run_store.settle_items
+
+    async def failing(tx: Any, no: int) -> None:
+        if no == bad:
+            raise KeyError("a text of somebody")
+        await settle_items(tx, no)
+
+    monkeypatch.setattr(run_store, "settle_items", failing)
+    assert await sender.run_once() == TURN_S
+    assert await state_of(database, good) is RunState.RUNNING
+    assert len(await sent_ids(environment)) == 1
+    shown = await run_actions.show_run(database, bad)
+    assert shown is not None
+    assert (shown[0].run.state, shown[0].run.halted_how) == (RunState.HALTED, Halt.ERROR)
+    assert shown[0].run.halted_why == "KeyError", "its text may be anybody's"
+    monkeypatch.undo()
+    assert (await run_actions.act(database, bad, RunAct.RESUME, who=ANN)).ok
+    again = RunSender(database, Nowhere(), system_clock, old_after=DAY, seconds=lambda: 0.0)  # type: ignore[arg-type]
+    await execute(environment.databases["staff"], "UPDATE replay_runs SET lease_until = now() - interval '1 second'")
+    await again.run_once()
+    assert len(await sent_ids(environment)) == 2
+
+
+REFUSING = """
+    CREATE FUNCTION refuse_letter() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'a test' USING ERRCODE = 'data_exception'; END $$;
+    CREATE TRIGGER refuse_letter BEFORE UPDATE ON dead_letters FOR EACH ROW
+        WHEN (NEW.error_type = 'Refused') EXECUTE FUNCTION refuse_letter();
+"""
+
+
+async def test_what_cannot_be_taken_is_set_aside_and_the_run_goes_on(
+    environment: Environment, database: Database, sender: RunSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug = replace(event(1), type="a bug")
+    await keep(database, *(event(number) for number in range(2, 6)), bug, replace(event(6), error_type="Refused"))
+    message_of = dead_letter_actions.replayed_message
+
+    def failing(record: DeadLetterRecord, *arguments: Any, **options: Any) -> Any:
+        if record.letter.type == bug.type:
+            raise KeyError
+        return message_of(record, *arguments, **options)
+
+    monkeypatch.setattr(dead_letter_actions, "replayed_message", failing)
+    no = await begun(database)
+    await execute(environment.databases["staff"], REFUSING)
+    try:
+        for act in (None, RunAct.GO):
+            if act is not None:
+                assert (await run_actions.act(database, no, act, who=ANN)).ok
+            for _ in range(3):
+                await sender.take_turn(no)
+                await tell(environment)
+    finally:
+        await execute(environment.databases["staff"], "DROP FUNCTION refuse_letter CASCADE")
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    assert (shown[0].run.state, shown[1].set_aside) == (RunState.DONE, 2)
+    assert shown[1].of == {ItemState.HANDLED: 4, ItemState.LEFT_OUT: 2}
+    why = await rows(environment.databases["staff"], "SELECT why FROM replay_items WHERE state = 7 ORDER BY why")
+    assert [row["why"] for row in why] == ["error_of_ours", "unstorable"]
+    still_open = await rows(environment.databases["staff"], "SELECT id FROM dead_letters WHERE status = 'open'")
+    assert len(still_open) == 2
 
 
 # -- what is told of replays -------------------------------------------------------------------------------------------------------------

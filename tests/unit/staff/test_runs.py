@@ -15,6 +15,7 @@ from services.staff.runs import (
     Bin,
     Candidate,
     Counts,
+    Halt,
     ItemState,
     Run,
     RunAct,
@@ -101,14 +102,16 @@ def test_the_rest_goes_at_its_speed_and_no_more_is_on_its_way_than_ten_seconds_o
     assert turn(rest, counts(waits=5_000, sent=in_flight), None, timedelta(seconds=since_s)).send == sent
 
 
-@pytest.mark.parametrize(("state", "how"), [(ItemState.FAILED, "failed"), (ItemState.NO_SIGN, "no_sign")])
-def test_it_stops_by_itself_at_the_first_bad_sign(state: ItemState, how: str) -> None:
-    stopped = turn(replace(RUNNING, step=RunStep.REST), counts(waits=9), BadSign(letter_id(7), state), SECOND)
+@pytest.mark.parametrize(("how", "why"), [(Halt.FAILED, None), (Halt.NO_SIGN, None), (Halt.REFUSED, "saga.events")])
+def test_it_stops_by_itself_at_the_first_bad_sign(how: Halt, why: str | None) -> None:
+    stopped = turn(replace(RUNNING, step=RunStep.REST), counts(waits=9), BadSign(letter_id(7), how, why), SECOND)
     assert stopped.send == 0
-    assert (stopped.run.state, stopped.run.halted_by, stopped.run.halted_how) == (RunState.HALTED, letter_id(7), how)
-    on = after(stopped.run, RunAct.LEAVE_OUT)
-    assert isinstance(on, Run)
-    assert (on.state, on.step, on.halted_by) == (RunState.RUNNING, RunStep.REST, None)
+    assert stopped.run == Run(RunState.HALTED, RunStep.REST, 10, 0, letter_id(7), how, why)
+    on, not_on = RunAct.LEAVE_OUT, RunAct.RESUME
+    if how is Halt.REFUSED:  # nothing has gone wrong with any message: there is none to leave out
+        on, not_on = not_on, on
+    assert after(stopped.run, not_on) is RunRefusal.RUN_NOT_RUNNING
+    assert after(stopped.run, on) == replace(RUNNING, step=RunStep.REST)
 
 
 @given(
@@ -122,7 +125,7 @@ def test_it_stops_by_itself_at_the_first_bad_sign(state: ItemState, how: str) ->
 def test_only_a_run_that_is_running_sends_and_never_more_than_waits(
     state: RunState, step: RunStep, rate: int, of: dict[ItemState, int], is_bad: bool, since: timedelta
 ) -> None:
-    bad = BadSign(letter_id(1), ItemState.FAILED) if is_bad else None
+    bad = BadSign(letter_id(1), Halt.FAILED) if is_bad else None
     result = turn(Run(state, step, rate), Counts(of), bad, since)
     assert 0 <= result.send <= of.get(ItemState.WAITS, 0)
     if state is not RunState.RUNNING:

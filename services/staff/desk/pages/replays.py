@@ -18,7 +18,7 @@ from services.staff.desk.routing import Act, Desk, Done, Refused, Room
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Role
 from services.staff.run_store import KeptRun, RunItem
-from services.staff.runs import Bin, Counts, ItemState, RunAct, RunState, RunStep
+from services.staff.runs import Bin, Counts, Halt, ItemState, RunAct, RunState, RunStep
 from shared.persistence.database import Connection
 
 room = Room(__name__)
@@ -142,15 +142,19 @@ class RunItemLine(BaseModel):
 
 
 class HaltView(BaseModel):
-    """Why a run stopped by itself: the message, how, and whether the mistake is another than before."""
+    """Why a run stopped by itself: the message, how, and whether the mistake is another than before.
 
-    id: UUID
-    name: str
-    invoice_id: str | None
-    how: Literal["failed", "no_sign"]
-    after_s: float | None
-    mistake: str
-    differs: bool
+    `why` is the queue that was refused, or the type of an error. Of an error there is no message.
+    """
+
+    how: Halt
+    why: str | None
+    id: UUID | None = None
+    name: str | None = None
+    invoice_id: str | None = None
+    after_s: float | None = None
+    mistake: str | None = None
+    differs: bool = False
 
 
 class RunHistoryLine(BaseModel):
@@ -174,6 +178,7 @@ class RunView(BaseModel):
     total: int
     listed: int
     sent: int
+    set_aside: int
     counts: dict[str, int]
     bins: list[BinLine]
     charges: int
@@ -227,7 +232,7 @@ async def _view(desk: Desk, connection: Connection, no: int, before: datetime | 
     counts = await run_store.counts_of(connection, no)
     is_preview = kept.run.state is RunState.PREVIEWED
     first = await run_store.smallest_of(connection, no, at_most=FIRST_MAX) if is_preview else []
-    states = (ItemState.SENT, *_ENDS)
+    states = (ItemState.SENT, *_ENDS, ItemState.LEFT_OUT)
     items = [] if is_preview else await run_store.items_of(connection, no, states, before=before, at_most=ROWS_MAX + 1)
     bad = await run_store.items_of(connection, no, (ItemState.FAILED, ItemState.NO_SIGN), before=None, at_most=ROWS_MAX)
     entries = await store.entries_about(connection, kept.id)
@@ -244,6 +249,7 @@ async def _view(desk: Desk, connection: Connection, no: int, before: datetime | 
         total=kept.total,
         listed=sum(one.count for one in bins),
         sent=counts.sent,
+        set_aside=counts.set_aside,
         counts={state.name.lower(): counts[state] for state in ItemState},
         bins=bins,
         charges=kept.run.charges,
@@ -311,14 +317,18 @@ def _after_s(item: RunItem) -> float | None:
 
 
 def _halt(kept: KeptRun, bad: Sequence[RunItem]) -> HaltView | None:
-    item = next((one for one in bad if one.letter_id == kept.run.halted_by), None)
-    if kept.run.state is not RunState.HALTED or item is None:
+    how, why = kept.run.halted_how, kept.run.halted_why
+    if kept.run.state is not RunState.HALTED or how is None:
         return None
+    item = next((one for one in bad if one.letter_id == kept.run.halted_by), None)
+    if item is None:
+        return HaltView(how=how, why=why, id=kept.run.halted_by)
     return HaltView(
+        how=how,
+        why=why,
         id=item.letter_id,
         name=name_of(item.type),
         invoice_id=item.invoice_id,
-        how="failed" if kept.run.halted_how == "failed" else "no_sign",
         after_s=_after_s(item),
         mistake=item.error_text or mistake_words(item.why or "unknown", item.error_type),
         differs=item.differs,
@@ -339,6 +349,7 @@ _DID = {
     "run_pause": "pause",
     "run_resume": "go on",
     "run_leave_out": "leave it out and go on",
+    "run_second": "take in what is too old",
     "run_stop": "stop for good",
     "run_speed": "{rate} a second",
     "refused": "refused: {code}",

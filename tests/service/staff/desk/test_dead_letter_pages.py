@@ -47,6 +47,29 @@ async def test_groups_say_what_a_replay_would_charge(desk: DeskUnderTest, ann: D
     assert "Replaying charges nobody." in page.text
 
 
+@pytest.mark.parametrize(
+    ("how", "why", "says"),
+    [
+        ("refused", "saga.events", "It stopped: the broker does not take its messages"),
+        ("error", HOSTILE, "It stopped: an error of Remit's own"),
+    ],
+)
+async def test_a_run_that_is_held_says_why_and_goes_on(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser, how: str, why: str, says: str
+) -> None:
+    await kept(desk, event(1))
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    await ann.submit(preview, "/replays/1/try", reason="repaired")
+    held = "UPDATE replay_runs SET state = 'halted', halted_how = $1, halted_why = $2"
+    await execute(environment.databases["staff"], held, how, why)
+    page = await ann.open("/replays/1")
+    assert says in page.text
+    assert "<script>alert" not in page.html
+    on = await ann.submit(page, "/replays/1/resume")
+    assert "R-1 goes on" in on.text
+    assert says not in on.text
+
+
 async def test_a_list_goes_on_by_key(desk: DeskUnderTest, ann: DeskBrowser) -> None:
     await kept(desk, *(event(number) for number in range(60)))
     first = await ann.open("/dead-letters?queue=saga.events")
