@@ -13,6 +13,7 @@ from uuid import UUID
 
 from shared.contracts import invoice, payment_gateway
 from shared.contracts.base import Contract
+from shared.contracts.catalogue import short_name
 from shared.ids import derived_id
 from shared.messaging.envelope import Inbound
 from shared.records import dataclass, replace
@@ -53,9 +54,7 @@ NUMBERS: Final[Mapping[type[Contract], int]] = {
     payment_gateway.ResolvePayment: 33,
 }
 """The number under which each type is stored. A number is never used for another type."""
-NAMES: Final[Mapping[int, str]] = {
-    number: kind.wire_name.rpartition(".v")[0].rpartition(".")[2] for kind, number in NUMBERS.items()
-}
+NAMES: Final[Mapping[int, str]] = {number: short_name(kind.wire_name) for kind, number in NUMBERS.items()}
 """The short name of a type, by its number: `InvoicePaid`."""
 
 FACTS: Final = frozenset(

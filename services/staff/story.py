@@ -11,6 +11,7 @@ from uuid import UUID
 
 from services.staff import journal_words
 from services.staff.heard import POSITIONS_MAX, CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from shared.contracts.catalogue import short_name
 from shared.ids import derived_id
 from shared.records import dataclass, field, replace
 
@@ -187,8 +188,9 @@ class _Draft:
 
 def steps_of(told: InvoiceTold) -> tuple[StoryStep, ...]:
     """The steps of the story, the earliest first, each after its cause. Clocks of servers differ a little: causes decide, then times."""
-    drafts = _in_order(_drafts(told))[:STEPS_MAX]
-    numbers = {draft.id: number for number, draft in enumerate(drafts, start=1)}
+    folded = _folded(_in_order(_drafts(told))[:STEPS_MAX])
+    drafts = [same[0] for same in folded]
+    numbers = {draft.id: number for number, same in enumerate(folded, start=1) for draft in same}
     at = {draft.id: draft.step.at for draft in drafts}
     asked = _questions(told.messages)
     steps: list[StoryStep] = []
@@ -198,6 +200,7 @@ def steps_of(told: InvoiceTold) -> tuple[StoryStep, ...]:
             replace(
                 draft.step,
                 number=number,
+                title=_counted(draft.step.title, len(folded[number - 1])),
                 cause=numbers.get(draft.cause) if draft.cause is not None else None,
                 against=numbers.get(draft.against) if draft.against is not None else None,
                 who=draft.step.who or draft.step.party,
@@ -220,6 +223,29 @@ def _drafts(told: InvoiceTold) -> list[_Draft]:
 
 
 _OF_CASES: Final = frozenset({"PaymentInDoubt", "PaymentNeedsDecision", "PaymentRefundInDoubt", "PaymentRefundFailed"})
+
+
+SAME_MOMENT: Final = timedelta(seconds=1)
+
+
+def _folded(drafts: Sequence[_Draft]) -> list[list[_Draft]]:
+    """Equal steps of one moment are one: a service that was down makes up for all its reminders at once."""
+    folded: list[list[_Draft]] = []
+    for draft in drafts:
+        first = folded[-1][0] if folded else None
+        if first is not None and draft.step.at - first.step.at < SAME_MOMENT and _is_same(first, draft):
+            folded[-1].append(draft)
+        else:
+            folded.append([draft])
+    return folded
+
+
+def _is_same(one: _Draft, other: _Draft) -> bool:
+    return one.cause == other.cause and replace(one.step, at=other.step.at) == other.step
+
+
+def _counted(title: str, times: int) -> str:
+    return title if times == 1 else f"{title}, {times} times"
 
 
 def _in_order(drafts: Sequence[_Draft]) -> list[_Draft]:
@@ -319,7 +345,7 @@ def _issued(message: MessageHeard, _: InvoiceTold) -> StoryStep:
 
 
 def _rejected(message: MessageHeard, _: InvoiceTold) -> StoryStep:
-    name = str(message.facts.get("command_type", "")).rpartition(".v")[0].rpartition(".")[2] or "A command"
+    name = short_name(str(message.facts.get("command_type", ""))) or "A command"
     return StoryStep(
         message.at, SENDER, f"{name}, rejected", _theirs(message.facts.get("reason"), "The sender was told "), "look"
     )
@@ -486,7 +512,7 @@ def _of_entry(entry: EntryTold) -> _Draft:
 
 
 def _of_letter(letter: LetterTold) -> _Draft:
-    name = (letter.type or "").rpartition(".v")[0].rpartition(".")[2] or "A message"
+    name = short_name(letter.type or "") or "A message"
     text: Words = (Theirs(letter.reason), f" on {letter.queue}, ", Named(str(letter.id), "letter"))
     if letter.status != "open" and letter.settled_by and letter.settled_at:
         text = (*text, f", {letter.status} by ", Theirs(letter.settled_by), " ", When(letter.settled_at))

@@ -33,6 +33,15 @@ def wire_name_without_version(wire_name: str) -> str:
     return wire_name.rpartition(".v")[0]
 
 
+def short_name(wire_name: str) -> str:
+    """The name of a message, for people: `InvoicePaid` of `remit.invoice.InvoicePaid.v1`. Any other text is given back as it came."""
+    match wire_name.split("."):
+        case ["remit", _, name, _]:
+            return name
+        case _:
+            return wire_name
+
+
 def is_later_version(wire_name: str) -> bool:
     """Whether this is a later version of a message that is known here. Any other unknown name is a mistake in writing."""
     name, _, version = wire_name.rpartition(".v")

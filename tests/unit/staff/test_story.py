@@ -150,6 +150,19 @@ def test_what_causes_itself_ends() -> None:
     assert len(steps_of(InvoiceTold(INVOICE, messages=(circle,)))) == 1
 
 
+def test_equal_steps_of_one_moment_are_one_with_their_number() -> None:
+    """Each reminder has the time of what it reminds of, and an id of its own."""
+    doubt = next(one for one in hear(LIFE).messages if NAMES[one.type] == "PaymentInDoubt")
+    reminder = hear([message(invoice.InvoicePaymentOverdue(invoice_id=INVOICE, payment_id=PAYMENT), 5)]).messages[0]
+    reminders = [replace(reminder, id=UUID(int=n), at=START + timedelta(hours=1)) for n in (1, 2, 3)]
+    later = replace(reminder, id=UUID(int=4), at=START + timedelta(hours=2))
+    caused = replace(doubt, id=UUID(int=5), at=START + timedelta(hours=1, seconds=2), cause=UUID(int=3))
+    steps = steps_of(InvoiceTold(INVOICE, messages=(*reminders, caused, later)))
+    reminded, in_doubt = "Still waits for its payment", "In doubt: charged or not, nobody knows"
+    assert titles(steps) == [f"{reminded}, 3 times", in_doubt, reminded]
+    assert steps[1].cause == 1, "what the last of them caused is caused by the step that stands for all"
+
+
 def test_a_message_of_a_newer_build_is_shown_as_such() -> None:
     one = replace(hear([LIFE[0]]).messages[0], type=999)
     assert titles(steps_of(InvoiceTold(INVOICE, messages=(one,)))) == ["A message of a newer build (type 999)"]

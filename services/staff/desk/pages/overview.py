@@ -28,6 +28,7 @@ from services.staff.stuck import (
     stuck,
 )
 from services.staff.verdict import CaseSeen, GroupSeen, OverviewSeen, StoppedRun, Todo, verdict_of
+from shared.contracts.catalogue import short_name
 from shared.records import dataclass
 
 room = Room(__name__)
@@ -235,7 +236,7 @@ def _todo(todo: Todo) -> TodoView:
 
 
 def _group(group: GroupSeen) -> GroupView:
-    name = (group.type or "").rpartition(".v")[0].rpartition(".")[2] or f"A message on {group.queue}"
+    name = short_name(group.type or "") or f"A message on {group.queue}"
     return GroupView(
         name=name,
         reason=group.reason,

@@ -22,6 +22,7 @@ from services.staff.picture import Picture, picture_of, span
 from services.staff.standing import standing_of
 from services.staff.story import PARTIES, InvoiceTold, StoryStep, steps_of
 from services.staff.story_store import MESSAGES_KEPT_DAYS
+from shared.contracts.catalogue import short_name
 
 room = Room(__name__)
 
@@ -215,7 +216,7 @@ def view_of(
         commands=[
             CommandView(
                 command_id=one.command_id,
-                type=one.type.rpartition(".v")[0].rpartition(".")[2] or one.type,
+                type=short_name(one.type),
                 answer=one.answer,
                 reason=one.reason,
                 at=one.at,
