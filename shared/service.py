@@ -229,12 +229,14 @@ class Runtime:
         *,
         inbox: Inbox | None = None,
         prefetch: int = PREFETCH,
+        gather_s: float = 0.0,
     ) -> Consumer:
         """Handle `queue` with `handler`.
 
         `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged.
+        `gather_s` is how long a batch that is not full waits for more of them.
         """
-        consumer = self.add_consumer(queue, prefetch=prefetch)
+        consumer = self.add_consumer(queue, prefetch=prefetch, gather_s=gather_s)
         self.workers.append(
             QueueWorker(
                 handler,
@@ -250,10 +252,10 @@ class Runtime:
         )
         return consumer
 
-    def add_consumer(self, queue: str, *, prefetch: int, wary: bool = False) -> Consumer:
+    def add_consumer(self, queue: str, *, prefetch: int, wary: bool = False, gather_s: float = 0.0) -> Consumer:
         """A consumer of `queue` with a connection of its own, for a worker that the caller adds. See `Consumer` for the rest."""
         link = self.link(queue)
-        consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, wary=wary)
+        consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, wary=wary, gather_s=gather_s)
         self.consumers.append(consumer)
         return consumer
 

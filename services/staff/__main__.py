@@ -26,6 +26,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 DEAD_LETTERS_PREFETCH = 50
 """How many dead letters are in memory at once. A crash counts a delivery against each of them."""
 
+JOURNAL_GATHER_S = 0.25
+"""How long what staff hear waits for more. Nobody waits for it, and few large batches leave processors and disk to payments."""
+JOURNAL_PREFETCH = 1_000
+"""How much of what staff hear may come meanwhile: at 1 500 payments/s, 750 messages."""
+
 
 async def assemble(runtime: Runtime) -> None:
     """Assemble the service: the queues of staff and a watch over another one, which nobody consumes, each with a connection of its own.
@@ -62,7 +67,9 @@ async def assemble(runtime: Runtime) -> None:
         runtime.consume(HEARTBEATS, HeartbeatHandler(), inbox=NoInbox())
         runtime.in_background(QueueWatch(runtime.link("queues"), runtime.database))
     if settings.staff_journal == "on":
-        runtime.consume(JOURNAL, JournalHandler(), inbox=NoInbox())
+        runtime.consume(
+            JOURNAL, JournalHandler(), inbox=NoInbox(), prefetch=JOURNAL_PREFETCH, gather_s=JOURNAL_GATHER_S
+        )
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -122,8 +123,9 @@ class Consumer:
     """Keeps a consumer on `queue` alive, whatever happens to the broker, the channel or the queue.
 
     `prefetch` is the number of messages that may be unacknowledged. With `wary`, this consumer takes one message at a time until it has
-    proven healthy, as after losses (`shared.messaging.losses`). `link` is for this consumer only: a message that ends its connection must
-    not end those of others.
+    proven healthy, as after losses (`shared.messaging.losses`). `gather_s` is how long a batch that is not full waits for more messages:
+    for a queue whose messages nobody waits for. `link` is for this consumer only: a message that ends its connection must not end those of
+    others.
     """
 
     def __init__(
@@ -134,9 +136,11 @@ class Consumer:
         readiness: Readiness,
         prefetch: int = PREFETCH,
         wary: bool = False,
+        gather_s: float = 0.0,
     ) -> None:
         self.queue = queue
         self.link = link
+        self._gather_s = gather_s
         self._losses = Losses(prefetch, wary=wary)
         self._prefetch = 0
         """The prefetch of the channel that is open."""
@@ -147,6 +151,7 @@ class Consumer:
         self._generation = 0
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._lost = asyncio.Event()
         self._closed_by: BaseException | None = None
         """Why the channel was closed. It has the words of the broker, if it said some."""
@@ -169,16 +174,31 @@ class Consumer:
         """Wait for a delivery, then take all that are there: at most `at_most`, and no more than `BATCH_BYTES_MAX` of bodies allow.
 
         Returns [] if stopped and no delivery is left."""
-        while not self._buffer:
-            if self._stopping:
-                return []
-            self._arrived.clear()
-            await self._arrived.wait()
+        gathered = not self._gather_s
+        while True:
+            if not self._buffer:
+                if self._stopping:
+                    return []
+                self._arrived.clear()
+                await self._arrived.wait()
+            elif gathered or self._stopping or len(self._buffer) >= at_most:
+                return self._batch(at_most)
+            else:
+                await self._gather()
+                gathered = True
+
+    def _batch(self, at_most: int) -> list[Delivery]:
         taken = [self._buffer.popleft()]
         bytes_left = BATCH_BYTES_MAX - len(taken[0].body)
         while self._buffer and len(taken) < at_most and (bytes_left := bytes_left - len(self._buffer[0].body)) >= 0:
             taken.append(self._buffer.popleft())
         return taken
+
+    async def _gather(self) -> None:
+        """Let more messages come. Nobody looks at each as it comes: that would cost as much as handling it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_s):
+                await self._stopped.wait()
 
     def is_stale(self, deliveries: Sequence[Delivery]) -> bool:
         """Whether the channel they came on is gone. Then the broker delivers them again, to this instance or another."""
@@ -256,6 +276,7 @@ class Consumer:
     async def stop(self) -> None:
         """Receive no more deliveries. Those in the buffer can still be taken and acknowledged."""
         self._stopping = True
+        self._stopped.set()
         self._send_ack()
         channel = self._channel
         if channel is not None and self._tag is not None:

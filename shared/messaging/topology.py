@@ -268,10 +268,10 @@ class Queue:
 
         Those builds bound a type with any suffix (`type.#`), or a type with one suffix. A queue that has both bindings still gets every
         message once. The requests of payments came by the exchange of all events."""
-        if self.is_optional:
-            return ()
-        keys = {binding.routing_key for binding in self.bindings}
         found = list(_RETIRED.get(self.name, ()))
+        if self.is_optional:
+            return tuple(found)
+        keys = {binding.routing_key for binding in self.bindings}
         for topic, direct in _INGRESS.items():
             for key in (binding.routing_key for binding in self.bindings if binding.exchange == direct):
                 wire_name, _, last = key.rpartition(".")
@@ -289,12 +289,23 @@ _PUBLIC_REQUESTS = tuple(
     Binding(ingress_exchange("invoice.events"), f"{_REQUESTED.wire_name}{suffix}")
     for suffix in ("", ".case", ".overdue")
 )
+PASSED_ON: Final = (
+    invoice.RecordPayment,
+    invoice.RecordPaymentFailure,
+    invoice.FlagPaymentInDoubt,
+    invoice.RecordRefund,
+    invoice.RecordRefundFailure,
+)
+"""By these the saga passes on to the invoice what the payment gateway told. They say nothing that the message before them or the event of
+the invoice after them does not say, and would be a third of what staff hear of a healthy payment."""
 _RETIRED: Mapping[str, tuple[Binding, ...]] = {
+    JOURNAL: _bind(*PASSED_ON),
     "payment_gateway.requests": (*_PUBLIC_REQUESTS, Binding("invoice.events", f"{_REQUESTED.wire_name}.#")),
     "saga.events": (_PUBLIC_REQUESTS[-1], Binding("invoice.events", f"{_REQUESTED.wire_name}.overdue")),
     "invoice.events": _PUBLIC_REQUESTS,
 }
-"""Bindings of the build before, by the name of the queue or exchange that was bound: it sent the requests of payments to everybody."""
+"""Bindings of the build before, by the name of the queue or exchange that was bound: it sent the requests of payments to everybody, and
+staff what the saga passes on."""
 
 _OUTCOMES = (
     payment_gateway.PaymentCaptured,
@@ -374,17 +385,6 @@ def _listen(*messages: type[Contract]) -> tuple[Binding, ...]:
     return (*taken, *public)
 
 
-PASSED_ON: Final = frozenset(
-    {
-        invoice.RecordPayment,
-        invoice.RecordPaymentFailure,
-        invoice.FlagPaymentInDoubt,
-        invoice.RecordRefund,
-        invoice.RecordRefundFailure,
-    }
-)
-"""By these the saga passes on to the invoice what the payment gateway told. They say nothing that the message before them or the event of
-the invoice after them does not say, and would be a third of what staff hear of a healthy payment."""
 JOURNALLED: Final = tuple(
     message
     for message in MESSAGES

@@ -202,6 +202,7 @@ def throughput(outcomes: Sequence[ScenarioOutcome]) -> Table:
             "seconds": outcome.load.elapsed_s,
             "all sent after s": outcome.load.published_s,
             "of the machine %": _share(outcome),
+            "staff behind": outcome.unheard,
         }
         for outcome in outcomes
         if isinstance(outcome.load, Burst)
@@ -209,7 +210,8 @@ def throughput(outcomes: Sequence[ScenarioOutcome]) -> Table:
     return Table(
         "Throughput",
         rows,
-        "by gateway; from the first PayInvoice published to the last InvoicePaid received outside; of several rounds, the middle one",
+        "by gateway; from the first PayInvoice published to the last InvoicePaid received outside; of several rounds, the middle one; "
+        "staff behind: payments that staff had not taken in by then",
     )
 
 

@@ -40,7 +40,8 @@ class BenchScenario:
 @dataclass(frozen=True, slots=True)
 class ScenarioOutcome:
     """The figures of a scenario. `spent`: for the measured payments until everything about them was settled; `database_counts`: with those
-    of the warm-up. `rounds_per_s`: payments per second of all rounds, of which this is the one in the middle; empty for a steady load."""
+    of the warm-up. `rounds_per_s`: payments per second of all rounds, of which this is the one in the middle; empty for a steady load.
+    `unheard`: payments that staff had not taken in when the last one was paid; taking them in is part of `spent`."""
 
     scenario: BenchScenario
     load: Burst | Steady
@@ -52,6 +53,7 @@ class ScenarioOutcome:
     start_s: float
     drain_s: float
     rounds_per_s: Sequence[float] = ()
+    unheard: int = 0
 
 
 def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
@@ -105,7 +107,9 @@ class BenchRun:
         rested = meter.read()
         await asyncio.sleep(IDLE_S)
         begun = meter.read()
-        load, settled = await self.pay(payments[WARM_UP:], rate_per_s=scenario.rate_per_s)
+        load = await self.send(payments[WARM_UP:], rate_per_s=scenario.rate_per_s)
+        unheard = await self.services.unheard(self.paid - self.lost)
+        settled = await self.settled(payments[WARM_UP:], load)
         ended = meter.read()
         resident_mib = meter.resident_mib()
         drain_s = await self.services.stop()
@@ -119,12 +123,18 @@ class BenchRun:
             resident_mib=resident_mib,
             start_s=start_s,
             drain_s=drain_s,
+            unheard=unheard,
         )
 
     async def pay(
         self, payments: Sequence[TimedPayment], *, rate_per_s: float | None = None
     ) -> tuple[Burst | Steady, bool]:
         """Pay these with services that run; returns whether all were settled. Raises LoadError."""
+        load = await self.send(payments, rate_per_s=rate_per_s)
+        return load, await self.settled(payments, load)
+
+    async def send(self, payments: Sequence[TimedPayment], *, rate_per_s: float | None) -> Burst | Steady:
+        """Pay these until the last one is heard of. Raises LoadError."""
         load: Burst | Steady
         if rate_per_s is None:
             load = await burst(self.publisher, self.listener, payments)
@@ -134,4 +144,9 @@ class BenchRun:
             load = replace(steadily, stalls=stalls(beats))
         self.paid += len(payments)
         self.lost += load.lost
-        return load, await self.services.settled([payment.payment_id for payment in payments], lost=load.lost)
+        return load
+
+    async def settled(self, payments: Sequence[TimedPayment], load: Burst | Steady) -> bool:
+        """Wait until nothing is left to do for them, by staff neither; False if that takes too long."""
+        ids = [payment.payment_id for payment in payments]
+        return await self.services.settled(ids, lost=load.lost) and await self.services.heard(self.paid - self.lost)

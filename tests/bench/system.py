@@ -1,6 +1,7 @@
 """The services under load: they are started and stopped as a whole, and their databases are read afterwards."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -121,6 +122,20 @@ class Services:
 
         return await until(are_completed, SETTLE_TIMEOUT_S)
 
+    async def unheard(self, paid: int) -> int:
+        """How many of the `paid` payments of this benchmark staff have not taken in from their journal. 0 if it is off."""
+        if os.environ.get("STAFF_JOURNAL") == "off":
+            return 0
+        return paid - await _number(self._stack.service_database_url("staff"), _HEARD)
+
+    async def heard(self, paid: int) -> bool:
+        """Wait until staff have taken in all that they hear of so many payments; False if that takes too long."""
+
+        async def all_are() -> bool:
+            return await self.unheard(paid) <= 0
+
+        return await until(all_are, SETTLE_TIMEOUT_S)
+
     async def _waiting(self) -> int:
         return sum([await _number(self._stack.service_database_url(service), _WAITING) for service in SERVICES])
 
@@ -195,6 +210,7 @@ _COMPLETED: Final = "SELECT count(*) FROM sagas WHERE payment_id BETWEEN $1 AND 
 _FAILED: Final = "SELECT count(*) FROM sagas WHERE status = 'failed' AND failure_recorded"
 _CONSUMED: Final = QUEUE_NAMES - {UNREADABLE_DEAD_LETTERS}  # what staff look at, no service takes
 _WAITING: Final = "SELECT count(*) FROM outbox"
+_HEARD: Final = f"SELECT count(*) FROM invoices WHERE invoice_id >= '{INVOICE_PREFIX}' AND status = 'paid'"
 
 
 @asynccontextmanager

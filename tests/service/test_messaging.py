@@ -98,7 +98,8 @@ async def test_old_bindings_duplicate_nothing_and_can_be_removed(
     await upstream.send_raw(b"{}", exchange="payment.events", key=PaymentCaptured.wire_name, message_id="as before")
     assert [received.id for received in await saga.waiting()] == [str(now.id), "as before"]
     await prune_topology(environment.rabbitmq_url)
-    for exchange, key in {(binding.exchange, binding.routing_key.removesuffix(".#")) for _, binding in retired}:
+    bound = {(binding.exchange, binding.routing_key) for queue in QUEUES for binding in queue.bindings}
+    for exchange, key in {(binding.exchange, binding.routing_key.removesuffix(".#")) for _, binding in retired} - bound:
         with pytest.raises(PublishError, match="NO_ROUTE"):
             await upstream.send_raw(b"{}", exchange=exchange, key=key)
 
@@ -390,6 +391,35 @@ async def test_a_stopping_consumer_acknowledges_settled_deliveries(
         await task
     await link.close()
     assert await upstream.depth("invoice.commands") == 0
+
+
+async def test_a_consumer_that_gathers_takes_what_comes_meanwhile_and_stops_at_once(
+    environment: Environment, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = BrokerLink(environment.rabbitmq_url, name="test consumer")
+    gathering = Consumer(link, "invoice.commands", readiness=Readiness(), gather_s=3_600.0)
+    task = asyncio.create_task(gathering.run())
+
+    async def another_comes() -> None:
+        await publisher.publish([message()])
+        await until(_both_are_there, what="the second message")
+
+    async def _both_are_there() -> bool:
+        return len(gathering._buffer) > 1
+
+    await publisher.publish([message()])
+    async with asyncio.timeout(10):
+        with monkeypatch.context() as patched:
+            patched.setattr(gathering, "_gather", another_comes)
+            both = await gathering.take()
+        await publisher.publish([message()])
+        taking = asyncio.create_task(gathering.take())
+        await until(lambda: _some(list(gathering._buffer)), what="the third message")
+        await gathering.stop()
+        assert (len(both), len(await taking)) == (2, 1)
+        await gathering.ack(both)
+        await task
+    await link.close()
 
 
 async def test_a_closed_channel_leaves_nothing_in_its_connection(environment: Environment) -> None:
