@@ -5,6 +5,7 @@ Whoever sent an old command may have been paid otherwise since. So a person has 
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord
 from shared.contracts.catalogue import is_later_version, wire_name_without_version
@@ -69,6 +70,13 @@ def read_body(letter: DeadLetter) -> Inbound | Malformed | None:
     return (
         None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
     )
+
+
+def payment_of(letter: DeadLetter) -> UUID | None:
+    """The payment that a dead letter is about. None if its body does not say, or cannot be read."""
+    if letter.may_charge is not None:
+        return letter.payment_id
+    return with_facts(letter, read_body(letter)).payment_id
 
 
 def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:

@@ -180,14 +180,11 @@ class WantedRefund:
 def refund_stake(case: Case, wanted: WantedRefund, asked: Iterable[WantedRefund]) -> Stake:
     """The money of this refund and of all that people `asked` for before, since small refunds add up. Never more than the payment.
 
-    What was asked for before in these words moves nothing more.
+    Asked for again, a refund counts once. That two people agreed with it before makes it no smaller: they agreed with what was sent then.
     """
-    before = list(asked)
-    if wanted in before:
-        return Stake(0, wanted.currency)
     of_payment = case.amount_minor if case.currency == wanted.currency else None
     amounts: dict[UUID, int | None] = {}
-    for one in (*before, wanted):
+    for one in (*asked, wanted):
         known = amounts.get(one.refund_id, 0)
         is_known = one.amount_minor is not None and one.currency == wanted.currency and known is not None
         amounts[one.refund_id] = max(known or 0, one.amount_minor or 0) if is_known else None

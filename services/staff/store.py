@@ -650,6 +650,16 @@ async def outdate_proposals(tx: Tx, versions: Mapping[UUID, int], now: datetime)
     )
 
 
+async def open_proposals(connection: Connection, payment_ids: Collection[UUID]) -> list[Proposal]:
+    """The open proposals about these payments that still count: the payment stands where their proposers saw it."""
+    rows = await connection.fetch(
+        """SELECT to_jsonb(p) AS proposal FROM proposals p JOIN cases c ON c.payment_id = p.payment_id AND c.version = p.version
+           WHERE p.payment_id = ANY($1::uuid[]) AND p.state = 'open'""",
+        list(payment_ids),
+    )
+    return [_proposal(row["proposal"]) for row in rows]
+
+
 async def proposals_about(connection: Connection, payment_id: UUID) -> list[Proposal]:
     """All proposals about a payment, in order."""
     rows = await connection.fetch(

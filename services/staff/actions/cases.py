@@ -102,7 +102,7 @@ def _claimed_by_another(kept: KeptCase, who: Actor) -> ActionResult | None:
     if kept.claimed_by is None or kept.claimed_at is None or is_same_person(kept.claimed_by, who.name):
         return None
     text = f"{kept.claimed_by} is on it since {moment_text(kept.claimed_at)}"
-    return ActionResult(kept.case.payment_id, text, ProposalRefusal.CLAIMED)
+    return ActionResult(kept.case.payment_id, text, ProposalRefusal.CLAIMED, name=kept.claimed_by)
 
 
 def _nothing_to_note(kept: KeptCase) -> ActionResult:

@@ -121,7 +121,7 @@ async def replay(
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return [refused]
     replaying = _Replaying(who, reason, old_after, is_told=is_told, undo_s=undo_s)
-    return await _on_each(database, _open_only(selection), clock, replaying.decide, undo_s)
+    return await _on_each(database, _open_only(selection), who, clock, replaying.decide, undo_s)
 
 
 @journals_refusals("discard")
@@ -141,6 +141,7 @@ async def discard(
     found = await _on_each(
         database,
         _open_only(selection),
+        who,
         clock,
         lambda record, now: _discard_or_wait(record, who, reason, now, limits, undo_s),
         undo_s,
@@ -190,7 +191,7 @@ async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason
 
 async def discard_agreed(tx: Connection, letter_id: UUID, *, who: Actor, reason: str, now: datetime) -> ActionResult:
     """Discard a request, in the names of the two people who agreed."""
-    results, messages = await _act_on(tx, [letter_id], now, lambda record, at: _discard(record, who, reason, at))
+    results, messages = await _act_on(tx, [letter_id], who, now, lambda record, at: _discard(record, who, reason, at))
     await outbox.insert(tx, messages, sweep_after_s=0)
     return results[0] if results else unknown(letter_id)
 
@@ -202,23 +203,23 @@ def _open_only(selection: Selection) -> Selection:
 
 
 async def _on_each(
-    database: Database, selection: Selection, clock: Clock, decide: _Decide, undo_s: int = 0
+    database: Database, selection: Selection, who: Actor, clock: Clock, decide: _Decide, undo_s: int = 0
 ) -> list[ActionResult]:
     async with database.connection() as connection:
         found = await store.select_ids(connection, selection)
     known = set(found)
     results = [unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
     for start in range(0, len(found), CHUNK_MAX):
-        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], clock, decide, undo_s)
+        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], who, clock, decide, undo_s)
     return results
 
 
 async def _on_chunk_or_each(
-    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide, undo_s: int
+    database: Database, ids: Sequence[UUID], who: Actor, clock: Clock, decide: _Decide, undo_s: int
 ) -> list[ActionResult]:
     """Act on all of them at once. If the database refuses what one of them would store, act on each alone: the others are done."""
     try:
-        return await _on_chunk(database, ids, clock, decide, undo_s)
+        return await _on_chunk(database, ids, who, clock, decide, undo_s)
     except Exception as error:
         if trouble(error) is not Trouble.DATA:
             raise
@@ -226,14 +227,14 @@ async def _on_chunk_or_each(
         if len(ids) == 1:
             text = f"the database refuses it ({type(error).__name__}): nothing was done"
             return [ActionResult(ids[0], text, ActionRefusal.INVALID)]
-    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], clock, decide, undo_s)]
+    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], who, clock, decide, undo_s)]
 
 
 async def _on_chunk(
-    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide, undo_s: int
+    database: Database, ids: Sequence[UUID], who: Actor, clock: Clock, decide: _Decide, undo_s: int
 ) -> list[ActionResult]:
     async with database.transaction() as tx:
-        results, messages = await _act_on(tx, ids, clock(), decide)
+        results, messages = await _act_on(tx, ids, who, clock(), decide)
         if undo_s:
             await outbox.insert_revocable(tx, messages, sweep_after_s=undo_s)
         else:
@@ -244,11 +245,13 @@ async def _on_chunk(
 
 
 async def _act_on(
-    tx: Connection, ids: Sequence[UUID], now: datetime, decide: _Decide
+    tx: Connection, ids: Sequence[UUID], who: Actor, now: datetime, decide: _Decide
 ) -> tuple[list[ActionResult], list[Outgoing]]:
     """Act on those of these dead letters that exist. The messages are to be stored in the same transaction."""
     records = await store.lock_letters(tx, ids)
-    decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
+    is_open = [record.letter for record in records.values() if record.status is DeadLetterStatus.OPEN]
+    barred = await proposing.barred_letters(tx, is_open, who)
+    decided = [barred.get(id_) or _decided(decide, records[id_], now) for id_ in ids if id_ in records]
     acts = [act for act in decided if isinstance(act, _Act)]
     await store.append_entries(tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None])
     crash_points.reach("staff.replay.after_journal")
@@ -275,7 +278,7 @@ async def replay_within(
     `is_told`: the service that handles a message tells what became of it.
     """
     replaying = _Replaying(who, reason, old_after, is_told=is_told, run=run)
-    return await _act_on(tx, ids, now, replaying.decide)
+    return await _act_on(tx, ids, who, now, replaying.decide)
 
 
 def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:

@@ -85,7 +85,7 @@ async def ask(
 _ASKED = "the gateway is asked; what it answers shows on the case"
 
 
-@journals_refusals("resolve")
+@journals_refusals("resolve", or_else="propose")
 async def resolve(
     database: Database,
     payment_id: UUID,
@@ -139,7 +139,11 @@ async def resolve(
 def refusal_of(kept: KeptCase, wanted: domain.Resolve, now: datetime) -> ActionResult | None:
     """Why a decision about a case is not sent, or None if it may be."""
     refusal = domain.refusal_of(wanted, kept.case, now)
-    return None if refusal is None else ActionResult(kept.case.payment_id, _why_not(refusal, wanted, kept), refusal)
+    if refusal is None:
+        return None
+    coming = kept.case.decision_on_its_way if refusal is DecisionRefusal.DECISION_ON_ITS_WAY else None
+    name = None if coming is None else coming.by
+    return ActionResult(kept.case.payment_id, _why_not(refusal, wanted, kept), refusal, name=name)
 
 
 def wanted_by(command: ResolvePayment) -> domain.Resolve:
@@ -171,7 +175,7 @@ async def send_decision(
     return ActionResult(payment_id, text, entry=entry.id)
 
 
-@journals_refusals("refund")
+@journals_refusals("refund", or_else="propose")
 async def refund(
     database: Database,
     payment_id: UUID,
@@ -215,7 +219,7 @@ async def refund(
         kept = kept or await store.lock_or_open_case(tx, blank, str(payment_id), now)
         if (before := await done_before(tx, who, "refund", payment_id)) is not None:
             return ActionResult(payment_id, f"asked for refund {refund_id} before", entry=before)
-        if (refused := proposing.barred(kept, who)) is not None:
+        if (refused := _not_of_this_payment(kept, command) or proposing.barred(kept, who)) is not None:
             return refused
         wanted = WantedRefund(refund_id, amount_minor, currency)
         stake = refund_stake(kept.case, wanted, _asked(await store.refunds_asked(tx, payment_id)))
@@ -227,6 +231,14 @@ async def refund(
         crash_points.reach("staff.refund.before_commit")
     crash_points.reach("staff.refund.after_commit")
     return result
+
+
+def _not_of_this_payment(kept: KeptCase, command: RequestRefund) -> ActionResult | None:
+    """The refusal of a refund in another currency than that of the payment, whose limit may be another one."""
+    known = kept.case.currency
+    if known is None or command.currency == known:
+        return None
+    return ActionResult(command.payment_id, f"this payment is in {known}", ActionRefusal.INVALID)
 
 
 async def send_refund(

@@ -3,6 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from services.staff import people_store, store
 from services.staff.actions import dead_letters, payments
 from services.staff.actions.proposing import proposed_text
@@ -22,8 +24,17 @@ from services.staff.store import JournalEntry, KeptCase
 from shared.clock import Clock, system_clock
 from shared.contracts.invoice import RequestRefund
 from shared.contracts.payment_gateway import ResolvePayment
+from shared.messaging.codec import field_errors
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
+
+
+class _NotDone(Exception):
+    """What was agreed could not be done. So nobody has agreed: the transaction is given up, and the proposal stays open."""
+
+    def __init__(self, why: ActionResult) -> None:
+        super().__init__(why.text)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +55,21 @@ async def agree(
     """
     if (refused := unfit(who=who.name, saw=saw)) is not None:
         return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        now = clock()
-        found = await _find(tx, payment_id, proposal_id, who, now)
-        if isinstance(found, ActionResult):
-            return found
-        if (refused := await _why_not_now(tx, found, now)) is not None:
-            return refused
-        await _end(tx, found.proposal, ProposalState.AGREED, "agree", saw, who, now)
-        return await _done(tx, found, together(found.proposal, who), now)
+    try:
+        async with database.transaction() as tx:
+            now = clock()
+            found = await _find(tx, payment_id, proposal_id, who, now)
+            if isinstance(found, ActionResult):
+                return found
+            if (refused := await _why_not_now(tx, found, now)) is not None:
+                return refused
+            await _end(tx, found.proposal, ProposalState.AGREED, "agree", saw, who, now)
+            return await _done_or_given_up(tx, found, together(found.proposal, who), now)
+    except _NotDone as undone:
+        return undone.why
+    except ValidationError as error:
+        text = f"what was proposed cannot be said: {field_errors(error)}; do not agree, and propose it anew"
+        return ActionResult(payment_id, text, ActionRefusal.INVALID)
 
 
 @journals_refusals("disagree")
@@ -88,7 +105,7 @@ async def withdraw(
             return await _is_over(tx, payment_id, proposal_id)
         if not is_same_person(open_one.by, who.name):
             text = f"{proposed_text(open_one)}: only they can take it back; you can disagree"
-            return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED)
+            return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED, name=open_one.by)
         entry = await _end(tx, open_one, ProposalState.WITHDRAWN, "withdraw", None, who, now)
     return ActionResult(payment_id, "taken back; nothing was sent", entry=entry)
 
@@ -112,7 +129,7 @@ async def _find(
             f"{' and '.join(doubtful)} got a password at the desk, from somebody who could be both of you: whoever runs Remit has to "
             "make sure who it is, and give another one (remit desk accounts password)"
         )
-        return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED)
+        return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED, name=doubtful[0])
     if refusal is None:
         return _Answered(kept, proposal)
     if refusal is ProposalRefusal.PROPOSAL_OUTDATED:
@@ -182,6 +199,13 @@ async def _end(
     await store.append_entries(tx, [entry])
     await store.end_proposal(tx, replace(proposal, state=state, answered_by=who.name, answered_at=now, answer=saw))
     return entry.id
+
+
+async def _done_or_given_up(tx: Connection, found: _Answered, both: Actor, now: datetime) -> ActionResult:
+    done = await _done(tx, found, both, now)
+    if not done.ok:
+        raise _NotDone(done)
+    return done
 
 
 async def _done(tx: Connection, found: _Answered, both: Actor, now: datetime) -> ActionResult:

@@ -1,10 +1,13 @@
 """What keeps one person from moving money above the limit alone: their act becomes a proposal, and an open one bars other acts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from uuid import UUID
 
 from services.staff import store
 from services.staff.actions.results import ActionResult, moment_text, words
+from services.staff.charges import payment_of
+from services.staff.dead_letters import DeadLetter
 from services.staff.people import Actor
 from services.staff.proposals import (
     Proposal,
@@ -28,10 +31,30 @@ def barred(kept: KeptCase, who: Actor) -> ActionResult | None:
     open_one = kept.proposal
     if open_one is None or open_one.version != kept.case.version:
         return None
+    return _barred_by(open_one, who, kept.case.payment_id)
+
+
+async def barred_letters(tx: Connection, letters: Collection[DeadLetter], who: Actor) -> dict[UUID, ActionResult]:
+    """The refusals of what anybody would do with those of these letters about whose payments a proposal is open. They are locked.
+
+    A replay could charge what is proposed as not charged, and a discard could decide alone what two people have before them.
+    """
+    payments = {letter.id: payment_id for letter in letters if (payment_id := payment_of(letter)) is not None}
+    if not payments:
+        return {}
+    open_ones = {one.payment_id: one for one in await store.open_proposals(tx, set(payments.values()))}
+    return {
+        letter_id: _barred_by(open_ones[payment_id], who, letter_id)
+        for letter_id, payment_id in payments.items()
+        if payment_id in open_ones
+    }
+
+
+def _barred_by(open_one: Proposal, who: Actor, subject: UUID) -> ActionResult:
     is_own = is_same_person(open_one.by, who.name)
     what = "take it back first" if is_own else "agree or do not agree"
     text = f"{proposed_text(open_one)}: {what}"
-    return ActionResult(kept.case.payment_id, text, ProposalRefusal.PROPOSAL_OPEN)
+    return ActionResult(subject, text, ProposalRefusal.PROPOSAL_OPEN, name=open_one.by)
 
 
 def proposed_text(proposal: Proposal) -> str:

@@ -20,7 +20,7 @@ from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.persistence.database import Database, Tx
+from shared.persistence.database import Connection, Database, Tx
 from shared.records import dataclass, replace
 
 SOURCE = "staff"
@@ -53,7 +53,8 @@ class ActionRefusal(StrEnum):
 class ActionResult:
     """The result of an action. `text` is a sentence for people. If the action was done, `refusal` is None and `entry` its journal entry.
 
-    `proposal` is set if it was not done yet: it waits until a second person agrees.
+    `proposal` is set if it was not done yet: it waits until a second person agrees. `name` is that of a person with which `text` begins,
+    if it does: it is written as it is, also where a sentence begins.
     """
 
     subject: UUID | None
@@ -61,6 +62,7 @@ class ActionResult:
     refusal: ActionRefusal | DecisionRefusal | ProposalRefusal | RunRefusal | None = None
     entry: UUID | None = None
     proposal: UUID | None = None
+    name: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -73,10 +75,13 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=ActionResult | list[ActionResult])
 
 
-def journals_refusals(action: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+def journals_refusals(
+    action: str, *, or_else: str | None = None
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Have the refusals of an action noted in the journal, after its transaction. The action takes the database first, and `who` by name.
 
-    A refusal changed nothing. So one that is not noted because the process died is no harm.
+    A refusal changed nothing. So one that is not noted because the process died is no harm. What is refused because this very request
+    has done it before, under the name of the action or of `or_else`, is no refusal: its answer was lost, and it was sent again.
     """
 
     def decorate(act: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -85,12 +90,35 @@ def journals_refusals(action: str) -> Callable[[Callable[P, Awaitable[R]]], Call
             result = await act(*args, **kwargs)
             clock = cast(Clock, kwargs.get("clock", system_clock))
             results = [result] if isinstance(result, ActionResult) else result
-            await note_refusals(cast(Database, args[0]), action, cast(Actor, kwargs["who"]), results, clock())
-            return result
+            database, who = cast(Database, args[0]), cast(Actor, kwargs["who"])
+            told = await _told_as_done(database, who, [action, *([or_else] if or_else else [])], results)
+            await note_refusals(database, action, who, told, clock())
+            return cast(R, told[0] if isinstance(result, ActionResult) else told)
 
         return acted
 
     return decorate
+
+
+async def _told_as_done(
+    database: Database, who: Actor, actions: Sequence[str], results: Sequence[ActionResult]
+) -> list[ActionResult]:
+    """The results, where those are no refusals that were refused because this very request has done them before."""
+    if who.request is None or all(result.ok for result in results):
+        return list(results)
+    async with database.connection() as connection:
+        return [one if one.ok else await _as_done(connection, who, actions, one) for one in results]
+
+
+async def _as_done(connection: Connection, who: Actor, actions: Sequence[str], refused: ActionResult) -> ActionResult:
+    for action in actions:
+        if (
+            refused.subject is not None
+            and (entry := await done_before(connection, who, action, refused.subject)) is not None
+        ):
+            proposal = entry if action == "propose" else None
+            return ActionResult(refused.subject, "it was done before: this came twice", entry=entry, proposal=proposal)
+    return refused
 
 
 async def note_refusals(

@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from services.staff import letter_store, run_store, runs, store
-from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, unfit
+from services.staff.actions.results import ActionRefusal, ActionResult, done_before, journals_refusals, unfit
 from services.staff.charges import OLD_AFTER
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor
@@ -128,6 +128,8 @@ async def act(
         kept = await run_store.find_run(tx, no, lock=True)
         if kept is None:
             return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
+        if (before := await done_before(tx, who, what.value, kept.id)) is not None:
+            return ActionResult(kept.id, _DONE[what].format(run=kept.name, rate=kept.run.rate), entry=before)
         after = runs.after(kept.run, what, rate=rate, sure=sure)
         if isinstance(after, RunRefusal):
             return ActionResult(kept.id, _why_not(kept, after), after)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from services.staff import dead_letters, editing, people_store, store
+from services.staff.actions import proposing
 from services.staff.actions.dead_letters import (
     already_settled,
     closing_message,
@@ -13,7 +14,14 @@ from services.staff.actions.dead_letters import (
     replayed_message,
     unknown,
 )
-from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, moment_text, unfit
+from services.staff.actions.results import (
+    ActionRefusal,
+    ActionResult,
+    done_before,
+    journals_refusals,
+    moment_text,
+    unfit,
+)
 from services.staff.charges import OLD_AFTER, charge_of
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.editing import EditableMessage
@@ -113,6 +121,8 @@ async def restore(
             at = moment_text(record.settlement.at) if record.settlement is not None else "an unknown time"
             text = f"others were told at {at} that it was given up: it cannot be brought back; ask for a new message"
             return ActionResult(letter_id, text, ActionRefusal.TOLD_ALREADY)
+        if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(letter_id)) is not None:
+            return barred
         entry = JournalEntry.of(who, clock(), "restore", letter_id, {"reason": reason, "of": str(last.id)})
         await store.append_entries(tx, [entry])
         await store.save_letters(tx, [dead_letters.reopened(record)], locked={letter_id})
@@ -131,6 +141,8 @@ async def note(
     async with database.transaction() as tx:
         if letter_id not in await store.lock_letters(tx, {letter_id}):
             return unknown(letter_id)
+        if (before := await done_before(tx, who, "note", letter_id)) is not None:
+            return ActionResult(letter_id, "the note is kept", entry=before)
         entry = JournalEntry.of(who, clock(), "note", letter_id, {"note": text})
         await store.append_entries(tx, [entry])
         crash_points.reach("staff.letter_note.before_commit")
@@ -176,6 +188,8 @@ async def edit(
             return ActionResult(letter_id, "editing is off: an admin can turn it on", ActionRefusal.NOT_EDITABLE)
         if (refused := already_settled(record) or not_replayable(record)) is not None:
             return refused
+        if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(letter_id)) is not None:
+            return barred
         if old_after is not None and (charge := charge_of(record)) is not None and charge.is_old(now, old_after):
             return ActionResult(letter_id, "it was asked for too long ago: discard it", ActionRefusal.OLD_CHARGE)
         details = {"queue": record.letter.queue, "reason": reason, "drop": list(drop), "set": dict(changes)}

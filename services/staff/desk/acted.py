@@ -43,12 +43,14 @@ def done(
     """
     if result.refusal is not None:
         code = result.refusal.value
-        raise Refused(code, sentence(result.text), _STATUS.get(code, HTTPStatus.CONFLICT), _FIELDS.get(code))
-    told = text or sentence(result.text)
+        raise Refused(
+            code, sentence(result.text, result.name), _STATUS.get(code, HTTPStatus.CONFLICT), _FIELDS.get(code)
+        )
+    told = text or sentence(result.text, result.name)
     return Done(text=told, location=location, entry=result.entry, undo=undo, undo_until=undo_until)
 
 
-def sentence(text: str) -> str:
-    """The text of an action as a sentence."""
+def sentence(text: str, name: str | None = None) -> str:
+    """The text of an action as a sentence. If it begins with the `name` of somebody, that stays as it is."""
     whole = text if text.endswith((".", "?", "!")) else f"{text}."
-    return whole[:1].upper() + whole[1:]
+    return whole if name is not None and whole.startswith(name) else whole[:1].upper() + whole[1:]

@@ -1,6 +1,8 @@
 """A form that is sent twice does something once: by a second click, a reload, or a browser that tries again."""
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -80,36 +82,53 @@ class AtWork:
                 self._locks[once] = lock, waiting - 1
 
 
+SENT = "sent"
+"""Where the record of a form keeps the digest of what it said."""
+SENT_BEFORE = Refused(
+    "sent_before", "This form was sent before, and said something else then: open the page again and fill it in anew."
+)
+
+
+def digest_of(form: Act) -> str:
+    """What a form said, as a digest. Passwords are left out: nobody shall try them out by it."""
+    said = {name: value for name, value in form.model_dump(mode="json").items() if not name.startswith("password")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 async def perform(
-    desk: Desk, at_work: AtWork, once: UUID, *, who: str, act: str, do: Callable[[], Awaitable[Done]]
+    desk: Desk, at_work: AtWork, form: Act, *, who: str, act: str, do: Callable[[], Awaitable[Done]]
 ) -> Done:
-    """Do what a form asks for, or tell what it did when it came first.
+    """Do what a form asks for, or tell what it did when it came first. Raises `Refused` if it said something else then.
 
     The result is kept after the act. If the process dies in between, the act is sent again under the same ids: the journal refuses a second
     entry, and the state of what it is about says that it was done. So does another process of the desk that has the same form at work.
     """
-    async with at_work.on(once):
-        if (known := await _known(desk, once, who, act)) is not None:
+    sent = digest_of(form)
+    async with at_work.on(form.once):
+        if (known := await _known(desk, form.once, who, act, sent)) is not None:
             return known
         try:
             done = await do()
         except Refused:
-            if (known := await _known(desk, once, who, act)) is not None:
+            if (known := await _known(desk, form.once, who, act, sent)) is not None:
                 return known
             raise
-        record = RequestRecord(once, desk.clock(), who, act, done.model_dump(mode="json", exclude={"secret"}))
+        result = {**done.model_dump(mode="json", exclude={"secret"}), SENT: sent}
+        record = RequestRecord(form.once, desk.clock(), who, act, result)
         async with desk.database.connection() as connection:
             await people_store.keep_request(connection, record)
         return done
 
 
-async def _known(desk: Desk, once: UUID, who: str, act: str) -> Done | None:
+async def _known(desk: Desk, once: UUID, who: str, act: str, sent: str) -> Done | None:
     async with desk.read() as connection:
         known = await people_store.request_of(connection, once)
     if known is None:
         return None
     if known.who != who or known.act != act:
         raise Refused("other_site", "This form is from another page: open it again.", HTTPStatus.FORBIDDEN)
+    if known.result.get(SENT, sent) != sent:
+        raise SENT_BEFORE
     return Done.model_validate(known.result)
 
 

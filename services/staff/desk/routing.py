@@ -326,7 +326,7 @@ class FormAct:
         return await perform(
             desk,
             at_work,
-            form.once,
+            form,
             who=visitor.actor.name,
             act=request.url.path.removeprefix(API),
             do=lambda: self._handler(**arguments, **given),

@@ -32,6 +32,7 @@ from services.staff.actions import accounts
 from services.staff.actions.accounts import hash_of
 from services.staff.actions.results import ActionResult
 from services.staff.desk import security, sessions
+from services.staff.desk.acted import sentence
 from services.staff.desk.desk import Desk
 from services.staff.desk.problems import Refused
 from services.staff.desk.settings import LOOPBACK
@@ -257,19 +258,19 @@ class SingleSignOn:
         name = claims.get(settings.name_claim)
         if not isinstance(name, str) or not name:
             log.warning("single_sign_on_refused", error=f"no claim {settings.name_claim}", claims=sorted(claims))
-            sentence = "It does not say your name. Whoever runs Remit has to set DESK_OIDC_NAME_CLAIM right."
-            return await self._sign_in.show(request, page, Refused("signed_out", sentence, HTTPStatus.FORBIDDEN))
+            told = "It does not say your name. Whoever runs Remit has to set DESK_OIDC_NAME_CLAIM right."
+            return await self._sign_in.show(request, page, Refused("signed_out", told, HTTPStatus.FORBIDDEN))
         login, roles = f"{settings.provider} {claims['sub']}", roles_in(claims, settings.roles_claim)
         who = Actor(name, Via.DESK, roles)
         person = await accounts.person_from_provider(self._desk.database, login, name, roles, who=who, now=now)
         if isinstance(person, ActionResult):
-            sentence = f"{person.text[:1].upper()}{person.text[1:]}."
-            return await self._sign_in.show(request, page, Refused("name_taken", sentence, HTTPStatus.FORBIDDEN))
+            refused = Refused("name_taken", sentence(person.text, name), HTTPStatus.FORBIDDEN)
+            return await self._sign_in.show(request, page, refused)
         if not person.active:
             who = Actor(person.name, Via.DESK)
             await accounts.refuse_sign_in(self._desk.database, person, "inactive", who=who, now=now)
-            sentence = "An admin has shut this account out."
-            return await self._sign_in.show(request, page, Refused("signed_out", sentence, HTTPStatus.FORBIDDEN))
+            told = "An admin has shut this account out."
+            return await self._sign_in.show(request, page, Refused("signed_out", told, HTTPStatus.FORBIDDEN))
         return await enter(self._desk, request, person, page, how="single sign-on")
 
 

@@ -8,16 +8,19 @@ import orjson
 import pytest
 
 from services.staff import people_store, store
-from services.staff.actions import accounts, cases, dead_letters, payments, proposals
-from services.staff.actions.results import ActionResult
+from services.staff.actions import accounts, cases, dead_letters, payments, proposals, second_thoughts
+from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
+from services.staff.desk.acted import sentence
 from services.staff.domain import CaseStatus, DecisionRefusal, Settled
+from services.staff.letter_reader import LetterReader
 from services.staff.people import Actor, Role, Via, at_terminal
 from services.staff.people_store import Person
 from services.staff.proposals import ProposalRefusal, ProposalState, SecondPersonLimits
 from services.staff.second_person import SecondPersonLimitsKeeper
 from services.staff.store import JournalEntry, Selection, append_entries
 from shared.clock import system_clock
+from shared.contracts.base import TEXT_LENGTH_MAX
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Database
 from shared.records import replace
@@ -216,15 +219,25 @@ async def test_two_refunds_at_once_of_a_payment_without_a_case_are_counted_one_a
     assert len(await sent(environment)) == 1
 
 
-async def test_a_refund_that_was_asked_for_before_takes_no_second_person_again(
+async def test_two_people_agree_with_one_refund_and_not_with_the_same_once_more(
     environment: Environment, database: Database
 ) -> None:
+    """It may have failed meanwhile, and what is left of the payment is another amount."""
     payment_id, refund_id = await keep_case(database, 90_000, status=CaseStatus.CAPTURED), uuid4()
     first = await refund(database, payment_id, None, refund_id=refund_id)
     assert first.proposal is not None
     assert (await proposals.agree(database, payment_id, proposal_id=first.proposal, saw=SAW, who=ANN)).ok
-    assert (await refund(database, payment_id, None, refund_id=refund_id)).proposal is None
-    assert len(await sent(environment)) == 2
+    again = await refund(database, payment_id, None, refund_id=refund_id)
+    assert again.proposal not in {None, first.proposal}
+    assert len(await sent(environment)) == 1
+
+
+async def test_a_refund_is_in_the_currency_of_its_payment(environment: Environment, database: Database) -> None:
+    """The limit of another currency is another one."""
+    payment_id = await keep_case(database, 90_000, status=CaseStatus.CAPTURED)
+    refused = await refund(database, payment_id, LIMIT, currency="USD")
+    assert (refused.refusal, refused.text) == (ActionRefusal.INVALID, "this payment is in EUR")
+    assert await sent(environment) == []
 
 
 # -- requests that are discarded -------------------------------------------------------------------------------------------------------
@@ -263,15 +276,58 @@ async def test_to_discard_a_large_request_takes_two_people(environment: Environm
     ]
 
 
-async def test_a_request_that_was_replayed_meanwhile_is_not_discarded(database: Database) -> None:
+async def test_nothing_is_done_with_letters_of_a_payment_while_a_proposal_is_open(
+    environment: Environment, database: Database
+) -> None:
+    letter_id, payment_id = await keep_request(database, LIMIT)
+    await accounts.change_setting(database, second_thoughts.EDIT_AND_REPLAY, value=True, who=ANN)
+    proposal = (await refund(database, payment_id, None, invoice_id="INV-1", currency="EUR")).proposal
+    assert proposal is not None
+    selection, plain = Selection(ids=(letter_id,)), dict[str, Any](who=ANN, reason="why")
+    for _ in range(2):  # also where nobody has read yet what the letter is about
+        results = [
+            *await dead_letters.replay(database, selection, old_after=None, **plain),
+            *await dead_letters.discard(database, selection, **plain),
+            await second_thoughts.edit(database, letter_id, old_after=None, **plain),
+        ]
+        assert {one.refusal for one in results} == {ProposalRefusal.PROPOSAL_OPEN}
+        assert {one.text.partition(" at ")[0] for one in results} == {"ben.resolver proposed refund"}
+        assert {sentence(one.text, one.name)[:4] for one in results} == {"ben."}
+        await LetterReader(database).run_once()
+    assert await sent(environment) == []
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).ok
+    (replayed,) = await dead_letters.replay(database, selection, old_after=None, **plain)
+    assert replayed.ok
+
+
+async def test_a_request_that_was_replayed_meanwhile_is_not_discarded(
+    environment: Environment, database: Database
+) -> None:
+    """The build before replays what is proposed."""
     letter_id, payment_id = await keep_request(database, LIMIT + 1)
     waits = await discard(database, letter_id)
     assert waits.proposal is not None
-    (replayed,) = await dead_letters.replay(database, Selection(ids=(letter_id,)), who=ANN, old_after=None)
-    assert replayed.ok
+    replayed = "UPDATE dead_letters SET status = 'replayed', settled_by = 'ann', settled_at = now() WHERE id = $1"
+    await execute(environment.databases["staff"], replayed, letter_id)
     late = await proposals.agree(database, payment_id, proposal_id=waits.proposal, saw=SAW, who=ANN)
     assert late.refusal is ProposalRefusal.PROPOSAL_OUTDATED
     assert (await kept_case_of(database, payment_id)).proposal is None
+
+
+async def test_what_cannot_be_done_is_not_agreed_with(environment: Environment, database: Database) -> None:
+    """Both names together are longer than a message takes. The proposals stay open, and nothing is sent."""
+    ben = at_terminal("b" * TEXT_LENGTH_MAX)
+    letter_id, of_letter = await keep_request(database, LIMIT + 1)
+    of_case = await keep_case(database)
+    results = {of_letter: await discard(database, letter_id, ben), of_case: await decide(database, of_case, ben)}
+    for payment_id, result in results.items():
+        assert result.proposal is not None
+        refused = await proposals.agree(database, payment_id, proposal_id=result.proposal, saw=SAW, who=ANN)
+        assert refused.refusal is ActionRefusal.INVALID
+        still = (await kept_case_of(database, payment_id)).proposal
+        assert (still and still.id) == result.proposal
+    assert await sent(environment) == []
+    assert [action for _, action in await journal(environment)] == ["propose", "propose", "refused", "refused"]
 
 
 # -- claims, notes, contradictions -----------------------------------------------------------------------------------------------------
@@ -398,7 +454,7 @@ async def test_what_is_sent_again_because_its_answer_was_lost_is_done_once(
 ) -> None:
     """The desk died after the act, before it kept the answer for the form."""
     payment_id, again = await keep_case(database, LIMIT), replace(BEN, request=uuid4())
-    refund_id = uuid4()
+    large, refund_id = await keep_case(database), uuid4()
     for _ in range(2):
         done = [
             await payments.ask(database, payment_id, who=again),
@@ -406,10 +462,13 @@ async def test_what_is_sent_again_because_its_answer_was_lost_is_done_once(
             await cases.note(database, payment_id, text="called", who=again),
             await cases.unclaim(database, payment_id, who=again),
             await refund(database, payment_id, 9, again, refund_id=refund_id),
+            await decide(database, payment_id, again),
+            await decide(database, large, again),
         ]
-        assert [(one.ok, one.entry is not None) for one in done] == [(True, True)] * 5
-    assert len(await sent(environment)) == 2
-    assert len(await journal(environment)) == 5
+        assert [(one.ok, one.entry is not None) for one in done] == [(True, True)] * 7
+        assert done[-1].proposal == done[-1].entry
+    assert len(await sent(environment)) == 3
+    assert len(await journal(environment)) == 7
 
 
 async def test_a_discard_locks_its_case_before_its_letter_like_whoever_agrees(
@@ -417,13 +476,14 @@ async def test_a_discard_locks_its_case_before_its_letter_like_whoever_agrees(
 ) -> None:
     letter_id, payment_id = await keep_request(database, LIMIT + 1)
     await discard(database, letter_id)
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).ok
     async with asyncio.timeout(20), database.transaction() as tx:
         assert await store.find_case(tx, payment_id, lock=True) is not None
         discarding = asyncio.create_task(discard(database, letter_id, ANN))
         while not await is_somebody_waiting(environment):
             await asyncio.sleep(0.01)
         await tx.fetch("SELECT id FROM dead_letters WHERE id = $1 FOR UPDATE NOWAIT", letter_id)
-    assert (await discarding).refusal is ProposalRefusal.PROPOSAL_OPEN
+    assert (await discarding).proposal is not None
 
 
 async def is_somebody_waiting(environment: Environment) -> bool:

@@ -102,7 +102,7 @@ PAID = Case(PAYMENT, "INV-1", CaseStatus.CAPTURED, amount_minor=100_000, currenc
     [
         ((), refund(ONE, 400), 400),
         ((refund(ONE, 400),), refund(TWO, 300), 700),
-        ((refund(ONE, 400),), refund(ONE, 400), 0),
+        ((refund(ONE, 400),), refund(ONE, 400), 400),
         ((refund(ONE, 400),), refund(ONE, 500), 500),
         ((refund(ONE, 500),), refund(ONE, 400), 500),
         ((), refund(ONE, None), 100_000),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from services.staff import people_store
 from services.staff.actions import accounts
 from services.staff.actions.results import ActionRefusal, ActionResult
+from services.staff.desk.acted import sentence
 from services.staff.desk.passwords import PasswordChecker, unfit_password
 from services.staff.desk.routing import Act, Desk, Done, Mistaken, Refused, Room
 from services.staff.people import Actor, Role
@@ -182,9 +183,8 @@ async def _hashed(password: str) -> str:
 
 
 def _done(result: ActionResult, name: str, field: str | None = None) -> Done:
-    text = result.text if result.text.startswith(name) else f"{result.text[:1].upper()}{result.text[1:]}"
-    sentence = f"{text}."
+    text = sentence(result.text, name)
     if result.refusal is not None:
         status = _STATUS.get(result.refusal, 409) if isinstance(result.refusal, ActionRefusal) else 409
-        raise Refused(result.refusal.value, sentence, status, field)
-    return Done(text=sentence, location="/people", entry=result.entry)
+        raise Refused(result.refusal.value, text, status, field)
+    return Done(text=text, location="/people", entry=result.entry)

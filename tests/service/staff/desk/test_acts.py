@@ -110,6 +110,17 @@ async def test_a_form_that_is_sent_twice_does_it_once(desk: DeskUnderTest, sheet
     assert all("Noted once" in page.text for page in pages)
 
 
+async def test_a_form_that_says_something_else_the_second_time_is_not_told_as_done(
+    desk: DeskUnderTest, sheet: Sheet
+) -> None:
+    browser = await resolver(desk)
+    drawn = await browser.open("/sheets/7")
+    await browser.submit(drawn, ACT, text="one")
+    other = await browser.submit(drawn, ACT, text="two")
+    assert (other.status, [text for text, _ in sheet.notes]) == (409, ["one"])
+    assert "This form was sent before, and said something else then" in other.text
+
+
 async def test_a_form_of_somebody_else_is_no_form_of_mine(desk: DeskUnderTest, sheet: Sheet) -> None:
     ann, ben = await resolver(desk), await desk.browser("ben.resolver", Role.RESOLVER)
     of_ann, of_ben = await ann.open("/sheets/7"), await ben.open("/sheets/7")

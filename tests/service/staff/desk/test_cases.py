@@ -177,7 +177,7 @@ async def test_the_gateway_is_asked_and_somebody_is_on_it(environment: Environme
     claimed = await browser.submit(asked, f"{here}/claim")
     assert "ann.resolver, since" in claimed.text
     lost = await other.submit(stale, f"{here}/claim")
-    assert (lost.status, "Ann.resolver is on it since" in lost.text) == (409, True)
+    assert (lost.status, "ann.resolver is on it since" in lost.text) == (409, True)
     noted = await other.submit(lost, f"{here}/notes", note="called\nthe bank")
     assert "The note is kept." in noted.text
     assert "ben.resolver wrote a note" in noted.text
