@@ -65,11 +65,18 @@ def _payments() -> typer.Typer:
     return app
 
 
+def _senders() -> typer.Typer:
+    from deploy.cli.senders import app  # noqa: PLC0415 - as above
+
+    return app
+
+
 _FOR_STAFF: dict[str, tuple[Callable[[], typer.Typer], str]] = {
     "dead-letters": (_dead_letters, "Messages that could not be handled: look, replay, discard."),
     "desk": (_desk, "Accounts of people who sign in at the staff desk."),
     "outbox": (_outbox, "Messages that end the broker's connection at each try: look, release, drop."),
     "payments": (_payments, "Payments whose outcome is unknown: look, ask, settle."),
+    "senders": (_senders, "Tokens by which senders ask at the door."),
 }
 
 

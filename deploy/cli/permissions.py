@@ -198,11 +198,9 @@ def _as_json(user: "BrokerUser") -> dict[str, Any]:
 
 def _grants(service: "DatabaseService") -> dict[str, dict[str, str]]:
     """What each role may do with each table of a service, as SQL writes it."""
-    from deploy.permissions.databases import AUDIT, GRANTS, PURGE  # noqa: PLC0415
+    from deploy.permissions.databases import GRANTS, users  # noqa: PLC0415
 
-    return {
-        table: {role: grant.of(role) for role in (service, AUDIT, PURGE)} for table, grant in GRANTS[service].items()
-    }
+    return {table: {role: grant.of(role) for role in users(service)} for table, grant in GRANTS[service].items()}
 
 
 def _users_table(users: "Sequence[BrokerUser]") -> "Table":

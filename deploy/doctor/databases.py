@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 from deploy.doctor.diagnosis import Diagnosis, broken, look, well
-from deploy.permissions.databases import AUDIT, GRANTS, PURGE, Service, owner
+from deploy.permissions.databases import GRANTS, Service, owner, users
 from services.audit.errors import AuditError
 from services.audit.stores import Snapshot, snapshot
 from shared.clock import Clock
@@ -147,7 +147,7 @@ async def _rights(service: Service, what: str, database: Snapshot) -> list[Diagn
         (table, role, privilege, column)
         for table, grant in GRANTS[service].items()
         if table in there
-        for role in (service, AUDIT, PURGE)
+        for role in users(service)
         for privilege, column in _privileges(grant.of(role))
     }
     found = []

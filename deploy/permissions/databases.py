@@ -20,6 +20,11 @@ AUDIT: Final = "remit_audit"
 PURGE: Final = "remit_purge"
 """The role of `remit purge`: the only one that may change what is otherwise kept for ever. No service uses it."""
 
+DOOR: Final = "door"
+"""The role of the door, by which senders ask: it reads what they may be told, in the database of the invoice service."""
+_GUESTS: Final[Mapping[Service, tuple[str, ...]]] = {"invoice": (DOOR,)}
+"""Roles with a right in one service's database, beside those that every database has."""
+
 _SERVICES_FOLDER: Final = Path(__file__).parents[2] / "services"
 
 
@@ -30,19 +35,25 @@ def owner(service: Service) -> str:
 
 def roles(service: Service) -> tuple[str, ...]:
     """Every role that may connect to a service's database."""
-    return (owner(service), service, AUDIT, PURGE)
+    return (owner(service), *users(service))
+
+
+def users(service: Service) -> tuple[str, ...]:
+    """Every role with a right to some table of a service's database, but for its owner, which has all of them."""
+    return (service, AUDIT, PURGE, *_GUESTS.get(service, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the service's role and the purge may do with a table, as SQL writes it. The audit may always SELECT."""
+    """What the service's role, the purge and the door may do with a table, as SQL writes it. The audit may always SELECT."""
 
     service: str
     purge: str = ""
+    door: str = ""
 
     def of(self, role: str) -> str:
         """What this role may do, of those that are not the owner."""
-        return {AUDIT: "SELECT", PURGE: self.purge}.get(role, self.service)
+        return {AUDIT: "SELECT", PURGE: self.purge, DOOR: self.door}.get(role, self.service)
 
 
 def _texts(*columns: str) -> str:
@@ -57,7 +68,7 @@ _KEPT: Final = "SELECT, INSERT, UPDATE"
 _AGED: Final = "SELECT, INSERT, DELETE"
 """Records of a service that it deletes once they are old."""
 _EVERYWHERE: Final = {
-    "alembic_version": Grant("SELECT", purge="SELECT"),
+    "alembic_version": Grant("SELECT", purge="SELECT", door="SELECT"),
     "inbox": Grant("SELECT, INSERT, DELETE"),
     "outbox": Grant(
         "SELECT, INSERT, UPDATE, DELETE",
@@ -93,13 +104,29 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "correlation_id",
                 "sender",
             ),
+            door="SELECT (command_id, command_type, invoice_id, answer, reason, detail, sender)",
         ),
-        "events": Grant(_APPENDED, purge=_texts("stream_id", "type", "data", "correlation_id", "traceparent", "owner")),
+        "events": Grant(
+            _APPENDED,
+            purge=_texts("stream_id", "type", "data", "correlation_id", "traceparent", "owner"),
+            door="SELECT",
+        ),
         "invoices": Grant(
-            _KEPT, purge=_texts("invoice_id", "status", "customer_id", "currency", "receipt_number", "refunds", "owner")
+            _KEPT,
+            purge=_texts("invoice_id", "status", "customer_id", "currency", "receipt_number", "refunds", "owner"),
+            door="SELECT",
         ),
-        "payments": Grant(_KEPT, purge=_texts("invoice_id", "method")),
+        # The method of payment pays, and is no business of whoever asks.
+        "payments": Grant(
+            _KEPT, purge=_texts("invoice_id", "method"), door="SELECT (payment_id, invoice_id, version, pending)"
+        ),
         "refunds": Grant(_KEPT, purge=_texts("invoice_id")),
+        "sender_tokens": Grant(
+            "SELECT, INSERT, UPDATE (revoked_at)",
+            purge=_texts("sender"),
+            door="SELECT (id, sender, hash, ends_at, revoked_at)",
+        ),
+        "set_aside": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("reason"), door="SELECT"),
     },
     "payment_gateway": {
         **_EVERYWHERE,
@@ -275,14 +302,14 @@ def grants_sql(service: Service) -> str:
 
     Fails if the database lacks a pre step. A table that is not there was dropped by a post step: the build before needed it until then.
     """
-    everybody = ", ".join(("PUBLIC", service, AUDIT, PURGE))
+    everybody = ", ".join(("PUBLIC", *users(service)))
     lines = [
         "BEGIN;",
         _CHECK_MIGRATED.format(needed=needed_revision(_SERVICES_FOLDER / service / "migrations")),
         _OWN.format(owner=owner(service)),
         _CONNECT.format(roles=", ".join(roles(service)), public=everybody),
         f"REVOKE ALL ON SCHEMA public FROM {everybody};",
-        f"GRANT USAGE ON SCHEMA public TO {service}, {AUDIT}, {PURGE};",
+        f"GRANT USAGE ON SCHEMA public TO {', '.join(users(service))};",
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {everybody};",
         f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {everybody};",
         f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {everybody};",
@@ -293,7 +320,7 @@ def grants_sql(service: Service) -> str:
             f"DO $$ BEGIN IF to_regclass('public.{table}') IS NOT NULL THEN",
             *(
                 f"  GRANT {privileges} ON {table} TO {role};"
-                for role in (service, AUDIT, PURGE)
+                for role in users(service)
                 if (privileges := grant.of(role))
             ),
             "END IF; END $$;",

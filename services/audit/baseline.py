@@ -33,6 +33,7 @@ DIGESTED: dict[str, dict[str, str]] = {
         "payments": "SELECT payment_id, invoice_id, version, pending, method FROM payments",
         "refunds": "SELECT invoice_id, refund_id, payment_id, version, pending FROM refunds",
         "answers": "SELECT * FROM answers",
+        "sender_tokens": "SELECT id, sender, ends_at, revoked_at FROM sender_tokens",
     },
     "payment_gateway": {
         "payments": """SELECT payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, gateway_id,

@@ -11,7 +11,7 @@ also the cause of what follows from it.
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from services.invoice import answers
+from services.invoice import answers, set_aside
 from services.invoice.answers import CommandResult, StoredAnswer
 from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
@@ -95,6 +95,10 @@ class CommandInbox:
                 outgoing += _answer_again(item, stored[item.id], decided)
         return outgoing
 
+    async def note_set_aside(self, tx: Tx, dead_lettered: Sequence[DeadLettered]) -> None:
+        """Note it for senders who ask. One that has an answer keeps it, whatever became of a repetition."""
+        await set_aside.note(tx, {entry.id: entry.reason for entry in dead_lettered if entry.id is not None})
+
     def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:
         """The fresh commands that are rejected, and why."""
         answers_ = {item.id: _answer(item, decided)[0] for item in _commands(decided.fresh)}
@@ -135,9 +139,11 @@ class CommandInbox:
         if a later version may be able to read it, or if it has neither an id nor an address for the answer.
         """
         command_id = _id_of_malformed(delivery, malformed, sender, reply_to)
-        if command_id is None or not malformed.reason.is_permanent:
+        if command_id is None:
             return DeadLettered(delivery, str(malformed.reason), malformed.detail)
         kept_as, other_id = self.senders.ids_of(command_id, sender)
+        if not malformed.reason.is_permanent:
+            return DeadLettered(delivery, str(malformed.reason), malformed.detail, id=kept_as)
         if malformed.reason.is_card_data:
             kept_as, other_id = id_of_card_refusal(kept_as), id_of_card_refusal(other_id) if other_id else None
         answer = StoredAnswer(

@@ -87,6 +87,15 @@ def _is_name(name: str) -> bool:
     return bool(name) and name.isprintable()
 
 
+def unfit_name(name: str) -> str | None:
+    """Why no user of the broker can have this name, as the end of a sentence. None if one can."""
+    if not _is_name(name) or name != name.strip() or "," in name:
+        return "has to be that of a user of the broker, with no sign that cannot be seen, and no comma"
+    if len(name.encode()) > SHORT_STRING_BYTES_MAX:
+        return f"has more than {SHORT_STRING_BYTES_MAX} bytes, and no user of the broker has"
+    return None
+
+
 def _groups(text: str) -> dict[str, frozenset[str]]:
     """`a,b;c,d` as the group of each name."""
     groups: dict[str, frozenset[str]] = {}
@@ -102,7 +111,7 @@ def _groups(text: str) -> dict[str, frozenset[str]]:
 
 def _names(variable: str, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")] if text else []
-    if not all(name and len(name.encode()) <= SHORT_STRING_BYTES_MAX and _is_name(name) for name in names):
+    if not all(unfit_name(name) is None for name in names):
         raise ConfigurationError(f"{variable} must be names of users of the broker, separated by commas.")
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{variable} must have each name once.")

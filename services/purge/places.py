@@ -61,6 +61,8 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("payments", ("payment_id",), whole="invoice_id"),
         TextTable("refunds", ("invoice_id", "refund_id"), whole="invoice_id"),
         TextTable("answers", ("command_id",), whole="invoice_id"),
+        TextTable("set_aside", ("command_id",)),
+        TextTable("sender_tokens", ("id",)),
         OUTBOX,
     ),
 }
@@ -82,6 +84,7 @@ CREDENTIALS = frozenset(
     {
         ("people", "password"),
         ("tokens", "hash"),
+        ("sender_tokens", "hash"),
         ("sessions", "hash"),
         ("sign_ins", "state"),
         ("sign_ins", "nonce"),

@@ -33,7 +33,8 @@ class Item:
 class DeadLettered:
     """A delivery that becomes a dead letter. `reason` is a code for programs, `text` a sentence for people.
 
-    `tries` counts the tries of this process. The broker counts earlier deliveries. `message` is None if it could not be read.
+    `tries` counts the tries of this process. The broker counts earlier deliveries. `message` is None if it could not be read. `id` is the
+    one under which the inbox would have kept it, if that is known.
     """
 
     delivery: Delivery
@@ -42,6 +43,7 @@ class DeadLettered:
     error: BaseException | None = None
     tries: int = 1
     message: Inbound | None = None
+    id: UUID | None = None
 
     @property
     def about(self) -> dict[str, str]:
@@ -83,6 +85,10 @@ class Inbox(Protocol):
         """
         ...
 
+    async def note_set_aside(self, tx: Tx, dead_lettered: Sequence[DeadLettered]) -> None:
+        """Note that these deliveries become dead letters, in the transaction that stores them as such."""
+        ...
+
     def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:
         """The fresh items that are refused, by their ids, with the reasons that they are told. Only asked for if a message was replayed."""
         ...
@@ -104,6 +110,9 @@ class MessageInbox:
         if decided.fresh:
             await inbox_table.insert(writes, [item.id for item in decided.fresh])
         return ()
+
+    async def note_set_aside(self, tx: Tx, dead_lettered: Sequence[DeadLettered]) -> None:
+        """Nobody asks for these messages: staff have them."""
 
     def refused(self, decided: DecidedBatch) -> Mapping[UUID, str]:  # noqa: ARG002 - nothing is refused here
         return {}

@@ -5,8 +5,10 @@ are durable. A message that cannot be handled becomes a dead letter. One about a
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Generic
+from uuid import UUID
 
 import structlog
 
@@ -110,7 +112,13 @@ class QueueWorker(Generic[Key, State, Effect]):
             log.error("message_failed", message_id=str(item.id), exc_info=error)
             dead_lettered.append(
                 DeadLettered(
-                    item.delivery, HANDLER_FAILED, describe_error(error), error, tries=TRIES_MAX, message=item.message
+                    item.delivery,
+                    HANDLER_FAILED,
+                    describe_error(error),
+                    error,
+                    tries=TRIES_MAX,
+                    message=item.message,
+                    id=item.id,
                 )
             )
 
@@ -161,7 +169,9 @@ class QueueWorker(Generic[Key, State, Effect]):
 
         Nobody waits until the broker has taken them: they carry words of others.
         """
-        letters = {letter.id: letter for letter in await in_turns(self._as_dead_letter, dead_lettered)}
+        stored_as = await in_turns(self._as_dead_letter, dead_lettered)
+        letters = {letter.id: letter for letter in stored_as}
+        entries = {letter.id: entry for letter, entry in zip(stored_as, dead_lettered, strict=True)}
         for entry in dead_lettered:
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
             message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
@@ -173,11 +183,18 @@ class QueueWorker(Generic[Key, State, Effect]):
                 message_id=message_id,
                 **entry.about,
             )
-        storing = CommitLoop(self._store_dead_letters, give_up=self._strip_or_hold, retry=self._retry)
+        storing = CommitLoop(partial(self._store_dead_letters, entries), give_up=self._strip_or_hold, retry=self._retry)
         return await storing.run(list(letters.values()))
 
-    async def _store_dead_letters(self, letters: Sequence[Outgoing], *, carefully: bool) -> list[OutboxBatch]:  # noqa: ARG002 - there is only one way to store
+    async def _store_dead_letters(
+        self,
+        entries: Mapping[UUID, DeadLettered],
+        letters: Sequence[Outgoing],
+        *,
+        carefully: bool,  # noqa: ARG002 - there is only one way to store
+    ) -> list[OutboxBatch]:
         async with self._database.transaction() as tx:
+            await self._inbox.note_set_aside(tx, [entries[letter.id] for letter in letters])
             outbox_batches = await outbox.insert(tx, letters)
             crash_points.reach("shell.before_dead_letter")
         crash_points.reach("shell.after_dead_letter")

@@ -3,9 +3,7 @@
 The names here are those of the journal, so nobody is deleted: somebody who left is made inactive.
 """
 
-import hashlib
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -21,10 +19,9 @@ from shared.clock import Clock, system_clock
 from shared.ids import derived_id, new_id
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
+from shared.tokens import DAYS_MAX, hash_of, new_token
 
 NAME_LENGTH_MAX = 60
-TOKEN_DAYS_MAX = 400
-TOKEN_MARK = "remit_"  # noqa: S105 - the beginning of every token, by which scanners for leaked secrets find one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 """ASCII: a letter of which Python and PostgreSQL make different small ones would make somebody else of one person (`let_in_by_clicks`)."""
 SUBJECT_OF_SETTINGS = UUID("5f1d7a52-6d0e-4b0a-9a3e-0d5f2f7a9c11")
@@ -39,11 +36,6 @@ def unfit_name(name: str) -> ActionResult | None:
     if has_card_data(name):
         return ActionResult(None, "the name holds card data: choose another one", ActionRefusal.CARD_DATA)
     return None
-
-
-def hash_of(secret: str) -> bytes:
-    """Under which a cookie or a token is kept. It is random and long, so a plain digest cannot be tried out."""
-    return hashlib.sha256(secret.encode()).digest()
 
 
 T = TypeVar("T")
@@ -293,7 +285,7 @@ async def make_token(
     database: Database, name: str, *, roles: Collection[Role], days: int, who: Actor, clock: Clock = system_clock
 ) -> MadeToken:
     """Make a token for a program of this name. A program may have the roles of people, and is neither of two people who agree."""
-    secret = TOKEN_MARK + secrets.token_urlsafe(32)
+    secret = new_token()
     result = await _make_token(database, name, secret, roles=roles, days=days, who=who, clock=clock)
     return MadeToken(result, secret if result.ok else None)
 
@@ -304,8 +296,8 @@ async def _make_token(
 ) -> ActionResult:
     if (unfit := unfit_name(name)) is not None:
         return unfit
-    if not 1 <= days <= TOKEN_DAYS_MAX:
-        return ActionResult(None, f"a token holds for 1 to {TOKEN_DAYS_MAX} days", ActionRefusal.INVALID)
+    if not 1 <= days <= DAYS_MAX:
+        return ActionResult(None, f"a token holds for 1 to {DAYS_MAX} days", ActionRefusal.INVALID)
     now = clock()
     token = TokenRecord(
         _id_for(who, f"token:{name.lower()}"), name, frozenset(roles), now, now + timedelta(days=days), None, None

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.staff import people_store
-from services.staff.actions.accounts import hash_of
 from services.staff.desk.desk import Desk
 from services.staff.desk.problems import Refused
 from services.staff.desk.settings import DeskSettings
 from services.staff.people import Actor, Role, Via
 from services.staff.people_store import KeptForm, Person, SessionRecord
 from shared.records import dataclass, field
+from shared.tokens import hash_of
 
 IDLE = timedelta(minutes=30)
 """After so long without a click somebody else may sit there."""

@@ -29,7 +29,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from services.staff.actions import accounts
-from services.staff.actions.accounts import hash_of
 from services.staff.actions.results import ActionResult
 from services.staff.desk import security, sessions
 from services.staff.desk.acted import sentence
@@ -39,6 +38,7 @@ from services.staff.desk.settings import LOOPBACK
 from services.staff.desk.sign_in import VISIT, SignIn, enter
 from services.staff.people import Actor, Role, Via
 from services.staff.people_store import BegunSignIn
+from shared.tokens import hash_of
 
 log = structlog.get_logger(__name__)
 

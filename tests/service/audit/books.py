@@ -407,6 +407,19 @@ class FinishedBooks:
         )
         await self.insert("staff", "queues", name="saga.events", messages=0, consumers=1, seen_at=self.now)
 
+    async def door(self) -> None:
+        """What only the door reads: the token of a sender, and a command that was set aside and waits for staff."""
+        await self.insert(
+            "invoice",
+            "sender_tokens",
+            id=command("token"),
+            sender="shop",
+            hash=b"token",
+            made_at=self.now,
+            ends_at=self.now,
+        )
+        await self.insert("invoice", "set_aside", command_id=command("set aside"), reason="unknown_version")
+
     async def desk(self) -> None:
         """Somebody who signed in and used the desk, a program's token, and what the desk keeps beside its work."""
         ada = command("Ada")
@@ -778,6 +791,7 @@ class FinishedBooks:
         await self.discarded("discarded")
         await self.replayed("replayed")
         self.record("lost", confirmed=False)
+        await self.door()
         await self.desk()
 
 

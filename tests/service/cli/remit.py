@@ -51,7 +51,7 @@ def addresses(environment: Environment, command: str) -> dict[str, str]:
             return environment.stack.environment_of(AUDIT)
         case "purge":
             return {database_variable(own): environment.stack.database_url_of(own, PURGE) for own in SERVICES}
-        case "rebuild":
+        case "rebuild" | "senders":
             return environment.stack.environment_of("invoice")
         case "reconcile":
             return environment.stack.environment_of("payment_gateway")

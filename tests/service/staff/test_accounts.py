@@ -10,6 +10,7 @@ from services.staff.people import Role, at_terminal
 from services.staff.people_store import Person
 from shared.clock import system_clock
 from shared.persistence.database import Database
+from shared.tokens import hash_of
 
 WHO = at_terminal("cleo.admin")
 
@@ -142,7 +143,7 @@ async def test_a_token_is_kept_as_a_hash_and_can_be_revoked(database: Database) 
             await connection.fetch("SELECT * FROM journal")
         )
         assert made.secret not in stored
-        found = await people_store.token_of(connection, accounts.hash_of(made.secret))
+        found = await people_store.token_of(connection, hash_of(made.secret))
     assert found is not None
     assert found.name == "reports"
     assert (await accounts.revoke_token(database, "reports", who=WHO)).ok

@@ -126,6 +126,7 @@ def _reminder(status: saga.SagaStatus) -> dict[str, Any]:
 
 
 MOVES_BY_ITSELF = {
+    "set_aside": "a replay may set a command aside again, and what has its answer is forgotten",
     "inbox": "a message that is delivered again is recorded again",
     "outbox": "empty once all has been published",
     "deadlines": "a saga that waits always sets its next one",

@@ -12,6 +12,7 @@ from services.staff.desk.acted import sentence
 from services.staff.desk.passwords import PasswordChecker, unfit_password
 from services.staff.desk.routing import Act, Desk, Done, Mistaken, Refused, Room
 from services.staff.people import Actor, Role
+from shared.tokens import DAYS_MAX
 
 room = Room(__name__)
 passwords = PasswordChecker()
@@ -114,7 +115,7 @@ class AddTokenForm(Act):
 
     name: str = Field(max_length=200, title="Name", json_schema_extra={"missing": "Name: fill it in."})
     roles: tuple[Role, ...] = ()
-    days: int = Field(90, ge=1, le=accounts.TOKEN_DAYS_MAX, title="Days")
+    days: int = Field(90, ge=1, le=DAYS_MAX, title="Days")
 
 
 class EditForm(Act):
