@@ -257,8 +257,8 @@ def imported_from_metrics(path: Path) -> list[str]:
 
 OF_THE_MACHINE: Final = {"PATH"}
 """Variables that every program has."""
-NOT_OURS: Final = {ROOT / "tests/bench/peers", ROOT / "tests/unit"}
-"""Other systems with settings of their own, and made-up variables with which the settings reader is tested."""
+NOT_OURS: Final = {ROOT / "tests/bench/peers", ROOT / "tests/unit", ROOT / "shared/kit"}
+"""Other systems with settings of their own, senders, and made-up variables with which the settings reader is tested."""
 
 
 def test_variables_are_those_that_are_read() -> None:
