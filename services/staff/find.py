@@ -105,18 +105,41 @@ def _lookups(text: str) -> Iterable[SearchTerm]:
         for by in (By.PAYMENT, By.COMMAND, By.LETTER, By.MESSAGE, By.CORRELATION):
             yield SearchTerm(by, str(id_))
         return
-    yield SearchTerm(By.INVOICE, text)
+    for number in _numbers(text):
+        yield SearchTerm(By.INVOICE, number)
     yield SearchTerm(By.RECEIPT, text[:255])
     yield SearchTerm(By.GATEWAY, text[:255])
     yield SearchTerm(By.REFUND, text[:255])
     yield SearchTerm(By.CUSTOMER, text)
     yield SearchTerm(By.CORRELATION, text[:255])
     end = text.removeprefix("…")
-    if re.fullmatch(rf"[0-9a-fA-F-]{{{END_LEAST},36}}", end):
+    if (end_of_id := _end_of_id(end)) is not None:
         for by in (By.PAYMENT_END, By.COMMAND_END, By.LETTER_END):
-            yield SearchTerm(by, end.lower())
+            yield SearchTerm(by, end_of_id)
     if len(end) >= END_LEAST:
         yield SearchTerm(By.INVOICE_END, end)
+
+
+def _numbers(text: str) -> Iterable[str]:
+    """A number of an invoice as it may be stored. On the telephone nobody says dashes and capitals."""
+    dashed = text.replace(" ", "-")
+    return dict.fromkeys((text, dashed, text.upper(), dashed.upper()))
+
+
+_GROUPS_OF_ID: Final = (12, 4, 4, 4)
+"""The characters of a UUID between its dashes, from the end on."""
+
+
+def _end_of_id(text: str) -> str | None:
+    """The end of an id in the form in which it is stored, whatever blanks and dashes it was read out with. None if it is none."""
+    plain = re.sub(r"[\s\-\u2010-\u2015]", "", text).lower()
+    if not re.fullmatch(rf"[0-9a-f]{{{END_LEAST},31}}", plain):
+        return None
+    parts: list[str] = []
+    for length in _GROUPS_OF_ID:
+        parts.insert(0, plain[-length:])
+        plain = plain[:-length]
+    return "-".join([plain, *parts]).lstrip("-")
 
 
 # -- an amount and a day -------------------------------------------------------------------------------------------------------------------

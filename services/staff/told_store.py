@@ -148,6 +148,21 @@ BY_END_OF_COMMAND: Final = f"""{COMMANDS} WHERE reverse(command_id::text) COLLAT
     AND reverse(command_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(command_id::text) COLLATE "C" LIMIT $2"""
 
 
+# A case may be all that is known: of what was heard before the journal was on, or is older than it keeps.
+_CASES: Final = """SELECT c.payment_id, c.invoice_id, NULL AS customer_id, c.amount_minor, c.currency, c.status AS payment_status,
+    NULL AS invoice_status, c.opened_at AS at FROM cases c"""
+_CASES_BY: Final = {
+    By.INVOICE: f"{_CASES} WHERE c.invoice_id = $1 LIMIT $2",
+    By.INVOICE_END: f"""{_CASES} WHERE reverse(c.invoice_id) COLLATE "C" >= $1
+        AND reverse(c.invoice_id) COLLATE "C" < $1 || U&'\\+10FFFF' ORDER BY reverse(c.invoice_id) COLLATE "C" LIMIT $2""",
+    By.PAYMENT: f"{_CASES} WHERE c.payment_id = $1::uuid LIMIT $2",
+    By.PAYMENT_END: f"""{_CASES} WHERE reverse(c.payment_id::text) COLLATE "C" >= $1
+        AND reverse(c.payment_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(c.payment_id::text) COLLATE "C" LIMIT $2""",
+    By.GATEWAY: f"{_CASES} WHERE c.gateway_id = $1 LIMIT $2",
+    By.CORRELATION: f"{_CASES} WHERE c.correlation_id = $1 LIMIT $2",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FoundThing:
     """Something that was found: by what, and how it stands. `letter_id`: it is a failed message, which has a page of its own."""
@@ -184,23 +199,55 @@ BY_LETTER: Final = (
 )
 BY_END_OF_LETTER: Final = """SELECT id, event_id, first_seen FROM dead_letters WHERE reverse(id::text) COLLATE "C" >= $1
     AND reverse(id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(id::text) COLLATE "C" LIMIT $2"""
+_LETTERS: Final = "SELECT id, event_id, first_seen FROM dead_letters"
 _OF_LETTERS: Final = {By.LETTER: BY_LETTER, By.LETTER_END: BY_END_OF_LETTER}
+# A failed message may be all that is known of what it is about: a command that fails has no answer yet, and its payment was not heard of.
+_LETTERS_BY: Final = {
+    By.INVOICE: f"{_LETTERS} WHERE invoice_id = $1 LIMIT $2",
+    By.INVOICE_END: f"""{_LETTERS} WHERE reverse(invoice_id) COLLATE "C" >= $1
+        AND reverse(invoice_id) COLLATE "C" < $1 || U&'\\+10FFFF' ORDER BY reverse(invoice_id) COLLATE "C" LIMIT $2""",
+    By.PAYMENT: f"""{_LETTERS} WHERE reverse(payment_id::text) COLLATE "C" = reverse($1) LIMIT $2""",
+    By.PAYMENT_END: f"""{_LETTERS} WHERE reverse(payment_id::text) COLLATE "C" >= $1
+        AND reverse(payment_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(payment_id::text) COLLATE "C" LIMIT $2""",
+    By.COMMAND_END: f"""{_LETTERS} WHERE reverse(event_id::text) COLLATE "C" >= $1
+        AND reverse(event_id::text) COLLATE "C" < $1 || 'g' ORDER BY reverse(event_id::text) COLLATE "C" LIMIT $2""",
+}
 BY_MESSAGE: Final = "SELECT invoice_id, payment_id, at FROM messages WHERE id = $1::uuid LIMIT $2"
 
 
+STATEMENTS: Final = tuple(
+    one
+    for statements in (_STATEMENTS, _OF_COMMANDS, _OF_LETTERS, {By.MESSAGE: BY_MESSAGE}, _CASES_BY, _LETTERS_BY)
+    for one in statements.items()
+)
+"""Every statement that looks for something, with what it looks for. An index serves each."""
+
+
 async def find(connection: Connection, lookups: Iterable[SearchTerm]) -> list[FoundThing]:
-    """Everything that these ways find, each way in turn."""
-    return [found for lookup in lookups for found in await _find(connection, lookup)]
+    """Everything that these ways find, each way in turn: what was heard, then cases; else failed messages of which no more is known."""
+    found: list[FoundThing] = []
+    for lookup in lookups:
+        text = lookup.text[::-1] if lookup.by in _ENDS else lookup.text
+        heard = await _find(connection, lookup, text)
+        if (statement := _CASES_BY.get(lookup.by)) is not None:
+            heard += [_as_found(lookup.by, row) for row in await connection.fetch(statement, text, FOUND_MAX)]
+        if not heard and (statement := _LETTERS_BY.get(lookup.by)) is not None:
+            heard = [_letter(lookup.by, row) for row in await connection.fetch(statement, text, FOUND_MAX)]
+        found += heard
+    return found
 
 
-async def _find(connection: Connection, lookup: SearchTerm) -> list[FoundThing]:
-    text = lookup.text[::-1] if lookup.by in _ENDS else lookup.text
+def _letter(by: By, row: Row) -> FoundThing:
+    return FoundThing(by, None, at=row["first_seen"], letter_id=row["id"])
+
+
+async def _find(connection: Connection, lookup: SearchTerm, text: str) -> list[FoundThing]:
     if lookup.by in _OF_COMMANDS:
         rows = await connection.fetch(_OF_COMMANDS[lookup.by], text, FOUND_MAX)
         return [FoundThing(lookup.by, row["invoice_id"], at=row["at"], command_id=row["command_id"]) for row in rows]
     if lookup.by in _OF_LETTERS:
         rows = await connection.fetch(_OF_LETTERS[lookup.by], text, FOUND_MAX)
-        return [FoundThing(lookup.by, None, at=row["first_seen"], letter_id=row["id"]) for row in rows]
+        return [_letter(lookup.by, row) for row in rows]
     if lookup.by is By.MESSAGE:
         rows = await connection.fetch(BY_MESSAGE, text, FOUND_MAX)
         return [FoundThing(lookup.by, row["invoice_id"], row["payment_id"], at=row["at"]) for row in rows]

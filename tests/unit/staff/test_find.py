@@ -52,6 +52,23 @@ def test_an_end_is_looked_for_where_ids_end() -> None:
     assert By.INVOICE_END not in {lookup.by for lookup in read("abc").lookups}
 
 
+@pytest.mark.parametrize(
+    ("typed", "end"),
+    [
+        ("7D20 C9E4", "7d20c9e4"),
+        ("93 aa-7d20\u2013c9e4", "93aa7d20c9e4"),
+        ("8c2793aa7d20c9e4", "8c27-93aa7d20c9e4"),
+        ("7a0e-8c27-93aa7d20c9e4", "7a0e-8c27-93aa7d20c9e4"),
+    ],
+)
+def test_an_end_is_found_however_it_was_read_out(typed: str, end: str) -> None:
+    assert SearchTerm(By.PAYMENT_END, end) in read(typed).lookups
+
+
+def test_nobody_says_dashes_and_capitals_of_an_invoice() -> None:
+    assert SearchTerm(By.INVOICE, "INV-19980") in read("inv 19980").lookups
+
+
 @pytest.mark.parametrize("typed", ["", "   ", "\t\n"])
 def test_nothing_is_nothing(typed: str) -> None:
     assert read(typed).lookups == ()

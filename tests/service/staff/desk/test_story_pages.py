@@ -3,11 +3,13 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
 
-from services.staff import story_store
+from services.staff import story_store, told_store
+from services.staff.find import By
 from services.staff.heard import hear
 from services.staff.people import Role
 from shared.contracts.operations import Heartbeat
@@ -16,6 +18,7 @@ from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
+from tests.support.kept_letters import keep, payment
 
 START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
 LIFE = life_of_an_invoice(START)
@@ -168,6 +171,37 @@ async def test_whatever_a_customer_has_opens_the_story_at_once(
     await heard(desk, [*LIFE, *healthy_payment(7, START)])
     page = await ann.open(f"/find?q={typed.replace(' ', '+')}")
     assert page.address.startswith(f"/invoices/{INVOICE}?by="), page.text[:300]
+
+
+@pytest.mark.parametrize(
+    "typed", [INVOICE, INVOICE.lower().replace("-", " "), "19980", str(PAYMENT), str(PAYMENT)[-8:], "pi_only_a_case"]
+)
+async def test_a_case_of_which_nothing_was_heard_is_found(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment, typed: str
+) -> None:
+    await open_case(environment, desk)
+    await execute(environment.databases["staff"], "UPDATE cases SET gateway_id = 'pi_only_a_case'")
+    page = await ann.open(f"/find?q={typed.replace(' ', '+')}")
+    assert page.address.startswith(f"/invoices/{INVOICE}?by="), page.text[:300]
+
+
+async def test_a_failed_command_of_which_nothing_was_heard_is_found(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    letter = payment("INV-31415", 12_500, desk.clock)
+    (letter_id,) = await keep(desk.desk.database, letter, clock=desk.clock)
+    read_out = f"{str(letter.payment_id)[-8:-4]} {str(letter.payment_id)[-4:]}".upper()
+    for typed in ("INV-31415", "31415", letter.payment_id, read_out, letter.event_id, str(letter.event_id)[-8:]):
+        page = await ann.open(f"/find?{urlencode({'q': str(typed)})}")
+        assert page.address.startswith(f"/dead-letters/{letter_id}"), typed
+
+
+async def test_whatever_is_looked_for_an_index_finds_it(desk: DeskUnderTest) -> None:
+    """On empty tables nothing is slow, so the planner must not read a table from end to end, however small."""
+    looked_for = {By.PAYMENT: str(PAYMENT), By.COMMAND: str(PAYMENT), By.LETTER: str(PAYMENT), By.MESSAGE: str(PAYMENT)}
+    async with desk.desk.database.transaction() as tx:
+        await tx.execute("SET LOCAL enable_seqscan = off")
+        for by, statement in told_store.STATEMENTS:
+            plan = [row[0] for row in await tx.fetch(f"EXPLAIN {statement}", looked_for.get(by, "x"), 51)]
+            assert not [line for line in plan if "Seq Scan" in line], (by, statement, plan)
 
 
 @pytest.mark.parametrize("amount", ["310.00", "310", "310,00"])
