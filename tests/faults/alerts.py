@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from deploy.local.desk import DESK
 from deploy.local.stack import SERVICES
 from shared.contracts.invoice import IssueInvoice, PayInvoice, TokenMethod
 from shared.ids import new_id
@@ -246,6 +247,18 @@ async def away(testbed: Testbed) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def desk_away(testbed: Testbed) -> AsyncIterator[None]:
+    """The staff desk ran, and does not any more."""
+    settings: dict[str, Any] = {"program": "services.staff.desk", "DESK_PORT": str(free_port())}
+    await testbed.start(DESK, **settings)
+    await until_ready(testbed, DESK)
+    await asyncio.sleep(SCRAPED_S)
+    await testbed.kill(DESK)
+    yield
+    await testbed.start(DESK, **settings)
+
+
+@asynccontextmanager
 async def without_a_right(testbed: Testbed) -> AsyncIterator[None]:
     """Somebody has taken a right away from the saga's role."""
     await execute(testbed.database("saga"), "REVOKE SELECT ON outbox FROM saga")
@@ -328,6 +341,7 @@ FAULTS: Final = (
         f"no payment_gateway runs, and {PAID} payments are asked for",
         away,
     ),
+    AlertingFault("desk-away", ("DeskAway",), "the staff desk is killed", desk_away),
     AlertingFault("without-a-right", ("BackgroundFails",), "the saga may not read its outbox", without_a_right),
     AlertingFault("two-builds", ("DifferentBuilds",), "instances of two builds run side by side", two_builds, 120.0),
     AlertingFault("changed-journal", ("JournalBroken",), "an entry of the journal is changed", changed_journal),

@@ -256,6 +256,13 @@ TRIALS: Final[Mapping[str, AlertTrial]] = {
         "No instance of staff answers.",
         (9, 11, 30),
     ),
+    "DeskAway": AlertTrial(
+        {_of("desk", "up"): "1x9 0x19 1x60"},
+        20,
+        {"severity": "page", "job": "desk"},
+        "The staff desk does not answer: staff see no alert's page.",
+        (9, 14, 30),
+    ),
     "NotReady": AlertTrial(
         {
             _of("saga", "remit_ready", component="publisher"): "1x9 0x19 1x60",
