@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.operate import Service
+from deploy.cli.operate import Program
 from deploy.cli.output import MISUSED, Json, console, say, write_json
 
 if TYPE_CHECKING:
@@ -22,19 +22,21 @@ app = typer.Typer(no_args_is_help=True, help="Settings: what would be used, and 
 @app.command("check")
 def check(
     services: Annotated[
-        list[Service] | None, typer.Argument(help="Services. Default: all.", show_default=False)
+        list[Program] | None, typer.Argument(help="Services, and the desk. Default: all.", show_default=False)
     ] = None,
     *,
     json: Json = False,
 ) -> None:
-    """Show the settings that services would use, from where they come, and what is wrong. Asks no server; exit code 2 for a mistake.
+    """Show the settings that services and the desk would use, from where they come, and what is wrong.
+
+    Asks no server; exit code 2 for a mistake.
 
     Passwords and keys are not shown.
     """
     from shared.settings import EnvironmentVariables  # noqa: PLC0415 - pydantic
 
     environment = EnvironmentVariables()
-    chosen = services or list(Service)
+    chosen = services or list(Program)
     kinds = {service.value: settings_of(service.value) for service in chosen}
     rows = {name: _rows(kind, environment) for name, kind in kinds.items()}
     mistakes = [mistake for kind in kinds.values() for mistake in _mistakes(kind, environment)]
@@ -62,8 +64,8 @@ def reference() -> None:
 
 
 def settings_of(service: str) -> "type[ServiceSettings]":
-    """The class with the settings of a service."""
-    kind: type[ServiceSettings] = import_module(f"services.{service}.settings").SETTINGS
+    """The class with the settings of a service, or of the desk."""
+    kind: type[ServiceSettings] = import_module(f"{Program(service).module}.settings").SETTINGS
     return kind
 
 

@@ -27,6 +27,21 @@ class Service(StrEnum):
     STAFF = "staff"
 
 
+class Program(StrEnum):
+    """What can be run: the services, and the desk of the staff service."""
+
+    INVOICE = "invoice"
+    PAYMENT_GATEWAY = "payment_gateway"
+    SAGA = "saga"
+    STAFF = "staff"
+    DESK = "desk"
+
+    @property
+    def module(self) -> str:
+        """The package that is run."""
+        return "services.staff.desk" if self is Program.DESK else f"services.{self.value}"
+
+
 topology = typer.Typer(no_args_is_help=True, help="Exchanges, queues and bindings on the broker.")
 
 
@@ -39,14 +54,14 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    service: Annotated[Service, typer.Argument(help="Which.", show_default=False)],
+    service: Annotated[Program, typer.Argument(help="Which.", show_default=False)],
     *,
     json: Annotated[bool, typer.Option("--json", help="Log JSON lines, for programs.")] = False,
 ) -> None:
-    """Run one service in this process until SIGTERM or Ctrl-C: the same as `python -m services.SERVICE`."""
+    """Run one service, or the staff desk, in this process until SIGTERM or Ctrl-C: the same as `python -m services.SERVICE`."""
     if json:
         os.environ["LOG_FORMAT"] = "json"
-    os.execv(sys.executable, [sys.executable, "-m", f"services.{service.value}"])  # noqa: S606 - no shell, and no input but an enum
+    os.execv(sys.executable, [sys.executable, "-m", service.module])  # noqa: S606 - no shell, and no input but an enum
 
 
 def migrate(

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from deploy.doctor.broker import look_at_broker
 from deploy.doctor.certificates import look_at_certificate
 from deploy.doctor.databases import look_at_database
+from deploy.doctor.desk import look_at_desk
 from deploy.doctor.diagnosis import Diagnosis, broken, look, unseen, well
 from deploy.doctor.gateway import fly_canary, look_at_gateway
 from deploy.doctor.node import look_at_node, runner
@@ -48,6 +49,8 @@ async def examine(around: Surroundings, clock: Clock) -> list[Diagnosis]:
     ctl = None if around.rabbitmqctl is None else runner(around.rabbitmqctl)
     found += await asyncio.to_thread(look_at_node, ctl, _vhost(around.rabbitmq_url), SERVICES, clock)
     found.append(await look_at_gateway() if os.environ.get("GATEWAY_URL") else _unnamed("gateway", "GATEWAY_URL"))
+    desk_url = os.environ.get("REMIT_DESK_URL") or os.environ.get("DESK_URL")
+    found.append(await look_at_desk(desk_url.rstrip("/")) if desk_url else _unnamed("desk", "REMIT_DESK_URL"))
     for variable, url in _urls(around):
         if (seen := await look_at_certificate(variable, url, clock())) is not None:
             found.append(seen)
@@ -80,6 +83,7 @@ def _urls(around: Surroundings) -> Iterator[tuple[str, str]]:
     """The variables whose servers may have certificates."""
     named = {database_variable(service): url for service, url in around.databases.items()}
     named |= {"RABBITMQ_URL": around.rabbitmq_url or "", "GATEWAY_URL": os.environ.get("GATEWAY_URL", "")}
+    named |= {"REMIT_DESK_URL": os.environ.get("REMIT_DESK_URL", "")}
     yield from ((variable, url) for variable, url in named.items() if url)
 
 
