@@ -14,9 +14,14 @@ LAYERS: Final = 2
 """Of encodings. Base64 of a URL-encoded body happens by itself; a third layer is somebody who hides."""
 
 _I_TO_P = bytes.maketrans(b"JKLMNOP", b"IIIIIII")
-_BASE64 = re.compile(rb"I(?:[CDSTijyz][AEIMQUYcgkosw048](?:[g-z0-9+/_-]|(?![0-9A-Za-z]))|[AQgw](?![0-9A-Za-z+/_-]))")
+_BASE64 = re.compile(
+    rb"I(?:[CDSTijyz][AEIMQUYcgkosw048](?:[g-z0-9+/_-]|(?![0-9A-Za-z]))|[AQgw](?:A[Aw-z0-5]|(?![0-9A-Za-z+/_-])))"
+)
 """Digits and their usual separators are the bytes 0x20 to 0x3f. In base64, three of them are a letter from I to P, and three of these
-sets. A verification value and the sign before it have three, or one or two at the end."""
+sets. A verification value and the sign before it have three, or one or two at the end. A digit in UTF-16 or UTF-32 has zeros behind it."""
+_S_TO_U = bytes.maketrans(b"SU", b"TT")
+_BASE64_TWICE = re.compile(rb"T[E-HTVWXk-n0-3][MNQRklop][BFJNRVZjnrvzw034][Za-eMNO]")
+"""What three digits in base64, and the next one, are in base64; with T for S and U as well."""
 _BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
 _TO_BASE64 = bytes(
     byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)
@@ -26,8 +31,11 @@ _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _TO_HEX = bytes(byte if byte in _HEX_DIGITS else ord("0") for byte in range(256))
 _IS_HEX = bytes(ord("0") if byte in _HEX_DIGITS else ord("-") for byte in range(256))
 _HEX_OF_CARD_DATA = b"0" * 2 * READABLE_MIN
-_HEX = re.compile(rb"3[0-9](?:3[0-9](?=3[0-9])|[2357][0-9A-Fa-f](?:[2357][0-9A-Fa-f]){10})")
-"""The digits of a verification value; or a digit, and what may stand within a number: digits, signs, `_` and `|`."""
+_HEX = re.compile(rb"3[0-9](?:3[0-9](?=3[0-9])|(?:00){1,3}3[0-9]|[2357][0-9A-Fa-f](?:[2357][0-9A-Fa-f]){10})")
+"""The digits of a verification value; two digits in UTF-16 or UTF-32; or a digit, and what may stand within a number: digits, signs, `_`
+and `|`."""
+_HEX_OF_TEXT = re.compile(rb"[2-7](?<![0-9A-Fa-f].)[0-9A-Fa-f](?:[2-7][0-9A-Fa-f]){15}")
+"""Begins with as much ASCII as twelve digits have in base64."""
 _IS_READABLE = bytes(ord("0") if byte in range(0x20, 0x7F) or byte in b"\t\r\n" else ord("-") for byte in range(256))
 _PIECE = re.compile(b"0" * READABLE_MIN + b"+")
 
@@ -36,12 +44,12 @@ _NAMED_REFERENCE = re.compile(
     rb"&(?=[nethmdspcvlqaTN])(?:quot|apos|equals|colon|nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
 )
 _NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
-_QUOTED = re.compile(rb"=(?:3(?:[AD]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)\r?\n)")
+_QUOTED = re.compile(rb"=(?:3(?:[AD]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)(?:\r?\n|2[0-9A-Fa-f]|[CcEe][0-9A-Fa-f]=))")
 _SHORT_ESCAPES: Final = tuple(
     (b"\\" + letter, sign)
     for letter, sign in (
-        (b"n", b" "),
-        (b"r", b" "),
+        (b"n", b"\n"),
+        (b"r", b"\r"),
         (b"t", b" "),
         (b"b", b" "),
         (b"f", b" "),
@@ -89,7 +97,17 @@ def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
 
 def may_be_base64_or_hex(data: bytes) -> bool:
     """Whether digits may stand in this ASCII text behind one of these encodings."""
-    return _HEX.search(data) is not None or _BASE64.search(data.translate(_I_TO_P)) is not None
+    return _looks_like_hex(data) or _looks_like_base64(data, data.translate(_I_TO_P))
+
+
+def _looks_like_base64(data: bytes, folded: bytes) -> bool:
+    return _BASE64.search(folded) is not None or _BASE64_TWICE.search(data.translate(_S_TO_U)) is not None
+
+
+def _looks_like_hex(data: bytes) -> bool:
+    return _HEX.search(data) is not None or (
+        _HEX_OF_CARD_DATA in data.translate(_IS_HEX) and _HEX_OF_TEXT.search(data) is not None
+    )
 
 
 def _may_be_encoded(data: bytes, effort: Effort) -> bool:
@@ -99,7 +117,7 @@ def _may_be_encoded(data: bytes, effort: Effort) -> bool:
         or b"&" in data
         or b"=" in data
         or _holds_hex(data, effort)
-        or _BASE64.search(data.translate(_I_TO_P)) is not None
+        or _looks_like_base64(data, data.translate(_I_TO_P))
     )
 
 
@@ -119,8 +137,8 @@ def _behind(data: bytes, effort: Effort) -> Iterator[bytes]:
 
 
 def _without_escapes(data: bytes, effort: Effort) -> bytes:
-    """Behind the escapes of JSON, URLs and HTML."""
-    data = _without_backslashes(data, effort)
+    """Behind the escapes of JSON, URLs (also as `escape` of JavaScript writes them: `%uFF14`) and HTML."""
+    data = _without_backslashes(data.replace(b"%u", b"\\u"), effort)
     if b"%" in data:  # it is quoted-printable, but for the sign
         effort.spend(len(data) * 2 * _PASS_US)
         data = _as_ascii(binascii.a2b_qp(data.replace(b"=", b"?").replace(b"%", b"=")), effort)
@@ -173,7 +191,7 @@ def _decodings(data: bytes, effort: Effort) -> Iterator[bytes]:
     effort.spend(len(data) * 2 * _PASS_US)
     folded = data.translate(_I_TO_P)
     effort.spend(folded.count(b"I") * _I_US)
-    if _BASE64.search(folded):
+    if _looks_like_base64(data, folded):
         tokens = data.translate(_TO_BASE64, _LINE_BREAKS) + b"AAAAAA"
         for skip in range(4):
             yield from _readable(binascii.a2b_base64(tokens[skip : (len(tokens) - skip) // 4 * 4 + skip]), effort)
@@ -187,12 +205,14 @@ def _holds_hex(data: bytes, effort: Effort) -> bool:
     if _HEX_OF_CARD_DATA not in data.translate(_IS_HEX):
         return False
     effort.spend(data.count(b"3") * _THREE_US)
-    return _HEX.search(data) is not None
+    return _looks_like_hex(data)
 
 
 def _readable(data: bytes, effort: Effort) -> Iterator[bytes]:
-    """The pieces that are long enough for card data, as one text. The others are noise, and there is much of it."""
-    effort.spend(len(data) * 2 * _PASS_US)
+    """The pieces that are long enough for card data, as one text. The others are noise, and there is much of it. Without zeros UTF-16 and
+    UTF-32 read like ASCII."""
+    effort.spend(len(data) * 3 * _PASS_US)
+    data = data.translate(None, b"\0")
     places = [found.span() for found in _PIECE.finditer(data.translate(_IS_READABLE))]
     if places:
         yield APART.encode().join(data[start:end] for start, end in places)

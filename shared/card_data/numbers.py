@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
-from shared.card_data.brands import DIGITS_MIN, passes_luhn, published_lengths
+from shared.card_data.brands import DIGITS_MIN, is_issued, passes_luhn, published_lengths
 from shared.card_data.effort import Effort
 from shared.card_data.surroundings import is_meant
 
@@ -53,6 +53,13 @@ _BEGINNING = re.compile(
 _LENGTH_MAX: Final = 56
 """Of a number with its separators: 19 digits in five groups, in a list of texts on lines of their own."""
 
+_EXPONENT = re.compile(rb"[eE][+]?(1[1-8])(?![0-9])")
+_MANTISSA = re.compile(rb"(?<![0-9.])[1-9][.][0-9]{1,18}\Z")
+_MANTISSA_LENGTH_MAX: Final = 21  # with the sign before it
+"""How Java and Go write a large number: `4.242424242424242E15`."""
+_DIGIT_BY_DIGIT = re.compile(rb"\[\s*+\"?[0-9]\"?\s*+(?:,\s*+\"?[0-9]\"?\s*+){11,18}\]")
+"""A list with a digit in each element: what a form has that asks for them one by one."""
+
 # -- forms -------------------------------------------------------------------------------------------------------------------------------
 
 _GROUP = re.compile(rb"[0-9]+")
@@ -70,6 +77,7 @@ _GROUP_US: Final = 0.25
 _ALONE_US: Final = 1.6
 _BEGINNING_US: Final = 3.5
 _HIT_US: Final = 20
+_LIST_US: Final = 2
 
 
 def digits_of(data: bytes) -> bytes:
@@ -94,6 +102,7 @@ def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
     for start, end in rows(data, effort, _TO_ROWS if has_colons else _TO_ROWS_WITHOUT_COLONS):
         for found in _BEGINNING.finditer(data, max(start - 1, 0), end):
             yield from _at(found, data, end, effort)
+        yield from _in_other_notations(data, start, end, effort)
 
 
 def rows(data: bytes, effort: Effort, table: bytes = _TO_ROWS) -> Iterator[tuple[int, int]]:
@@ -122,6 +131,23 @@ def _at(found: re.Match[bytes], data: bytes, row_end: int, effort: Effort) -> It
             end, is_printed = _form(data, start, length)
             if end and is_meant(data, start, end, digits[:length], is_printed=is_printed):
                 yield start - 1, end - 1
+
+
+def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:
+    """In this row: in floating point, or as a list of single digits."""
+    if exponent := _EXPONENT.match(data, end):
+        effort.spend(_BEGINNING_US)
+        if mantissa := _MANTISSA.search(data, max(start, end - _MANTISSA_LENGTH_MAX), end):
+            digits = digits_of(mantissa[0]).ljust(int(exponent[1]) + 1, b"0")
+            if is_issued(digits) and passes_luhn(digits):
+                yield mantissa.start() - 1, exponent.end() - 1
+    effort.spend(data.count(b"[", start, end) * _LIST_US)
+    for found in _DIGIT_BY_DIGIT.finditer(data, start, end):
+        digits = digits_of(found[0])
+        if len(digits) in published_lengths(digits) and passes_luhn(digits):
+            effort.spend(_HIT_US)
+            if is_meant(data, *found.span(), digits, is_printed=False):
+                yield found.start() - 1, found.end() - 1
 
 
 def _form(data: bytes, start: int, length: int) -> tuple[int, bool]:

@@ -17,15 +17,6 @@ _BY_CATEGORY: Final = {
 """Unicode's general categories: controls, formats (zero-width and direction marks), marks on or around a character; letters; blanks;
 dashes. Of letters that modify others (Lm) some serve as dashes."""
 _UNSEEN_LETTERS: Final = "\u115f\u1160\u2065\u3164\uffa0"  # fillers of Hangul, and one that has no category yet
-_OTHER_DIGITS: Final = (
-    "〇一二三四五六七八九",
-    "零壹贰叁肆伍陆柒捌玖",
-    "零壹貳參肆伍陸柒捌玖",
-    "〇〡〢〣〤〥〦〧〨〩",
-    "🄋",
-    "🄌",
-)
-"""Those of Han script, which Unicode counts as letters: as they are printed, as they are written on cheques, and those of Suzhou."""
 _TAGS: Final = range(0xE0000, 0xE1000)
 _SCRIPTS_END: Final = 0x20000
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -33,9 +24,9 @@ _PIECES_MAX = 200
 
 
 def _twin(character: str) -> bytes:
-    digit = unicodedata.digit(character, None)
-    if digit is not None:
-        return b"%d" % digit
+    value = unicodedata.numeric(character, -1)
+    if value in range(10):  # also those that count as letters: Han, Suzhou, Roman; and counting rods
+        return b"%d" % value
     category = unicodedata.category(character)
     if unicodedata.decomposition(character) and (category.startswith(("L", "P", "S"))):
         base = unicodedata.normalize("NFKD", character)  # a full-width letter or sign, a letter with an accent
@@ -51,9 +42,6 @@ def _make_twins() -> str:
         twins[code : code + 1] = _twin(chr(code))
     for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS)):
         twins[code : code + 1] = IGNORABLE
-    for digits in _OTHER_DIGITS:
-        for value, character in enumerate(digits):
-            twins[ord(character)] = ord("0") + value
     twins[ord("\x85")] = ord("\n")
     twins[ord("\u2212")] = ord("-")  # the minus sign
     return twins.decode()

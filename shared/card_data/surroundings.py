@@ -19,7 +19,7 @@ _EXPIRY = re.compile(
 
 _ORDER_WORD = (
     rb"(?:purchase|sales|customer)?orders?|bestell(?:ung|nummer|nr)|auftrag(?:snummer|snr)?|commande|pedido|ordine|zamowienie"
-    rb"|shipments?|shipping|parcel|tracking|waybill|consignment|delivery|sendung(?:snummer)?|trace|span|parent|snowflake|timestamp"
+    rb"|shipments?|shipping|parcel|tracking|waybill|consignment|delivery|sendung(?:snummer)?|trace|span|parent|snowflake|timestamp|siret"
 )
 _NOT_BEFORE_A_CARD = re.compile(
     rb"(?:(?<![A-Za-z])(?i:%b)|(?<=[a-z])(?:Order|Trace|Span|Shipment|Tracking))"
@@ -30,8 +30,8 @@ _CODE = re.compile(
     rb"|(?i:order|ord|po|so|inv)[\-_/#]?)$"
 )
 _CODE_OF_A_CARD = re.compile(
-    rb"CARD(?!BOARD)|KART|CARTE|CARTA|TARJ|VISA|MASTERC|MAESTRO|AMEX|DINERS|DISCOVER|UNIONPAY|RUPAY|HIPER|VERVE|CREDI|KREDI|DEBI"
-    rb"|(?<![A-Z0-9])(?=[A-Z])(?:PAN|CC|C|KK|CRD|MC|JCB|MIR|ELO|TROY|CUP|ACCT|ACCOUNT|KONTO)?(?:NO|NR|NUM|NUMBER|NBR)?[0-9]?[\-_/#]"
+    rb"CARD(?!BOARD)|KART|CARTE|CARTA|TARJ|VISA|MASTER|MAESTRO|PLASTIC|AMEX|DINERS|DISCOVER|UNIONPAY|RUPAY|HIPER|VERVE|CREDI|KREDI|DEBI"
+    rb"|(?<![A-Z0-9])(?=[A-Z])(?:PAN|BIN|CC|C|KK|CRD|MC|JCB|MIR|ELO|TROY|CUP|ACC|ACCT|ACCOUNT|KONTO)?(?:NO|NR|NUM|NUMBER|NBR|NUMERO|NUMMER)?[0-9]?[\-_/#]"
 )
 """`CARDNO-` names a card, and `NO-` names nothing."""
 

@@ -10,25 +10,31 @@ from shared.card_data.plain import as_ascii
 # -- names, in lower case: any sign stands for a letter that is not ASCII ----------------------------------------------------------------
 
 # `cid`, as American Express has it, is not among them: it is somebody's customer id as often.
-_END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?(?![a-z])"
+_END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?x{0,8}+(?![a-z])"
+"""Letters that are not ASCII read as x: `CVV\u7801`."""
 _FIRST = rb"(?:(?<![a-z0-9].)|(?<=card.)|(?<=payment.)|(?<=cc.)|(?<=credit.)|(?<=debit.))"
 """A first letter that begins a word, or stands behind one of these: `cardCsc`."""
 
-_CVV = rb"cv[vc]2?" + _END
+_CVV = rb"c(?:v[vc](?:[1-3](?![0-9])|(?:[_\-. ][1-3])??)|\.v\.[vc]\.?|cv2?|v[dn]2|av2|sv2)s?" + _END
+_DE: Final = rb"[_\- ]?(?:d[ei][_\- ]?)?"
+"""`code de s\u00e9curit\u00e9`, `codeSecurite`."""
 _SPELT: Final = {
-    b"security": rb"security[_\- ]?(?:code|value|number)(?![a-z])",
+    b"security": rb"security[_\- ]?(?:code|value|number|digits)(?![a-z])",
     b"verification": rb"verification[_\- ]?(?:code|value|number)(?![a-z])",
-    b"cryptogramme": rb"cryptogramme",
-    b"code d": rb"code de (?:s.curit|v.rific)[a-z?]{1,6}+",
-    b"digo d": rb"digo de (?:segur|verific)[a-z?]{1,6}+",
-    b"codice d": rb"codice di (?:sicurezza|verifica)",
+    b"cryptogram": rb"cryptogram(?:me)?(?![a-z])",
+    rb"code%b(?:s.c|v.r)" % _DE: rb"code%b(?:s.curit|v.rific)[a-z?]{1,6}+" % _DE,
+    rb"c.digo%b(?:segur|verif)" % _DE: rb"c.digo%b(?:segur|verific)[a-z?]{1,6}+" % _DE,
+    rb"codice%b(?:sicur|verif)" % _DE: rb"codice%b(?:sicurezza|verifica)" % _DE,
     b"sicherheits": rb"sicherheits(?:code|nummer|ziffer|zahl)",
     b"fziffer": rb"fziffer(?<=pr.fziffer)",
     b"fnummer": rb"fnummer(?<=pr.fnummer)",
+    b"kod": rb"kod(?:(?<=kerhetskod)|(?<=kerhedskod)|(?<=venlik.kod)).?(?![a-z])",
+    b"code": rb"code(?<=beveiligingscode)",
+    b"cid": rb"cid(?:(?<=amex.cid)|(?<=amexcid))(?![a-z])",
 }
-"""As people spell it, by what it begins with."""
+"""As people spell it, by what it begins with, or has in the middle."""
 _ANY_SPELT = b"|".join(_SPELT.values())
-_SHORT = rb"c(?:%b(?:cv2?|vd2?|vn2?|v2|av2?|sc|sv2)|ard[_\-. ]?(?:code|verification))%b" % (_FIRST, _END)
+_SHORT = rb"c(?:%b(?:v[dn2]|av|sc)|ard[_\-. ]?(?:code|verification))%b" % (_FIRST, _END)
 _PIN = rb"p%bin(?:[_\- ]?block)?(?![a-z])" % _FIRST
 _PIN_CODE = rb"p%bin[_\- ]?code(?![a-z])" % _FIRST
 _TRACK = rb"t%brack[_\- ]?(?:[12]|one|two)(?:[_\- ]?data)?(?![a-z])" % _FIRST
@@ -42,17 +48,20 @@ _IS_NAME = re.compile(
 
 _QUOTE = rb"[\"'\\]{0,8}"
 _VERB = rb"(?:is|ist|lautet|est|es|was)(?![a-z])"
-_WORD = rb"(?:(?:%b|code|number|nr|no|value|val|content|data|text)[^0-9a-z]{1,16}+)?" % _VERB
+_WORD = rb"(?:(?:%b|code|number|nr|no|value|val|content|data|text)[^0-9a-z]{1,16}+){0,2}" % _VERB
 """Of a sentence; or of a member, if the value is an object."""
 _NOT_EMPTY = rb"(?!%b\s*:\s*(?:\"\"|'')\s*,)" % _QUOTE
 """Or what follows would be of the next member."""
 _NEXT = rb"%b[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _WORD)
 _SIGN = rb"%b[^0-9a-z:=>,]{0,4}+(?:%b|[:=>,])[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _VERB, _WORD)
 _SENTENCE = (
-    rb"(?![a-z ?-]{0,32}(?:check|result|response|match|status|error|fail))[a-z ?-]{1,32}?(?:(?<= )%b|[:=])[^0-9a-z]{1,8}+"
+    rb"(?![a-z \r\n?-]{0,32}(?:check|result|response|match|status|error|fail))[a-z \r\n?-]{1,32}?(?:(?<=[ \n])%b|[:=])[^0-9a-z]{1,8}+"
     % _VERB
 )
-_MEMBER = rb"[\"'\\<](?:\s*:\s*\{)?[^{}]{1,80}?[^a-z]val(?:ue)?%b\s*[:=>]\s*\[?%b" % (_QUOTE, _QUOTE)
+_MEMBER = rb"[\"'\\<](?:\s*:\s*\{)?[^{}]{1,80}?[^a-z](?:val(?:ue)?|content|data|text)%b\s*[:=>]\s*\[?%b" % (
+    _QUOTE,
+    _QUOTE,
+)
 """The name is a value itself: `{"name": "cvv", "type": "text", "value": "987"}`."""
 
 # -- values ------------------------------------------------------------------------------------------------------------------------------
@@ -60,13 +69,23 @@ _MEMBER = rb"[\"'\\<](?:\s*:\s*\{)?[^{}]{1,80}?[^a-z]val(?:ue)?%b\s*[:=>]\s*\[?%
 _DIGITS = rb"((?:[0-9]{3,4}|[0-9](?:[^0-9a-z]{1,12}[0-9]){2,3})(?![0-9a-z])(?!\.[0-9]*[1-9]))"
 _BEHIND_SURE = rb"(?:%b|%b|%b)%b" % (_NEXT, _SENTENCE, _MEMBER, _DIGITS)
 _BEHIND_SHORT = rb"(?:%b|%b)%b" % (_SIGN, _MEMBER, _DIGITS)
-_BEFORE = (
-    rb"\s*\[?\s*%b%b%b\s*\]?\s*[,<][^{}]{0,80}?(?:name|key|type|field|label|id)%b\s*[:=>]\s*%b(?:%b|%b|%b)(?=[\"'\\<])"
-    % (
-        *(_QUOTE, _DIGITS, _QUOTE, _QUOTE, _QUOTE),
-        *(_CVV, _ANY_SPELT, _SHORT),
+_PIN_DIGITS = rb"((?:[0-9]{4,%d}|[0-9](?:[^0-9a-z]{1,12}[0-9]){3,%d})(?![0-9a-z]))"
+_TRACK_DATA = rb"([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)"
+
+
+def _before(value: bytes, *names: bytes) -> bytes:
+    """The value comes first: `{"value": "987", "name": "card_cvv"}`."""
+    return (
+        rb"\s*\[?\s*%b%b%b\s*\]?\s*[,<][^{}]{0,80}?(?:name|key|type|field|label|id)%b\s*[:=>]\s*%b"
+        rb"[a-z0-9_\-. \[]{0,24}?(?:%b)(?=[\"'\\<\]])" % (_QUOTE, value, _QUOTE, _QUOTE, _QUOTE, b"|".join(names))
     )
+
+
+_SAID_BEFORE = re.compile(
+    rb"(?<![0-9a-z.])([0-9]{3,4})[^0-9a-z]{1,3}(?:(?:is|was|as|ist|als)[ ](?:[a-z]{1,5}[ ]){0,2}|\()\Z"
 )
+"""`987 is the CVV`, `987 (CVV)`."""
+_SAID_BEFORE_MAX: Final = 24
 
 
 class _NamedValue:
@@ -86,26 +105,40 @@ class _NamedValue:
             if self._name.match(lowered, start):
                 effort.spend(_NAME_US)
                 found = self._whole.match(lowered, start)
-                yield found and found.span(1)
+                yield found and found.span(found.lastindex or 0)
                 at = found.end() if found else at
 
 
 _RULES: Final = (
-    _NamedValue(rb"cv[vc]", _CVV, _BEHIND_SURE),
+    _NamedValue(rb"c(?:v[vcdn]|cv|\.v\.|av2|sv2)", _CVV, _BEHIND_SURE),
     *(_NamedValue(hint, name, _BEHIND_SURE) for hint, name in _SPELT.items()),
-    _NamedValue(rb"c(?:cv|v[dn2]|av|sc|sv2|ard[_\-. ]?(?:code|ver))", _SHORT, _BEHIND_SHORT),
-    _NamedValue(b"pin", _PIN, _SIGN + rb"([0-9]{4,6})(?![0-9a-z])"),
-    _NamedValue(b"pin", _PIN_CODE, _SIGN + rb"([0-9]{4,5})(?![0-9a-z])"),  # six digits are a postal code of India
-    _NamedValue(b"track", _TRACK, _SIGN + rb"([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)"),
+    _NamedValue(rb"c(?:v[dn2]|av|sc|ard[_\-. ]?(?:code|ver))", _SHORT, _BEHIND_SHORT),
+    _NamedValue(b"pin", _PIN, _SIGN + _PIN_DIGITS % (6, 5)),
+    _NamedValue(b"pin", _PIN_CODE, _SIGN + _PIN_DIGITS % (5, 4)),  # six digits are a postal code of India
+    _NamedValue(b"track", _TRACK, _SIGN + _TRACK_DATA),
 )
+_VALUE: Final = rb"(?:val(?:ue)?|content|data|text)%b\s*[:=>]" % _QUOTE
+_REVERSED: Final = _NamedValue(
+    _VALUE,
+    _VALUE,
+    rb"(?:%b|%b|%b)"
+    % (
+        _before(_DIGITS, _CVV, _ANY_SPELT, _SHORT),
+        _before(_PIN_DIGITS % (6, 5), _PIN),
+        _before(_TRACK_DATA, _TRACK),
+    ),
+)
+_ANY_CVV = re.compile(b"c(?=v[vc])" + _CVV[1:])
 # One of these is in every name. A search for each first letter is faster than one for all of them.
 _C_HINT = re.compile(
-    rb"c(?:v[vcnd2]|cv|sv2|sc|av|ard[_\-. ]?(?:code|ver)|ode d|odice d|.digo d|ryptogramme)", re.DOTALL
+    rb"c(?:v[vcnd2]|cv|\.v\.[vc]|sv2|sc|av|ard[_\-. ]?(?:code|ver)"
+    rb"|ode%b(?:s.c|v.r)|odice%b(?:sicur|verif)|.digo%b(?:segur|verif)|ryptogram"
+    rb"|ode(?<=iligingscode)|id(?:(?<=amex.cid)|(?<=amexcid)))" % (_DE, _DE, _DE),
+    re.DOTALL,
 )
 # The whole word comes first, so that the search is one for it.
 _ANY_PIN = re.compile(rb"pin%b(?:[_\- ]?(?:block|code))?(?![a-z])" % _FIRST.replace(b".)", b"...)"))
 _ANY_TRACK = re.compile(rb"track%b[_\- ]?(?:[12]|one|two)" % _FIRST.replace(b".)", b".....)"))
-_REVERSED: Final = _NamedValue(b"val", rb"val(?:ue)?%b\s*[:=>]" % _QUOTE, _BEFORE)
 
 # What the steps cost, in microseconds.
 _BYTE_US, _C_US, _WORD_US, _HINT_US, _NAME_US = 0.008, 0.025, 0.2, 0.6, 3
@@ -122,6 +155,7 @@ def may_name_a_value(lowered: bytes) -> bool:
         or b"sicherheits" in lowered
         or b"fziffer" in lowered
         or b"fnummer" in lowered
+        or b"kod" in lowered
     )
 
 
@@ -145,3 +179,12 @@ def verification_values(data: bytes, effort: Effort) -> Iterator[tuple[int, int]
                 yield place
     if has_names:
         yield from filter(None, _REVERSED.find(lowered, effort))
+        yield from _said_before(lowered, effort)
+
+
+def _said_before(lowered: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
+    for name in _ANY_CVV.finditer(lowered):
+        effort.spend(_NAME_US)
+        first = max(0, name.start() - _SAID_BEFORE_MAX)
+        if found := _SAID_BEFORE.search(lowered[first : name.start()]):
+            yield first + found.start(1), first + found.end(1)

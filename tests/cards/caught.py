@@ -63,6 +63,8 @@ SCRIPTS = {
     "Han": "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d",
     "bold mathematical": "".join(chr(0x1D7CE + digit) for digit in range(10)),
     "circled": "\u24ea\u2460\u2461\u2462\u2463\u2464\u2465\u2466\u2467\u2468",
+    "circled Han": "0\u3280\u3281\u3282\u3283\u3284\u3285\u3286\u3287\u3288",
+    "counting rods": "0" + "".join(chr(0x1D360 + digit) for digit in range(9)),
     "negative circled": "\u24ff\u2776\u2777\u2778\u2779\u277a\u277b\u277c\u277d\u277e",
     "superscript": "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
     "subscript": "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089",
@@ -113,9 +115,28 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "JSON escapes, escaped": lambda text: "".join(f"\\\\u{ord(character):04x}" for character in text),
     "quoted-printable": lambda text: quopri.encodestring(f"card={text}".encode()).decode(),
     "quoted-printable, all of it": lambda text: "".join(f"={byte:02X}" for byte in text.encode()),
+    "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16")).decode(),
+    "base64 of UTF-32": lambda text: base64.b64encode(text.encode("utf-32-be")).decode(),
+    "base64, in lines": lambda text: base64.encodebytes(f"{'.' * 50}{text}".encode()).decode(),
+    "hexadecimal of UTF-16": lambda text: text.encode("utf-16-le").hex(),
+    "URL, by JavaScript": lambda text: "".join(f"%u{ord(character):04X}" for character in text),
+    "quoted-printable, in lines": lambda text: quopri.encodestring(f"{'.' * 70}{text}".encode()).decode(),
     "byte escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
 }
 
+TWICE: dict[str, Callable[[str], str]] = {
+    "base64 of base64": lambda text: _base64(_base64(text)),
+    "hexadecimal of base64": lambda text: _hex(_base64(text)),
+    "base64 of hexadecimal": lambda text: _base64(_hex(text)),
+    "hexadecimal of hexadecimal": lambda text: _hex(_hex(text)),
+}
+"""Of numbers: of a verification value there is too little to tell it from chance."""
+NOTATIONS: dict[str, Callable[[str], str]] = {
+    "a number in floating point": lambda digits: f"{digits[0]}.{digits[1:].rstrip('0') or '0'}E{len(digits) - 1}",
+    "a list of its digits": lambda digits: json.dumps([int(digit) for digit in digits]),
+    "a list of its digits, on lines": lambda digits: json.dumps([int(digit) for digit in digits], indent=4),
+    "a list of its digits, as texts": lambda digits: json.dumps([*digits], indent=2),
+}
 
 CODES = (
     "CARDNO",
@@ -125,6 +146,9 @@ CODES = (
     "CC-NUM",
     "CNO",
     "PAN_NO",
+    "BIN",
+    "MASTER",
+    "ACC-NUMERO",
     "KARTE",
     "VISA",
     "AMEX",
@@ -146,6 +170,16 @@ VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
     "an element of XML": lambda value: f"<cv2>{value}</cv2>",
     "full-width": lambda value: f"cvv: {value}".translate({ord(" ") + at: 0xFF00 + at for at in range(1, 95)}),
     "spelt out": lambda value: f"security code: {value}",
+    "a name with a number": lambda value: f'{{"cvc_2":"{value}"}}',
+    "a name in Spanish": lambda value: f'{{"codigoSeguridad":"{value}"}}',
+    "a name in French": lambda value: f'{{"code_securite":"{value}"}}',
+    "a name in Swedish": lambda value: f"s\u00e4kerhetskod: {value}",
+    "value and a longer name": lambda value: json.dumps({"content": value, "field": "card_cvc"}),
+    "an object in an object": lambda value: json.dumps({"cvv": {"value": {"text": value}}}),
+    "behind it in brackets": lambda value: f"{value} (CVV)",
+    "behind it in a sentence": lambda value: f"{value} is the cvc",
+    "a PIN, a list": lambda value: json.dumps({"pin": list(f"{value}0")}),
+    "a PIN, value and name": lambda value: json.dumps({"value": f"{value}0", "name": "card_pin"}),
     "a PIN": lambda value: f'{{"pin":"{value}0"}}'[:15],
     "a track": lambda value: f'{{"track2":";5018{value}=2812101"}}',
 }
@@ -198,6 +232,11 @@ def _encoded() -> Iterator[tuple[str, Kind]]:
         for form, separator in (("bare", ""), ("blanks", " "), ("hyphens", "-")):
             if separator == " " or "no-break" not in name:
                 yield f"{name}: {form}", partial(_behind, encode, separator)
+
+    for name, encode in TWICE.items():
+        yield name, partial(_behind, encode, " ")
+    for name, write in NOTATIONS.items():
+        yield name, partial(_in_notation, write)
 
 
 def _verification_values() -> Iterator[tuple[str, Kind]]:
@@ -262,6 +301,10 @@ def _verification_value(write: Callable[[str], str], encode: Callable[[str], str
 
 def _around(separator: str, before: str, behind: str, source: Random) -> str:
     return _plain(before + printed(any_number(source), separator) + behind)
+
+
+def _in_notation(write: Callable[[str], str], source: Random) -> str:
+    return _plain(write(any_number(source)))
 
 
 def _behind(encode: Callable[[str], str], separator: str, source: Random) -> str:

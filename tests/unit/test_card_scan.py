@@ -362,6 +362,11 @@ NAMES_IN_USE = (
     "cardCode",
     "payment_cvv",
     "dCVV",
+    "cvc_2",
+    "amex_cid",
+    "codigoSeguridad",
+    "code_securite",
+    "codice_sicurezza",
     "iCVV2",
     "cvv_code",
     "cvvNumber",
@@ -397,6 +402,9 @@ def test_escapes_do_not_hide_a_security_code(body: bytes) -> None:
         b'{"code":"1234"}',
         b'{"cidr":"123"}',
         b'{"time":"2026-01-01"}',
+        b'{"note":"CVC opened 2026"}',
+        b'{"note":"article 123, cvv checked"}',
+        b'{"note":"kod 123"}',
     ],
 )
 def test_no_security_code(body: bytes) -> None:

@@ -17,10 +17,9 @@ def evidence(*parts: object) -> str:
     API keys and card numbers are masked, control characters and lone surrogates are removed. A gateway quotes what it was sent ("No such
     token: ..."), so none of its texts is stored as it came.
     """
-    text = " ".join(_shown(part) for part in parts if part not in (None, ""))
-    text = _CONTROL.sub(" ", text)
-    text = _SECRET_KEY.sub(r"\1_\2_****", text)
-    shown = mask_card_data(text)
+    shown = mask_card_data(" ".join(_shown(part) for part in parts if part not in (None, "")))
+    if shown is not None:  # now in one line, in which other digits stand side by side
+        shown = mask_card_data(_SECRET_KEY.sub(r"\1_\2_****", _CONTROL.sub(" ", shown)))
     if shown is None:
         return CARD_DATA_ENCODED
     return shown if len(shown) <= EVIDENCE_CHARS_MAX else shown[: EVIDENCE_CHARS_MAX - 1] + "…"
