@@ -25,10 +25,10 @@ RUNTIME_LOCK := deploy/requirements/runtime.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test cards check bench bench-peers bench-long desk-load faults mutants schema config images format sbom licences vulnerabilities lock clean
+.PHONY: help demo up test agreement cards check bench bench-peers bench-long desk-load faults mutants schema release-contracts config images format sbom licences vulnerabilities lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 demo: $(READY) ## pay N=200 invoices through real services, with a gateway that misbehaves; then run the audit
 	@$(BIN)/python -m deploy.demo --invoices $(N)
@@ -38,6 +38,9 @@ up: $(READY) ## the same services, kept running; prints what to type next
 
 test: $(READY) ## all tests, against a real broker and database
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+agreement: $(READY) ## draw N=100000 messages from the schemas and from just outside: the services take those that the schemas allow, no others
+	@REMIT_DRAWN=$(if $(filter command line,$(origin N)),$(N),100000) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --timeout 3600 tests/contracts/test_agreement.py
 
 cards: $(READY) ## how much card data is caught and how much else is refused, kind by kind; ARGS='--samples 2000' for a short one
 	@$(BIN)/python -m tests.cards $(ARGS)
@@ -66,10 +69,13 @@ mutants: $(READY) ## change each rule of the pure cores in turn: a unit test has
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-schema: $(READY) ## after a change of migrations or contracts: write the schemas (services/*/migrations/schema.txt), and the topology for Kubernetes
-	@$(BIN)/python -m shared.contracts.schemas
+schema: $(READY) ## after a change of migrations, contracts or topology: write what is made of them (schema.txt, shared/contracts, Kubernetes)
+	@$(BIN)/python -m deploy.contract
 	@$(BIN)/python -m deploy.local.snapshot
 	@$(BIN)/python -m deploy.kubernetes.resources
+
+release-contracts: $(READY) ## keep schemas and AsyncAPI document as the next version, on which others rely; refused if it breaks the last one
+	@$(BIN)/python -m deploy.contract release
 
 config: $(READY) ## after a change of settings: write their reference (deploy/CONFIGURATION.md)
 	@$(BIN)/remit config reference > deploy/CONFIGURATION.md.new && mv deploy/CONFIGURATION.md.new deploy/CONFIGURATION.md

@@ -17,8 +17,9 @@ from deploy.cli.output import MISUSED, fail
 from shared.amqp.broker_link import ADVICE, BROKER_ERRORS, ChannelAccessRefused, access_refused, user_in
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
+from shared.contracts.mistakes import mistakes
 from shared.ids import new_id
-from shared.messaging.codec import STRUCTURED, Malformed, decode, field_errors
+from shared.messaging.codec import STRUCTURED, Malformed, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]"
     try:
         return contract.model_validate(dict(values))
     except ValidationError as error:
-        fail(f"{field_errors(error)}.", MISUSED)
+        fail(f"{mistakes(error)}.", MISUSED)
 
 
 async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> CommandReply | None:

@@ -6,7 +6,6 @@ caused it. Settled dead letters are not read: a person has looked at them.
 """
 
 import json
-from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from services.audit.routes import queues_for
 from services.audit.stores import Stores
 from shared.card_data.scan import has_card_data
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
+from shared.contracts.times import read_time
 from shared.messaging.topology import COMMANDS, RoutingSuffix, routing_key
 
 _DEAD_LETTERS = """
@@ -130,7 +130,11 @@ def _type_of(event: Any) -> str | None:
         )  # Python's own reader also takes underscores and the digits of any alphabet
         BY_WIRE_NAME[type_].model_validate(data)
         is_plain = (
-            is_uuid and event["specversion"] == "1.0" and _is_plain(event.get("time"), event.get("correlationid"))
+            is_uuid
+            and event["specversion"] == "1.0"
+            and isinstance(event["source"], str)
+            and event["source"] != ""
+            and _is_plain(event.get("time"), event.get("correlationid"))
         )
     except (TypeError, KeyError, ValueError, AttributeError, ValidationError):
         return None
@@ -139,7 +143,7 @@ def _type_of(event: Any) -> str | None:
 
 def _is_plain(time: Any, correlation: Any) -> bool:
     if time is not None:
-        datetime.fromisoformat(time)
+        read_time(time)
     return correlation is None or (
         correlation.isascii() and correlation.isprintable() and 0 < len(correlation) <= ID_LENGTH_MAX
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.audit.align import pages
 from services.audit.errors import AuditError
+from shared.contracts.mistakes import words
 
 ROWS_A_WRITE = 5_000
 
@@ -154,7 +155,7 @@ def _read(path: Path, form: type[T], what: str) -> T:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "all of it"
-        raise AuditError(f"{path.name} is not {what}: {place}: {first['msg']}.") from None
+        raise AuditError(f"{path.name} is not {what}: {place}: {words(first)}.") from None
 
 
 @contextmanager

@@ -269,9 +269,10 @@ class InvoiceHandler:
 
     def _as_seen(self, invoice: domain.Invoice, message: Inbound) -> domain.Invoice:
         """The invoice as the sender of the message may see it: one of another sender does not exist. Only that its id is taken shows."""
-        if isinstance(
-            message.data, messages.PayInvoice | messages.VoidInvoice | messages.RefundInvoice
-        ) and not self.senders.may_use(message.sender, invoice.owner):
+        is_about_one = isinstance(message.data, messages.UpstreamCommand) and not isinstance(
+            message.data, messages.IssueInvoice
+        )
+        if is_about_one and not self.senders.may_use(message.sender, invoice.owner):
             return domain.Invoice(invoice.invoice_id)
         return invoice
 

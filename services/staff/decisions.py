@@ -16,9 +16,9 @@ from services.staff.actions import results
 from services.staff.domain import Case
 from services.staff.store import JournalEntry
 from shared.clock import Clock
+from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id
-from shared.messaging.codec import field_errors
 from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
@@ -76,6 +76,6 @@ def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[
             {**entry.details, "payment_id": entry.subject, "decided_by": entry.who, "journal_head": head}
         )
     except ValidationError as error:  # a purge may have taken texts out; a person can decide anew
-        log.error("decision_unsayable", entry=str(entry.id), problem=field_errors(error))  # noqa: TRY400 - it would show the texts
+        log.error("decision_unsayable", entry=str(entry.id), problem=mistakes(error))  # noqa: TRY400 - it would show the texts
         return again
     return [results.message_of(told, entry, correlation_id), *again]

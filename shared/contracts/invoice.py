@@ -2,13 +2,13 @@
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
-from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from shared.contracts.base import (
     ADVICE,
     REST,
+    WHITE_SPACE,
     AboutInvoice,
     AboutPayment,
     AmountMinor,
@@ -16,13 +16,17 @@ from shared.contracts.base import (
     Code,
     Contract,
     Currency,
+    Id,
     Kind,
     Name,
     Part,
     PaymentAmount,
+    Sha256,
     Text,
     Version,
     added,
+    known,
+    stripped,
 )
 
 ShortText = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)]
@@ -34,17 +38,18 @@ JWE_LENGTH_MAX = 4_096
 """A compact JWE of a card under RSA-4096 has about 1 000 characters, so no legitimate one comes near this limit."""
 
 
-GatewayId = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_-]+$", min_length=3, max_length=255)]
+GATEWAY_ID = "^[A-Za-z0-9_-]+$"
+GatewayId = Annotated[str, StringConstraints(strict=True, pattern=GATEWAY_ID, min_length=3, max_length=255)]
 """An id that the card gateway issued."""
 METADATA_ENTRIES_MAX = 20
 """Entries of `metadata`. Stripe takes fifty, and two of them are ours."""
-MetadataName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
-Line = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=500)
-]
-StatementDescriptor = Annotated[
-    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9 .,&+/:#-]*[A-Za-z][A-Za-z0-9 .,&+/:#-]*$", max_length=22)
-]
+DOTTED = "^[A-Za-z0-9_.-]+$"
+MetadataName = Annotated[str, StringConstraints(strict=True, pattern=DOTTED, max_length=40)]
+_CONTROL = "\u0000-\u001f\u007f-\u009f"
+LINE = f"^[^{_CONTROL}]*[^{_CONTROL}{WHITE_SPACE}][^{_CONTROL}]*$"
+Line = Annotated[str, StringConstraints(strict=True, pattern=LINE, max_length=500), AfterValidator(stripped)]
+STATEMENT = "^[A-Za-z0-9 .,&+/:#-]*[A-Za-z][A-Za-z0-9 .,&+/:#-]*$"
+StatementDescriptor = Annotated[str, StringConstraints(strict=True, pattern=STATEMENT, max_length=22)]
 """Stripe's rule for statements: a letter at least, Latin characters, none of `<>\\'"*`."""
 
 
@@ -74,9 +79,7 @@ class EncryptedCardMethod(Part):
     """A card that the sender encrypted for the payment-gateway service: a compact JWE, bound to the payment id."""
 
     kind: Literal["encrypted_card"] = "encrypted_card"
-    jwe: Annotated[
-        str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]+$", min_length=50, max_length=JWE_LENGTH_MAX)
-    ]
+    jwe: Annotated[str, StringConstraints(strict=True, pattern=DOTTED, min_length=50, max_length=JWE_LENGTH_MAX)]
     details: ChargeDetails | None = added("texts about the charge")
 
 
@@ -105,13 +108,15 @@ class PayInvoice(UpstreamCommand):
     """Pay the whole balance. The sender chooses `payment_id`, a new one for every attempt to pay."""
 
     wire_name: ClassVar[str] = "remit.invoice.PayInvoice.v1"
-    payment_id: UUID
+    payment_id: Id
     amount_minor: AmountMinor
     currency: Currency
     method: PaymentMethod
 
 
 class VoidInvoice(UpstreamCommand):
+    """Void an invoice that nobody paid. It takes no payment afterwards."""
+
     wire_name: ClassVar[str] = "remit.invoice.VoidInvoice.v1"
     reason: Text
 
@@ -120,13 +125,11 @@ class RefundInvoice(UpstreamCommand):
     """Give back what paid the invoice, or a part of it. The sender chooses `refund_id`, a new one for every refund of the invoice."""
 
     wire_name: ClassVar[str] = "remit.invoice.RefundInvoice.v1"
-    refund_id: UUID
+    refund_id: Id
     amount_minor: AmountMinor | None = REST
     currency: Currency
     reason: Text
 
-
-Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 # -- commands from the saga and from staff -----------------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class RequestRefund(AboutPayment):
     wire_name: ClassVar[str] = "remit.invoice.RequestRefund.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
-    refund_id: UUID
+    refund_id: Id
     amount_minor: AmountMinor | None = REST
     currency: Currency
     reason: Text
@@ -181,7 +184,7 @@ class RecordRefund(PaymentAmount):
     wire_name: ClassVar[str] = "remit.invoice.RecordRefund.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
-    refund_id: UUID
+    refund_id: Id
     version: Version
     decided_by: Text | None = added("who decided that it was made, or had it made, if a person did")
 
@@ -192,7 +195,7 @@ class RecordRefundFailure(AboutPayment):
     wire_name: ClassVar[str] = "remit.invoice.RecordRefundFailure.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
-    refund_id: UUID
+    refund_id: Id
     reason: Code
     version: Version
 
@@ -203,7 +206,7 @@ class CloseCommand(Contract):
     wire_name: ClassVar[str] = "remit.invoice.CloseCommand.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
-    command_id: UUID
+    command_id: Id
     command_type: Text
     reply_to: ShortText | None = None
     reply_correlation_id: ShortText | None = None
@@ -214,158 +217,12 @@ class CloseCommand(Contract):
         description="SHA-256 over the command's type and data, if they could be read; a repeated command is told by it",
     )
     outline_hash: Sha256 | None = added("the same without long numbers, in its place if there are some")
-    replaced_by: UUID | None = added(
+    replaced_by: Id | None = added(
         "the id of the command that staff sent in its place; without it the command was given up"
     )
 
     def subject(self) -> str:
         return str(self.command_id)
-
-
-# -- events ------------------------------------------------------------------------------------------------------------------------------
-
-
-class InvoiceIssued(AboutInvoice):
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceIssued.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    customer_id: Name
-    amount_minor: AmountMinor
-    currency: Currency
-
-
-class InvoicePaymentRequested(PaymentAmount):
-    """Charge the card. It holds what pays, so it goes by an exchange of its own that only the payment-gateway service hears."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentRequested.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.requests"
-    method: PaymentMethod
-
-
-class InvoicePaymentOverdue(AboutPayment):
-    """A payment has been pending for too long, and its request was sent again. It is told ever more rarely, each time with another id."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentOverdue.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-
-
-class InvoicePaid(PaymentAmount):
-    wire_name: ClassVar[str] = "remit.invoice.InvoicePaid.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    receipt_number: Text
-
-
-class InvoicePaymentFailed(AboutPayment):
-    """The payment ended without a charge, and the invoice is open again. A customer can quote `reference_code` on the telephone."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentFailed.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    outcome: Literal["declined", "not_charged"]
-    reason: Code
-    advice: Code | None = ADVICE
-    reference_code: Code
-
-
-class InvoicePaymentInDoubt(AboutPayment):
-    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentInDoubt.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-
-
-class InvoiceVoided(AboutInvoice):
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceVoided.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    reason: Text
-
-
-class InvoiceSettlementRejected(AboutPayment):
-    """Money was captured for an invoice that cannot take it. The saga then gives the money back."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceSettlementRejected.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    reason: Code
-
-
-class InvoiceRefundRequested(AboutPayment):
-    """Upstream or a person asked for a refund, and it will be made. It comes again, also with other ids, while the refund is overdue.
-
-    It also comes, right before `InvoiceRefunded`, if a person gave money back at the gateway: then it tells who found that.
-    """
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRequested.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    refund_id: UUID
-    amount_minor: AmountMinor | None = REST
-    currency: Currency
-    reason: Text
-    requested_by: Text | None = added("who asked, if a person did")
-
-
-class InvoiceRefunded(PaymentAmount):
-    """A refund was made. `refunded_minor` is the sum of all refunds of the invoice, this one included.
-
-    Of two events about one refund, that of the higher `version` is the newer one.
-    """
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefunded.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    refund_id: UUID
-    refunded_minor: AmountMinor
-    version: Version
-
-
-class InvoiceRefundFailed(AboutPayment):
-    """A refund was not made, or the bank sent it back after it had been made. `refunded_minor` is the sum of the refunds that stand.
-
-    Staff look at it. If they can make it after all, `InvoiceRefunded` follows.
-    """
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundFailed.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    refund_id: UUID
-    reason: Code
-    amount_minor: AmountMinor | None = REST
-    currency: Currency
-    refunded_minor: AmountOrZero
-    version: Version
-
-
-class InvoiceRefundRejected(AboutPayment):
-    """A refund that a person asked for does not fit the invoice. Upstream hears of such a rejection in its answer."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRejected.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    refund_id: UUID
-    reason: Code
-    requested_by: Text
-
-
-class InvoiceCommandRejected(Contract):
-    """A command was rejected. The saga does not receive this event: an upstream duplicate must not affect a good payment."""
-
-    wire_name: ClassVar[str] = "remit.invoice.InvoiceCommandRejected.v1"
-    kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
-    command_id: UUID
-    command_type: Text
-    invoice_id: Name | None = None
-    reason: Code
-
-    def subject(self) -> str:
-        return self.invoice_id or str(self.command_id)
-
-
-# -- the answer ------------------------------------------------------------------------------------------------------------------------
 
 
 class AnswerReason(StrEnum):
@@ -417,15 +274,191 @@ class AnswerReason(StrEnum):
     REPLACED = "replaced"
 
 
+class FailureReason(StrEnum):
+    """Our own reasons for which a payment ended without a charge. Any other reason is a code of the gateway."""
+
+    AUTHENTICATION_REQUIRED = "authentication_required"
+    GATEWAY_UNAVAILABLE = "gateway_unavailable"
+    NOT_CONFIRMED = "not_confirmed"
+    CANCELLED_AT_GATEWAY = "cancelled_at_gateway"
+    DECIDED_BY_PERSON = "decided_by_person"
+    SETTLEMENT_REJECTED = "settlement_rejected"
+    REFUNDED = "refunded"
+    CARD_UNREADABLE = "card_unreadable"
+    CARD_ENCRYPTION_UNSUPPORTED = "card_encryption_unsupported"
+    CARD_KEY_UNKNOWN = "card_key_unknown"
+    CARD_NOT_FOR_THIS_PAYMENT = "card_not_for_this_payment"
+    CARD_CVV_PRESENT = "card_cvv_present"
+    CARD_MEMBER_UNEXPECTED = "card_member_unexpected"
+    CARD_NUMBER_INVALID = "card_number_invalid"
+    CARD_EXPIRY_INVALID = "card_expiry_invalid"
+
+
+# -- events ------------------------------------------------------------------------------------------------------------------------------
+
+
+class InvoiceIssued(AboutInvoice):
+    """The invoice was issued."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceIssued.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    customer_id: Name
+    amount_minor: AmountMinor
+    currency: Currency
+
+
+class InvoicePaymentRequested(PaymentAmount):
+    """Charge the card. It holds what pays, so it goes by an exchange of its own that only the payment-gateway service hears."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentRequested.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.requests"
+    method: PaymentMethod
+
+
+class InvoicePaymentOverdue(AboutPayment):
+    """A payment has been pending for too long, and its request was sent again. It is told ever more rarely, each time with another id."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentOverdue.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+
+
+class InvoicePaid(PaymentAmount):
+    """The card was charged, and the invoice is paid."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaid.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    receipt_number: Text
+
+
+class InvoicePaymentFailed(AboutPayment):
+    """The payment ended without a charge, and the invoice is open again. A customer can quote `reference_code` on the telephone."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentFailed.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    outcome: Literal["declined", "not_charged"]
+    reason: Annotated[Code, known(FailureReason)]
+    advice: Code | None = ADVICE
+    reference_code: Code
+
+
+class InvoicePaymentInDoubt(AboutPayment):
+    """Nobody knows yet whether the card was charged. It is being found out; the outcome follows."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentInDoubt.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+
+
+class InvoiceVoided(AboutInvoice):
+    """The invoice was voided."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceVoided.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    reason: Text
+
+
+class InvoiceSettlementRejected(AboutPayment):
+    """Money was captured for an invoice that cannot take it. The saga then gives the money back."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceSettlementRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    reason: Code
+
+
+class InvoiceRefundRequested(AboutPayment):
+    """Upstream or a person asked for a refund, and it will be made. It comes again, also with other ids, while the refund is overdue.
+
+    It also comes, right before `InvoiceRefunded`, if a person gave money back at the gateway: then it tells who found that.
+    """
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRequested.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: Id
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    reason: Text
+    requested_by: Text | None = added("who asked, if a person did")
+
+
+class InvoiceRefunded(PaymentAmount):
+    """A refund was made. `refunded_minor` is the sum of all refunds of the invoice, this one included.
+
+    Of two events about one refund, that of the higher `version` is the newer one.
+    """
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefunded.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: Id
+    refunded_minor: AmountMinor
+    version: Version
+
+
+class InvoiceRefundFailed(AboutPayment):
+    """A refund was not made, or the bank sent it back after it had been made. `refunded_minor` is the sum of the refunds that stand.
+
+    Staff look at it. If they can make it after all, `InvoiceRefunded` follows.
+    """
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundFailed.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: Id
+    reason: Code
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    refunded_minor: AmountOrZero
+    version: Version
+
+
+class InvoiceRefundRejected(AboutPayment):
+    """A refund that a person asked for does not fit the invoice. Upstream hears of such a rejection in its answer."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: Id
+    reason: Code
+    requested_by: Text
+
+
+class InvoiceCommandRejected(Contract):
+    """A command was rejected. The saga does not receive this event: an upstream duplicate must not affect a good payment."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceCommandRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    command_id: Id
+    command_type: Text
+    invoice_id: Name | None = None
+    reason: Annotated[Code, known(AnswerReason)]
+
+    def subject(self) -> str:
+        return self.invoice_id or str(self.command_id)
+
+
+# -- the answer ------------------------------------------------------------------------------------------------------------------------
+
+
 class CommandAnswered(Contract):
     """The one final answer to a command, sent to its `reply_to`. If the command comes again, it gets the same answer word for word."""
 
     wire_name: ClassVar[str] = "remit.invoice.CommandAnswered.v1"
     kind: ClassVar[Kind] = "answer"
     exchange: ClassVar[str] = ""
-    command_id: UUID
+    command_id: Id
     answer: Literal["accepted", "rejected"]
-    reason: Code | None = Field(default=None, description="set if rejected; the table of codes is in the README")
+    reason: Annotated[Code, known(AnswerReason)] | None = Field(
+        default=None, description="set if rejected; the table of codes is in the README"
+    )
     detail: Text | None = Field(default=None, description="for people; never shows the input")
 
     def subject(self) -> str:

@@ -1,11 +1,10 @@
 """What every service says of itself, for those who operate it. None of it is about an invoice or a payment."""
 
 from typing import Annotated, ClassVar, Literal
-from uuid import UUID
 
 from pydantic import Field
 
-from shared.contracts.base import Code, Contract, Kind, Name, Text, added
+from shared.contracts.base import Code, Contract, Id, Kind, Name, Text, added
 
 REASONS_SHOWN_MAX = 20
 REPLAYS_MAX = 1_000_000
@@ -24,7 +23,8 @@ class Heartbeat(Contract):
         dict[Text, Text], Field(max_length=REASONS_SHOWN_MAX, description="what is wrong, by part; empty: it is ready")
     ] = Field(default_factory=dict)
     outbox_oldest_s: Annotated[
-        float | None, Field(ge=0, description="age of the oldest message that waits to be sent; absent: not known")
+        float | None,
+        Field(strict=True, ge=0, description="age of the oldest message that waits to be sent; absent: not known"),
     ] = None
     overdue: Annotated[
         int | None, Field(strict=True, ge=0, description="what is due and not done; absent: not known")
@@ -45,8 +45,8 @@ class ReplayHandled(Contract):
     wire_name: ClassVar[str] = "remit.staff.ReplayHandled.v1"
     kind: ClassVar[Kind] = "event"
     exchange: ClassVar[str] = "staff.reports"
-    replay_id: Annotated[UUID, Field(description="that of the entry in the journal of staff")]
-    message_id: Annotated[UUID, Field(description="the id under which the message was handled")]
+    replay_id: Annotated[Id, Field(description="that of the entry in the journal of staff")]
+    message_id: Annotated[Id, Field(description="the id under which the message was handled")]
     queue: Name
     replays: Annotated[int, Field(strict=True, ge=1, le=REPLAYS_MAX, description="how often it was replayed by then")]
     outcome: Literal["handled", "duplicate", "rejected"]

@@ -1,8 +1,6 @@
 """The messages that the payment-gateway service owns: the commands it takes and the outcomes it publishes."""
 
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
-from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
@@ -14,11 +12,14 @@ from shared.contracts.base import (
     AmountOrZero,
     Code,
     Currency,
+    Flag,
+    Id,
     Kind,
     LongText,
     Part,
     PaymentAmount,
     Text,
+    Time,
     Version,
     added,
 )
@@ -42,7 +43,7 @@ class InquirePayment(PaymentCommand):
     """
 
     wire_name: ClassVar[str] = "remit.payment_gateway.InquirePayment.v1"
-    look: bool | None = added(
+    look: Flag | None = added(
         "whether the gateway is asked now even if the payment is settled, and staff are told what it says"
     )
 
@@ -58,7 +59,7 @@ class MakeRefund(PaymentCommand):
     """Give back an amount of a payment, at most once for each `refund_id`."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.MakeRefund.v1"
-    refund_id: UUID
+    refund_id: Id
     amount_minor: AmountMinor | None = REST
     currency: Currency
     reason: Text
@@ -67,7 +68,8 @@ class MakeRefund(PaymentCommand):
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
 """What a person says became of the money; or what to do. `refund_again`: the gateway is asked, and the refund made anew if none was made.
 `give_back`: a capture that is not as it should be is given back. `reopen`: a decision was wrong."""
-JournalHead = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,19}:[0-9a-f]{64}$")]
+JOURNAL_HEAD = "^[0-9]{1,19}:[0-9a-f]{64}$"
+JournalHead = Annotated[str, StringConstraints(strict=True, pattern=JOURNAL_HEAD)]
 """The position of the last entry of staff's journal, and the hash that chains all entries up to it."""
 
 
@@ -103,7 +105,7 @@ class PaymentCaptured(PaymentEvent, PaymentAmount):
     gateway_id: Text | None = Field(
         default=None, description="the gateway's id of the payment; absent where a person decided without it"
     )
-    late: bool = False
+    late: Flag = False
     decided_by: Text | None = Field(default=None, description="who decided, if a person did")
 
 
@@ -127,7 +129,7 @@ class PaymentNotCharged(PaymentEvent):
 class Attempt(Part):
     """One call to the gateway, and its answer."""
 
-    at: datetime
+    at: Time
     step: Code
     answer: Code
     evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
@@ -140,7 +142,7 @@ class Dispute(Part):
     reason: Code | None = None
     amount_minor: AmountOrZero | None = None
     currency: Code | None = None
-    evidence_due_at: datetime | None = Field(default=None, description="by when the bank has to have our evidence")
+    evidence_due_at: Time | None = Field(default=None, description="by when the bank has to have our evidence")
 
 
 class GatewaySide(Part):
@@ -153,7 +155,7 @@ class GatewaySide(Part):
     captured_minor: AmountOrZero | None = None
     refunded_minor: AmountOrZero | None = None
     currency: Code | None = None
-    disputed: bool = False
+    disputed: Flag = False
     dispute: Dispute | None = added("how the dispute stands; absent if there is none, or nobody can say")
     lost_minor: AmountOrZero | None = added("what was lost in disputes, and so went back to the customer")
 
@@ -186,7 +188,7 @@ class RefundFacts(Part):
     The gateway's own list counts refunds that people made there, too.
     """
 
-    refund_id: Annotated[UUID, Field(description="our id; that of the payment if its invoice could not take the money")]
+    refund_id: Annotated[Id, Field(description="our id; that of the payment if its invoice could not take the money")]
     amount_minor: AmountMinor | None = added("of this refund; absent while nobody knows how much is left")
     refunded_minor: AmountOrZero
     left_minor: AmountOrZero

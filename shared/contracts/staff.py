@@ -2,12 +2,11 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from shared.contracts.base import Contract, Kind
+from shared.contracts.base import Contract, Kind, Sha256
 
 Position = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
-Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 
 class StaffEvent(Contract):

@@ -22,8 +22,10 @@ from shared.card_data.outline import without_long_numbers
 from shared.card_data.plain import is_text
 from shared.card_data.scan import CardData, find_card_data
 from shared.card_data.values import as_text, place_of
-from shared.contracts.base import Contract
+from shared.contracts.base import CORRELATION_LENGTH_MAX, Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, is_later_version
+from shared.contracts.mistakes import mistakes
+from shared.contracts.times import read_time
 from shared.ids import read_uuid
 from shared.messaging.dead_letter_headers import ADDED_BY_REPLAY
 from shared.messaging.envelope import NO_TIME, Cause, Draft, Inbound, Outgoing
@@ -43,8 +45,6 @@ DIGITS_MAX = 19
 """A bigint has at most 19 digits; Python refuses above 4 300 with an error of its own."""
 HEADERS_MAX = 64
 HEADER_BYTES_MAX = 8 * 1024
-CORRELATION_LENGTH_MAX = 128
-FIELD_ERRORS_SHOWN_MAX = 5
 _UNREAD = b"unread:"
 """Before the body in its hash: never the hash of a message that could be read, whatever it says."""
 
@@ -438,6 +438,9 @@ def _typed(attributes: dict[str, Any]) -> Inbound:
     contract = BY_WIRE_NAME.get(type_)
     if contract is None:
         raise _unknown(type_)
+    source = attributes.get("source")
+    if not isinstance(source, str) or not source:
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "source is missing")
     data = attributes.get("data")
     if not isinstance(data, dict):
         raise _MalformedError(MalformedReason.INVALID_DATA, "data is missing or not a JSON object")
@@ -465,20 +468,7 @@ def _validated(contract: type[Contract], data: dict[str, Any]) -> Contract:
     try:
         return contract.model_validate(data)
     except ValidationError as error:
-        raise _MalformedError(MalformedReason.INVALID_DATA, field_errors(error)) from None
-
-
-def field_errors(error: ValidationError) -> str:
-    """`amount_minor: Input should be greater than or equal to 1`: which field and why, never what it held."""
-    errors = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {_why(e)}" for e in errors[:FIELD_ERRORS_SHOWN_MAX])[
-        :900
-    ]
-
-
-def _why(error: Mapping[str, Any]) -> str:
-    """Pydantic's words, except where they quote the input."""
-    return "is not one of the kinds" if error["type"] == "union_tag_invalid" else str(error["msg"])
+        raise _MalformedError(MalformedReason.INVALID_DATA, mistakes(error, within="data")) from None
 
 
 def _hashes_of_command(message: Contract, data: Any) -> tuple[bytes | None, bytes | None]:
@@ -516,10 +506,12 @@ def _time(value: Any) -> datetime:
     if value is None:
         return NO_TIME
     try:
-        moment = value if isinstance(value, datetime) else _moment(value)
+        moment = value if isinstance(value, datetime) else read_time(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError):
-        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "time is not RFC 3339") from None
+        raise _MalformedError(
+            MalformedReason.NOT_A_CLOUD_EVENT, "time must be one of RFC 3339 such as 2026-11-28T12:00:00Z"
+        ) from None
 
 
 def _milliseconds(count: int) -> datetime:
@@ -528,17 +520,6 @@ def _milliseconds(count: int) -> datetime:
         return datetime.fromtimestamp(count / 1_000, UTC)
     except (ValueError, OverflowError, OSError):
         raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "time is out of range") from None
-
-
-def _moment(text: str) -> datetime:
-    """RFC 3339 in all its forms. A leap second counts as the second before it."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
-
-
-_LEAP_SECOND = re.compile(r"(?<=T[0-9]{2}:[0-9]{2}):60(?=[.Z+-])")
 
 
 def _is_short_text(value: str) -> bool:

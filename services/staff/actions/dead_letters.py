@@ -29,10 +29,10 @@ from shared import crash_points
 from shared.clock import Clock, system_clock
 from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested
+from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.ids import derived_id
 from shared.messaging import dead_letter_headers, reply_address
-from shared.messaging.codec import field_errors
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
@@ -286,7 +286,7 @@ def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act |
     try:
         return decide(record, now)
     except ValidationError as error:
-        return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
+        return ActionResult(record.id, f"it cannot be said: {mistakes(error)}", ActionRefusal.INVALID)
 
 
 @dataclass(frozen=True, slots=True)

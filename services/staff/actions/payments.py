@@ -27,8 +27,8 @@ from services.staff.store import JournalEntry, KeptCase
 from shared import crash_points
 from shared.clock import Clock, system_clock
 from shared.contracts.invoice import RequestRefund
+from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
-from shared.messaging.codec import field_errors
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.records import replace
@@ -73,7 +73,7 @@ async def ask(
         try:
             inquiry = InquirePayment(invoice_id=about, payment_id=payment_id, look=True)
         except ValidationError as error:
-            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
+            return ActionResult(payment_id, mistakes(error), ActionRefusal.INVALID)
         await store.append_entries(tx, [entry])
         correlation_id = kept.correlation_id if kept else str(payment_id)
         await outbox.insert(tx, [message_of(inquiry, entry, correlation_id)], sweep_after_s=0)
@@ -125,7 +125,7 @@ async def resolve(
                 receipt_number=receipt_number,
             )
         except ValidationError as error:
-            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
+            return ActionResult(payment_id, mistakes(error), ActionRefusal.INVALID)
         if (await proposing.limits_of(tx)).need_second(stakes_of(kept.case)):
             asks = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
             result = await proposing.propose(tx, kept, ProposedAct.DECIDE, asks, who, now)
@@ -214,7 +214,7 @@ async def refund(
                 requested_by=who.name,
             )
         except ValidationError as error:
-            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
+            return ActionResult(payment_id, mistakes(error), ActionRefusal.INVALID)
         blank = Case(payment_id, invoice_id)
         kept = kept or await store.lock_or_open_case(tx, blank, str(payment_id), now)
         if (before := await done_before(tx, who, "refund", payment_id)) is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from shared.contracts.mistakes import words
+
 _LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # without those that are misheard or misread
 _NUMBER_LENGTH = 6
 
@@ -89,9 +91,7 @@ def sentence_of(error: Mapping[str, Any], label: str) -> str:
         case "literal_error" | "enum":
             return f"{label}: choose one of these."
         case "value_error":
-            return f"{label}: {context.get('error', error['msg'])}".rstrip(".") + "."
-        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
-            return f"{label}: {error['msg'].removeprefix('Input should be ')}."
+            return f"{label}: {words(error)}".rstrip(".") + "."
         case "int_parsing" | "int_type" | "int_from_float":
             return f"{label}: a whole number."
         case "datetime_from_date_parsing" | "date_from_datetime_parsing" | "datetime_parsing" | "date_parsing":
@@ -99,7 +99,7 @@ def sentence_of(error: Mapping[str, Any], label: str) -> str:
         case "extra_forbidden":
             return f"{label}: there is no such field."
         case _:
-            return f"{label}: {error['msg'][:200]}."
+            return f"{label}: {words(error)}."
 
 
 def _grouped(number: int) -> str:

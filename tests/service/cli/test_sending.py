@@ -123,7 +123,7 @@ async def test_misuse_is_one_sentence_and_exit_code_2() -> None:
     of_nobody = await remit("invoice", "pay", "INV-1", *MONEY, "--card", "--customer", "cus_1")
     assert (of_nobody.code, of_nobody.err) == (2, "remit: --customer goes with --token.\n")
     assert nowhere.err.startswith("remit: RABBITMQ_URL is not set: it must be a URL such as amqp://")
-    assert negative.err == "remit: amount_minor: Input should be greater than or equal to 1.\n"
+    assert negative.err == "remit: amount_minor: must be at least 1.\n"
     assert unknown.err.startswith("remit: currency: ")
 
 
