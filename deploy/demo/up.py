@@ -25,7 +25,7 @@ from deploy.local.desk import DESK, LocalDesk, start_desk
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.rabbitmq import PrivateRabbit
-from deploy.local.stack import SERVICES
+from deploy.local.stack import SENDERS_VARIABLE, SERVICES, UPSTREAM
 from deploy.local.system import System, open_system
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
@@ -35,6 +35,8 @@ HOME: Final = ROOT / ".remit"
 ENVIRONMENT_FILE: Final = HOME / "env"
 LOCK_FILE: Final = HOME / "up.lock"
 
+SENDER_URL: Final = "REMIT_URL"
+"""The variable by which the examples for senders (shared/kit/examples) find the broker, as a system upstream does."""
 INVOICES: Final = 3
 """Invoices of the steps. The last one is issued by a good command that waits as a dead letter when everything has started."""
 
@@ -48,7 +50,7 @@ def main() -> int:
     try:
         with (
             only_one_here(LOCK_FILE),
-            open_system(say=lambda line: console.print(Text(line, "dim")), keep=kept_as()) as system,
+            open_system(say=lambda line: console.print(Text(line, "dim")), keep=kept_as(), **senders()) as system,
         ):
             try:
                 number = next_number(system)
@@ -71,6 +73,11 @@ def main() -> int:
 def kept_as() -> str | None:
     """The name under which this folder's data are kept; None: they are not (KEEP=1 keeps them)."""
     return sha256(str(ROOT).encode()).hexdigest()[:8] if os.environ.get("KEEP") == "1" else None
+
+
+def senders() -> dict[str, str]:
+    """Whether senders have names (SENDERS=trusted: they need none). By default they do, since each has a user of its own here."""
+    return {SENDERS_VARIABLE: given} if (given := os.environ.get(SENDERS_VARIABLE)) else {}
 
 
 def next_number(system: System) -> int:
@@ -122,9 +129,10 @@ async def _spoil_one(system: System, invoice_id: str) -> None:
 
 def write_environment(system: System, file: Path) -> None:
     """Write the variables for other terminals, readable by this user only: they hold passwords."""
+    upstream = {SENDER_URL: system.stack.rabbitmq_url_of(UPSTREAM)}
     evidence = {"REMIT_AUDIT_LEDGER": system.ledger, "REMIT_AUDIT_LOGS": system.folder, HISTORY: system.history}
     system.history.touch()
-    variables: Mapping[str, object] = {**system.environment, **evidence}
+    variables: Mapping[str, object] = {**system.environment, **upstream, **evidence}
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     write_private(file, "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()))

@@ -28,14 +28,14 @@ def can_install() -> bool:
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 
-def install(package: str) -> None:
-    """Installs a package from the configured sources. No service of it is started.
+def install(*packages: str) -> None:
+    """Installs packages from the configured sources. No service of theirs is started.
 
     The caller holds the installation lock. Raises StackError with apt's last lines if it fails.
     """
     with _no_service_starts():
         _apt("update", "-qq", deadline_s=_UPDATE_DEADLINE_S)
-        _apt("install", "-qq", "-y", "--no-install-recommends", package, deadline_s=_INSTALL_DEADLINE_S)
+        _apt("install", "-qq", "-y", "--no-install-recommends", *packages, deadline_s=_INSTALL_DEADLINE_S)
 
 
 def install_rabbitmq(say: Callable[[str], None]) -> None:
