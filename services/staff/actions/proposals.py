@@ -24,7 +24,7 @@ from services.staff.store import JournalEntry, KeptCase
 from shared.clock import Clock, system_clock
 from shared.contracts.invoice import RequestRefund
 from shared.contracts.payment_gateway import ResolvePayment
-from shared.messaging.codec import field_errors
+from shared.contracts.mistakes import mistakes
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
 
@@ -68,7 +68,7 @@ async def agree(
     except _NotDone as undone:
         return undone.why
     except ValidationError as error:
-        text = f"what was proposed cannot be said: {field_errors(error)}; do not agree, and propose it anew"
+        text = f"what was proposed cannot be said: {mistakes(error)}; do not agree, and propose it anew"
         return ActionResult(payment_id, text, ActionRefusal.INVALID)
 
 
