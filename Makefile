@@ -25,7 +25,7 @@ RUNTIME_LOCK := deploy/requirements/runtime.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test agreement cards check bench bench-peers bench-long desk-load faults mutants schema release-contracts config images format sbom licences vulnerabilities lock clean
+.PHONY: help demo up test agreement cards check bench bench-peers bench-long desk-load faults mutants schema contract-page release-contracts config images format sbom licences vulnerabilities lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ schema: $(READY) ## after a change of migrations, contracts or topology: write w
 	@$(BIN)/python -m deploy.contract
 	@$(BIN)/python -m deploy.local.snapshot
 	@$(BIN)/python -m deploy.kubernetes.resources
+
+contract-page: $(READY) ## write the page about all messages of others, as the desk shows it at /contract, into one file: .remit/contract.html
+	@$(BIN)/python -m deploy.contract page
 
 release-contracts: $(READY) ## keep schemas and AsyncAPI document as the next version, on which others rely; refused if it breaks the last one
 	@$(BIN)/python -m deploy.contract release

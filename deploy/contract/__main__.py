@@ -1,12 +1,16 @@
-"""`python -m deploy.contract` writes what is published of the contracts; with `release` it keeps that as the next version."""
+"""Writes what is published of the contracts. `release` keeps it as the next version; `page` makes it one file to read."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.contract import asyncapi, compatibility, golden, released
+from services.staff.desk import contract
+from services.staff.desk.frame import STATIC
 from shared.contracts import schemas
 from shared.contracts.catalogue import MESSAGES
+
+PAGE = Path(".remit/contract.html")
 
 
 def write() -> None:
@@ -41,6 +45,14 @@ def release() -> None:
     sys.stdout.write(f"Released version {number}: commit {folder.relative_to(Path.cwd())}\n")
 
 
+def page() -> None:
+    """Write the page of the desk about all this as one file, which needs nothing else."""
+    styles = (STATIC / "desk.css").read_text(encoding="utf-8")
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(contract.page(asyncapi.document(), styles=styles), encoding="utf-8")
+    sys.stdout.write(f"Wrote {PAGE}\n")
+
+
 def _write(texts: Mapping[Path, str]) -> None:
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
@@ -48,7 +60,10 @@ def _write(texts: Mapping[Path, str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["release"]:
-        release()
-    else:
-        write()
+    match sys.argv[1:]:
+        case ["release"]:
+            release()
+        case ["page"]:
+            page()
+        case _:
+            write()

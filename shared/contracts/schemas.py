@@ -42,20 +42,13 @@ _ONLY_WITH = re.compile(r"\^(?P<any>\[\^.+?\])\*(?P<one>\[\^.+?\])(?P=any)\*\$",
 
 
 class _Schemas(GenerateJsonSchema):
-    """What pydantic makes of the models, without what only pydantic understands, and the same for the regular expressions of any language.
-
-    `$` also matches before a line break at the end in Python, Java and others. So a text with one is refused by a pattern of its own.
-    """
+    """What pydantic makes of the models, without what only pydantic understands."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
 
     def uuid_schema(self, schema: core_schema.UuidSchema) -> JsonSchemaValue:  # noqa: ARG002
         return dict(UUID)
-
-    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
-        made = super().str_schema(schema)
-        return made | _portable(str(made["pattern"])) if "pattern" in made else made
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         made = super().dict_schema(schema)
@@ -75,16 +68,6 @@ class _Schemas(GenerateJsonSchema):
         return made
 
 
-def _portable(pattern: str) -> JsonSchemaValue:
-    """The same as a pattern and a forbidden pattern that find the same in every language."""
-    if found := _ONLY.fullmatch(pattern):
-        forbidden = "[" + found[1].removeprefix("[^")
-        return {"pattern": "", "minLength": 1, "not": {"pattern": forbidden}}
-    if found := _ONLY_WITH.fullmatch(pattern):
-        return {"pattern": found["one"], "not": {"pattern": "[" + found["any"].removeprefix("[^")}}
-    return {"not": {"pattern": "[\n\r\u0085\u2028\u2029]"}} if pattern.endswith("$") else {}
-
-
 def schema(message: type[Contract]) -> dict[str, Any]:
     """The JSON Schema of the whole message in structured mode."""
     described = message.model_json_schema(mode="validation", schema_generator=_Schemas)
@@ -92,13 +75,13 @@ def schema(message: type[Contract]) -> dict[str, Any]:
     _tidy(parts)
     description = described.pop("description", f"The message {message.__name__}.")
     is_read = issubclass(message, UpstreamCommand)
+    envelope = _accepted(message) if is_read else _written(message)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:remit:{message.wire_name}",
         "title": message.wire_name,
         "description": description,
-        **(_accepted(message) if is_read else _written(message)),
-        "$defs": {**parts, "unknown": UNKNOWN, "extension": EXTENSION},
+        **_with_portable_patterns({**envelope, "$defs": {**parts, "unknown": UNKNOWN, "extension": EXTENSION}}),
         "examples": [golden["body"] for golden in golden_of(message) if is_structured(golden)],
     }
 
@@ -121,7 +104,7 @@ def _accepted(message: type[Contract]) -> dict[str, Any]:
                 "minLength": 1,
                 "description": "who sends it, such as `/billing`; a URI reference",
             },
-            "time": {"anyOf": [{**TIME, **_portable(RFC_3339)}, {"type": "null"}], "description": "when it was sent"},
+            "time": {"anyOf": [{**TIME}, {"type": "null"}], "description": "when it was sent"},
             "correlationid": {
                 "anyOf": [_CORRELATION, {"type": "null"}],
                 "description": "comes again in all that follows",
@@ -168,7 +151,6 @@ _CORRELATION = {
     "type": "string",
     "pattern": "^[ -~]+$",
     "maxLength": CORRELATION_LENGTH_MAX,
-    "not": {"pattern": "[\n\r]"},
 }
 
 
@@ -177,7 +159,7 @@ def _data(message: type[Contract]) -> dict[str, str]:
 
 
 def _tidy(node: Any) -> None:
-    """Say of each object that others may be in it, and that the member which tells its kind must be; take out what says nothing."""
+    """Say of each object that other members may be in it, and that the one which tells its kind must be."""
     if isinstance(node, dict):
         if node.get("type") == "object" and "properties" in node:
             node["additionalProperties"] = {"$ref": "#/$defs/unknown"}
@@ -186,13 +168,36 @@ def _tidy(node: Any) -> None:
             node.pop("title", None)
         if node.get("required") == []:
             del node["required"]
-        if node.get("pattern") == "":
-            del node["pattern"]
         for value in node.values():
             _tidy(value)
     elif isinstance(node, list):
         for value in node:
             _tidy(value)
+
+
+def _with_portable_patterns(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_portable_patterns(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    made = {name: _with_portable_patterns(value) for name, value in node.items()}
+    if node.get("type") == "string" and "pattern" in node:
+        del made["pattern"]
+        made |= _portable(node["pattern"])
+    return made
+
+
+def _portable(pattern: str) -> JsonSchemaValue:
+    """The same as a pattern and a forbidden pattern that find the same in every language.
+
+    `$` also matches before a line break at the end in Python, Java and others. So a text with one is refused by a pattern of its own.
+    """
+    if found := _ONLY.fullmatch(pattern):
+        forbidden = "[" + found[1].removeprefix("[^")
+        return {"minLength": 1, "not": {"pattern": forbidden}}
+    if found := _ONLY_WITH.fullmatch(pattern):
+        return {"pattern": found["one"], "not": {"pattern": "[" + found["any"].removeprefix("[^")}}
+    return {"pattern": pattern} | ({"not": {"pattern": "[\n\r\u0085\u2028\u2029]"}} if pattern.endswith("$") else {})
 
 
 # -- golden messages -------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.staff.desk import pages
+from services.staff.desk import contract, pages
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import STATIC, STATIC_VERSION, MenuCounts, render
 from services.staff.desk.limits import Limiter
@@ -62,6 +62,7 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     app.router.routes.extend(
         [
             *static_routes(),
+            *contract.routes(),
             *sign_in.routes(),
             *SingleSignOn(desk, sign_in).routes(),
             live,
