@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH  # type: ignore[import-untyped]
 from playwright.async_api import Page
 
+from services.staff.desk import contract
 from services.staff.desk.app import rooms_of_pages
 from tests.browser.filled import HOSTILE, Filled
 from tests.browser.site import NARROW, WIDE, Site
@@ -84,8 +85,9 @@ async def test_axe_finds_nothing_on_any_page(
             found[address] = problems
     assert not found
     out = await site.window(None, size=size, colours=colours)
-    await out.goto("/sign-in")
-    assert not await findings(out)
+    for address in ("/sign-in", contract.ADDRESS):
+        await out.goto(address)
+        assert not await findings(out, rules), address
 
 
 async def test_no_page_is_wider_than_a_phone(site: Site, filled: Filled) -> None:

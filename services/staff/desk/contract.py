@@ -152,12 +152,11 @@ def _words(schema: Schema) -> str:
 
 
 def _between(schema: Schema, least: str, most: str, unit: str) -> str:
-    bounds = [
-        f"{word} {schema[name]:,}".replace(",", " ")
-        for word, name in (("from", least), ("to" if least in schema else "up to", most))
-        if name in schema
-    ]
-    return f", {' '.join(bounds)} {unit}".rstrip() if bounds else ""
+    low, high = (f"{schema[name]:,}".replace(",", " ") if name in schema else None for name in (least, most))
+    if low is None and high is None:
+        return ""
+    said = f"up to {high}" if low is None else f"at least {low}" if high is None else f"from {low} to {high}"
+    return f", {said} {unit}".rstrip()
 
 
 def _resolved(schema: Schema, parts: Schema) -> Schema:
