@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pamqp import encode as pamqp_encode
 
-from shared.amqp.lenient_decoding import UNREADABLE, as_it_came, read_table, readable
+from shared.amqp.lenient_decoding import LENGTH_BYTES, UNREADABLE, as_it_came, read_table, readable
 
 METHOD, HEADER, BODY = 1, 2, 3
 KINDS: Final = frozenset({METHOD, HEADER, BODY, 8})
@@ -82,7 +82,7 @@ def publish(
         parts.append(_short(content_type))
     if headers:
         flags |= _HEADERS
-        parts.append(pamqp_encode.field_table(dict(headers)))
+        parts.append(_table(headers))
     parts.append(_PERSISTENT)
     if correlation_id:
         flags |= _CORRELATION_ID
@@ -116,6 +116,12 @@ def publish(
 def _publish_method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:  # noqa: FBT001 - as in the frame
     route = _short(exchange) + _short(routing_key) + (b"\x01" if mandatory else b"\x00")
     return _publish_prefix.pack(METHOD, channel, 6 + len(route), b"\x00\x3c\x00\x28", 0) + route + _END
+
+
+def _table(headers: Mapping[str, Any]) -> bytes:
+    """The headers, each name with the bytes with which it came. pamqp would cut a name after 128 bytes."""
+    fields = b"".join(_short(name) + pamqp_encode.encode_table_value(headers[name]) for name in sorted(headers))
+    return len(fields).to_bytes(LENGTH_BYTES, "big") + fields
 
 
 def _short(text: str) -> bytes:

@@ -16,8 +16,8 @@ from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.failures import (
     MOVED_BACK,
-    SHORT_TEXT_BYTES_MAX,
     MessageFailure,
+    fits,
     read_moved_back,
     short,
     string,
@@ -168,12 +168,8 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
     kept: dict[str, str | int] = {}
     for name, value in delivery.headers.items():
         key, text = _without_nul(name), _without_nul(string(value))
-        if attribute_of(key) is not None and _is_short(key) and _is_short(text) and not has_card_data(f"{key}: {text}"):
+        if attribute_of(key) is not None and fits(key) and fits(text) and not has_card_data(f"{key}: {text}"):
             kept[key] = text
         if len(kept) == HEADERS_MAX:
             break
     return kept
-
-
-def _is_short(text: str) -> bool:
-    return len(text.encode("utf-8", "replace")) <= SHORT_TEXT_BYTES_MAX

@@ -239,9 +239,14 @@ def short(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str:
     So an id of a message is never cut: cut, those of two messages could be alike.
     """
     redacted = redact(text)
-    if len(as_it_came(redacted)) <= bytes_max:
+    if fits(redacted, bytes_max):
         return redacted
     return redacted.encode()[:bytes_max].decode("utf-8", "ignore")
+
+
+def fits(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> bool:
+    """Whether a text has at most `bytes_max` bytes as it is sent."""
+    return len(as_it_came(text)) <= bytes_max
 
 
 def text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:

@@ -34,7 +34,7 @@ from shared.contracts.payment_gateway import ResolvePayment
 from shared.ids import derived_id
 from shared.messaging import dead_letter_headers, reply_address
 from shared.messaging.envelope import Inbound, Outgoing
-from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
+from shared.messaging.failures import fits, of_the_sender
 from shared.messaging.failures import text as text_of
 from shared.messaging.topology import COMMANDS, WORK_QUEUE_NAMES
 from shared.persistence import outbox
@@ -352,9 +352,7 @@ def replayed_message(record: DeadLetterRecord, entry_id: UUID, *, is_told: bool 
     headers: dict[str, str | int] = {
         name: value
         for name, value in of_the_sender(letter.headers).items()
-        if isinstance(value, str | int)
-        and name not in ROUTING_HEADERS
-        and len(name.encode()) <= SHORT_TEXT_BYTES_MAX  # redaction can make it longer
+        if isinstance(value, str | int) and name not in ROUTING_HEADERS and fits(name)  # redaction can make it longer
     }
     headers[dead_letter_headers.REPLAYS] = record.replays
     if is_told:

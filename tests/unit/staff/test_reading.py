@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.staff import intake
-from services.staff.dead_letters import DeadLetter, Withheld
+from services.staff.actions.dead_letters import replayed_message
+from services.staff.dead_letters import DeadLetter, Withheld, arrive
 from services.staff.intake import read
 from shared.amqp.lenient_decoding import as_it_came, readable
 from shared.card_data.scan import has_card_data
@@ -132,6 +133,14 @@ def test_ids_that_cannot_be_read_keep_messages_apart_however_long() -> None:
     letters = [read(one) for id_ in ids for one in (delivery(message_id=id_), set_aside(delivery(message_id=id_)))]
     assert [letter.message_id for letter in letters] == [ids[0], ids[0], ids[1], ids[1]]
     assert len({letter.id for letter in letters}) == 2
+
+
+def test_a_header_is_replayed_whatever_bytes_its_name_has() -> None:
+    """On the wire a name has 255 bytes; one that cannot be read is longer as a text."""
+    name = readable(b"ce-" + b"\xff\0" * 126)
+    for arrived in (set_aside(delivery(headers={name: "1"})), delivery(headers=x_death() | {name: "1"})):
+        replay = replayed_message(arrive(None, read(arrived), NOW), UUID(MESSAGE_ID))
+        assert replay.headers[name] == "1"
 
 
 @pytest.mark.parametrize(
