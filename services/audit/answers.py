@@ -16,6 +16,11 @@ IN_HAND_MAX = 400
 """The number of messages that a consumer may hold without having acknowledged them (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
+_ACCEPTED = """
+    SELECT coalesce(sent_id, command_id) AS id, command_type, sender FROM answers
+    WHERE answer = 'accepted' AND sender = ANY($1::text[]) ORDER BY 1"""
+_SENDERS_OF = """
+    SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL AND coalesce(sent_id, command_id) = ANY($1::uuid[])"""
 _SENDERS = "SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL"
 _OPEN_DEAD_LETTERS = """
     SELECT id, message_id, event_id FROM dead_letters
@@ -23,12 +28,17 @@ _OPEN_DEAD_LETTERS = """
 
 
 async def answered_once(counted: Tally, stores: Stores) -> None:
-    """Every confirmed command has one answer or one open dead letter; one whose confirm was lost has one of them or none."""
+    """Every confirmed command has one answer or one open dead letter; one whose confirm was lost has one of them or none. Nothing was
+    accepted of a sender that its own history does not know."""
     if not stores.has("invoice"):
         return
-    attempts, room = stores.attempts(), _Room(stores)
-    for page in pages(attempts, PAGE):
+    room, asked, senders = _Room(stores), set[UUID](), set[str]()
+    for page in pages(stores.attempts(), PAGE):
         await _check(counted, stores, page, room)
+        ids = [id_ for id_ in (uuid_of(attempt.command_id) for attempt in page) if id_ is not None]
+        asked.update(ids)
+        senders |= {row["sender"] for row in await stores.databases["invoice"].page(_SENDERS_OF, ids)}
+    await _unasked(counted, stores, asked, senders)
     if stores.history is not None and counted.looked_at == 0:
         counted.missing("the history of the sender is empty")
 
@@ -47,6 +57,13 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
             counted.breach(id_, "an answer and an open dead letter", since=attempt.at)
         elif attempt.confirmed and id_ not in done and not kept and staff is not None:
             _unanswered(counted, room, attempt)
+
+
+async def _unasked(counted: Tally, stores: Stores, asked: set[UUID], senders: set[str]) -> None:
+    """Whatever was accepted of the senders of this history stands in it. A rejection may be of a command whose id could not be read."""
+    async for row in stores.databases["invoice"].rows(_ACCEPTED, sorted(senders)):
+        if row["id"] not in asked:
+            counted.breach(row["id"], f"{row['command_type']} was accepted, and {row['sender']} never sent it")
 
 
 async def answered(invoices: Snapshot, ids: Iterable[UUID]) -> set[UUID]:

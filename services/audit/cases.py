@@ -64,5 +64,7 @@ def _unattended(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> 
             yield f"{row['status']} here, and its case is open"
     elif row["due_at"] is None and not cases and staff_seen:
         yield f"{row['status']} with neither a next attempt nor a case"
+    elif row["far_off"]:
+        yield f"{row['status']}, and its next attempt is as far off as {row['due_at']:%F}"
     elif row["overdue"] and not cases:
         yield f"{row['status']}, its next attempt was due at {row['due_at']:%F %T} and nobody makes it"

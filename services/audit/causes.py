@@ -29,6 +29,14 @@ _FROM_UPSTREAM = """
       AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
                                      OR split_part(a.command_type, '.', 3) <> e.command)
     ORDER BY e.stream_id, e.version"""
+_NOTHING_BEHIND = """
+    SELECT a.command_id, a.command_type, a.invoice_id, a.answered_at
+    FROM (SELECT *, split_part(command_type, '.', 3) AS command FROM answers) a
+    WHERE a.answer = 'accepted' AND NOT EXISTS (
+        SELECT FROM events e WHERE e.stream_id = a.invoice_id AND $1::jsonb->>split_part(e.type, '.', 1) = a.command
+            AND (e.cause_id = a.command_id OR a.command = 'RefundInvoice' AND e.recorded_at <= a.answered_at))
+    ORDER BY a.command_id"""
+"""Only a refund that was asked for before is accepted and changes nothing."""
 _SAME_CAUSE = """
     SELECT cause_id, min(stream_id) AS stream_id, count(*) AS times FROM events
     GROUP BY cause_id, cause_position HAVING count(*) > 1 ORDER BY 1"""
@@ -66,13 +74,16 @@ async def caused_by_commands(counted: Tally, stores: Stores) -> None:
 
 
 async def _from_upstream(counted: Tally, stores: Stores) -> None:
-    """Every event that a sender's command caused has an accepted answer under the command's id."""
+    """Every event that a sender's command caused has an accepted answer under the command's id, and the other way round."""
     invoices = stores.databases["invoice"]
     counted.look(await invoices.value(_COUNT))
     async for row in invoices.rows(_FROM_UPSTREAM, UPSTREAM_COMMANDS):
         counted.breach(
             row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {_of(row)}"
         )
+    async for row in invoices.rows(_NOTHING_BEHIND, UPSTREAM_COMMANDS):
+        why = f"{row['command_type']} of {row['invoice_id']} was accepted, and no event came of it"
+        counted.breach(row["command_id"], why)
     async for row in invoices.rows(_SAME_CAUSE):
         counted.breach(row["stream_id"], f"the message {row['cause_id']} caused the same event {row['times']} times")
     if stores.has("saga"):

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from services.audit.afterwards import settled_agrees
 from services.audit.answers import answered_once
+from services.audit.attempts import settled_with_evidence
 from services.audit.cases import charges_accounted_for
 from services.audit.causes import caused_by_commands
 from services.audit.dead_letters import dead_letters_explained
 from services.audit.deliveries import deliveries_accounted_for, events_delivered
 from services.audit.fault_run import planned_faults_fired, planted_faults_found
 from services.audit.finding import Finding, Tally
+from services.audit.heard import heard_as_stored
 from services.audit.idempotence import repeating_changes_nothing
 from services.audit.journal import decisions_journalled, journal_unbroken
 from services.audit.leaks import no_secrets_leaked
@@ -21,6 +23,7 @@ from services.audit.money import (
     confirmed_once,
     paid_when_captured,
 )
+from services.audit.outcomes import outcomes_agree
 from services.audit.replays import runs_sent_once
 from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
@@ -72,12 +75,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         charges_accounted_for,
-        "Every charge at the gateway has one payment here; every payment is settled, or has an open case or a next attempt",
+        "Every charge at the gateway has one payment here; every payment is settled, or has an open case or a next attempt soon",
         ("payment_gateway", "staff", LEDGER),
     ),
     Check(
         captured_here_and_there,
-        "Captured here means captured at the gateway; declined or not charged here means no capture there",
+        "Captured here means captured at the gateway, with the same receipt; declined or not charged here means no capture there",
         ("payment_gateway", LEDGER),
     ),
     Check(
@@ -96,8 +99,23 @@ CHECKS: tuple[Check, ...] = (
         ("invoice", "payment_gateway"),
     ),
     Check(
+        outcomes_agree,
+        "A payment's row, saga, case and invoice say what its published outcomes say",
+        ("payment_gateway", "invoice", "saga", "staff"),
+    ),
+    Check(
+        settled_with_evidence,
+        "Each outcome has an answer of the gateway, or a person's decision, that says so; answers are as they were when published",
+        ("payment_gateway",),
+    ),
+    Check(
+        heard_as_stored,
+        "Each event, outcome, command and answer that staff heard says what its service stored",
+        DATABASES,
+    ),
+    Check(
         answered_once,
-        "Every confirmed command has exactly one answer or one open dead letter",
+        "Every confirmed command has exactly one answer or one open dead letter; nothing was accepted that its sender never sent",
         ("invoice", "staff", HISTORY),
     ),
     Check(
@@ -107,7 +125,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         caused_by_commands,
-        "Every event and every step has a cause, back to a command",
+        "Every event and every step has a cause, back to a command; every accepted command has its event",
         DATABASES,
     ),
     Check(
@@ -152,7 +170,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         sagas_step_legally,
-        "One terminal state per saga; no overdue deadline on it; no illegal transition",
+        "One terminal state per saga; no deadline overdue or years away; no illegal transition",
         ("saga", "staff"),
     ),
     Check(
@@ -172,7 +190,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         no_secrets_leaked,
-        "No card number, security code or key in tables, queues, the gateway's ledger or logs, encoded or as a hash",
+        "No card number, security code or key in tables, queues, the ledger or logs, encoded or as a hash; no card once it is paid",
         (*DATABASES, QUEUES),  # not LEDGER: the audit cannot read the books of a real gateway
     ),
     Check(

@@ -44,7 +44,7 @@ _LEFT = """
 _UNJOURNALLED = """
     SELECT d.id, d.status, d.settled_at FROM dead_letters d
     WHERE d.status <> 'open' AND NOT EXISTS (
-        SELECT 1 FROM journal j WHERE j.subject = d.id
+        SELECT 1 FROM journal j WHERE j.subject = d.id AND (d.settled_by IS NULL OR j.who = d.settled_by OR j.salt IS NULL)
         AND j.action = ANY(CASE d.status WHEN 'replayed' THEN ARRAY['replay'] ELSE ARRAY['discard', 'edit'] END)) ORDER BY d.id"""
 _REPLAYED = f"""
     SELECT id, queue, event_id, settled_at FROM dead_letters

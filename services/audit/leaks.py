@@ -26,6 +26,11 @@ _NUMBER_LENGTH_MAX = 12
 _HASHED = """
     SELECT command_id AS id FROM answers WHERE reason IN ('clear_card_number', 'cvv_not_accepted')
       AND (content_hash IS NOT NULL OR outline_hash IS NOT NULL)"""
+_KEPT_CARDS = (
+    ("invoice", "SELECT payment_id AS id FROM payments WHERE method->>'kind' = 'encrypted_card' AND NOT pending"),
+    ("payment_gateway", "SELECT payment_id AS id FROM payments WHERE card_jwe IS NOT NULL AND status <> 'requested'"),
+)
+"""An encrypted card is kept until it is a token of the gateway, or its payment is over."""
 _WITHHELD = "SELECT id FROM dead_letters WHERE withheld = 'card_data' AND (body IS NOT NULL OR headers <> '{}')"
 
 SHORT = 64
@@ -40,7 +45,8 @@ OVERLAP = 512
 async def no_secrets_leaked(counted: Tally, stores: Stores) -> None:
     """No card number, CVV or key stands in logs, tables, queues or error texts (also base64 and URL-encoded).
 
-    Of what was refused for card data no hash is left, nor a part that alone reads as harmless.
+    Of what was refused for card data no hash is left, nor a part that alone reads as harmless. No encrypted card is kept once its payment
+    is over.
     """
     for name, database in stores.databases.items():
         await _tables(counted, name, database)
@@ -93,6 +99,7 @@ async def _refused(counted: Tally, stores: Stores) -> None:
             _HASHED,
             "it was refused for card data, and a hash of it is stored: the number can be found by trying",
         ),
+        *((name, query, "its payment is over, and its encrypted card is still kept") for name, query in _KEPT_CARDS),
         ("staff", _WITHHELD, "it is withheld for card data, and a part of it is stored"),
     ):
         if stores.has(name):

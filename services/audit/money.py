@@ -117,7 +117,8 @@ def _money(amount: tuple[int | None, str | None]) -> str:
 
 
 async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
-    """Captured here <=> captured at the gateway. Declined here => no capture there. Payments still open here are not judged."""
+    """Captured here <=> captured at the gateway, by the same charge. Declined here => no capture there. Payments still open here are not
+    judged."""
     if not stores.has("payment_gateway", LEDGER):
         return
     async for payment_id, (rows, charges) in align(payments.payment_rows(stores), payments.charges(stores)):
@@ -133,6 +134,15 @@ async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
             elif row["status"] in NOT_CHARGED and charges:
                 since = max(row["updated_at"], *(moment(charge) for charge in charges))
                 counted.breach(payment_id, f"{row['status']} here{decided} and captured there", since=since)
+            elif charges and not decided and row["receipt_number"] not in _receipts(charges):
+                counted.breach(
+                    payment_id, f"its receipt is {row['receipt_number']}, and there it is {charges[0]['id']}"
+                )
+
+
+def _receipts(charges: list[StoredRow]) -> set[str | None]:
+    """What may stand as a receipt: the id of the charge; the payment's, where the gateway named no charge; nothing."""
+    return {None, *(charge["id"] for charge in charges), *(charge["payment_intent"] for charge in charges)}
 
 
 # -- confirmed_once --------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ _ROWS = """
            created_at, updated_at, settled_as, gateway_side,
            EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'give_back' AND d.refusal IS NULL)
                AS given_back, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
-           due_at < now() - make_interval(secs => $1) AS overdue
+           due_at < now() - make_interval(secs => $1) AS overdue, due_at > now() + make_interval(days => $2) AS far_off
     FROM payments ORDER BY payment_id"""
 
 _DECISIONS = """
@@ -92,6 +92,8 @@ _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
     FROM confirms f JOIN payment_intents i ON i.id = f.payment_intent WHERE f.kind = 'confirm' GROUP BY 1, 2 ORDER BY 1, 2"""
 
+FAR_OFF_DAYS = 31
+"""No wait before an attempt, a look or a deadline is longer than 30 days (`LOOK_MAX_S`): what is due later is never done."""
 OVERDUE_S = 60.0
 """A due row is claimed within a second; if it was due a minute ago, no instance works on it."""
 
@@ -103,7 +105,7 @@ def invoice_events(stores: Stores) -> Keyed:
 
 def payment_rows(stores: Stores) -> Keyed:
     """The rows of the payment gateway service: at most one for each payment."""
-    return _from(stores, "payment_gateway", _ROWS, OVERDUE_S)
+    return _from(stores, "payment_gateway", _ROWS, OVERDUE_S, FAR_OFF_DAYS)
 
 
 def decisions(stores: Stores) -> Keyed:

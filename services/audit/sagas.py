@@ -3,7 +3,7 @@
 from services.audit.align import align
 from services.audit.cases import open_cases
 from services.audit.finding import Tally
-from services.audit.payments import TRACES_KEPT_DAYS
+from services.audit.payments import FAR_OFF_DAYS, TRACES_KEPT_DAYS
 from services.audit.stores import Snapshot, Stores
 
 _UNTOLD = ("absent", "awaiting_outcome", "in_doubt", "needs_decision")
@@ -68,7 +68,8 @@ _OVERDUE = """
     ORDER BY d.payment_id"""
 _UNENDED = """
     SELECT payment_id, status, updated_at,
-           EXISTS (SELECT 1 FROM deadlines d WHERE d.payment_id = s.payment_id AND d.fired_at IS NULL) AS has_deadline
+           EXISTS (SELECT FROM deadlines d WHERE d.payment_id = s.payment_id AND d.fired_at IS NULL
+                       AND d.due_at < now() + make_interval(days => $2)) AS has_deadline
     FROM sagas s WHERE status <> ALL($1::text[]) ORDER BY payment_id"""
 _FOR_A_PERSON = frozenset({"needs_decision", "refund_in_doubt"})
 
@@ -99,9 +100,13 @@ async def sagas_step_legally(counted: Tally, stores: Stores) -> None:
 async def _unended(counted: Tally, stores: Stores, sagas: Snapshot) -> None:
     """A saga that has not ended either waits for a person who was asked, or is under way and has a deadline."""
     staff_seen = stores.has("staff")
-    async for payment_id, (unended, cases) in align(sagas.keyed(_UNENDED, list(_ENDED)), open_cases(stores)):
+    async for payment_id, (unended, cases) in align(
+        sagas.keyed(_UNENDED, list(_ENDED), FAR_OFF_DAYS), open_cases(stores)
+    ):
         for saga in unended:
             if not saga["has_deadline"]:
-                counted.breach(payment_id, f"{saga['status']}, and no deadline is set", since=saga["updated_at"])
+                counted.breach(
+                    payment_id, f"{saga['status']}, and no deadline is set that ever comes", since=saga["updated_at"]
+                )
             elif staff_seen and not cases and (stores.drained or saga["status"] in _FOR_A_PERSON):
                 counted.breach(payment_id, f"{saga['status']}, and no person is asked", since=saga["updated_at"])

@@ -27,6 +27,25 @@ PAYMENTS_NOT_REBUILT = """
     WHERE p.payment_id IS NULL OR r.payment_id IS NULL OR p.pending <> (o.payment_id IS NULL)
        OR p.version <> r.version OR p.invoice_id <> r.stream_id"""
 
+REFUNDS_NOT_REBUILT = """
+    WITH asked AS (
+        SELECT stream_id, (data->>'refund_id')::uuid AS refund_id, (data->>'payment_id')::uuid AS payment_id, version FROM events
+        WHERE type LIKE 'RefundRequested.%'
+    ), over AS (
+        SELECT DISTINCT stream_id, (data->>'refund_id')::uuid AS refund_id FROM events
+        WHERE type LIKE 'Refunded.%' OR type LIKE 'RefundFailed.%'
+    )
+    SELECT coalesce(r.refund_id, a.refund_id) AS refund_id,
+           CASE WHEN r.refund_id IS NULL THEN 'was asked for and has no row'
+                WHEN a.refund_id IS NULL THEN 'has a row and was never asked for'
+                WHEN r.version <> a.version OR r.payment_id <> a.payment_id THEN 'has a row that points at another event'
+                WHEN r.pending THEN 'is over and its row says pending'
+                ELSE 'is not over and its row does not say pending' END AS why
+    FROM asked a FULL JOIN refunds r ON r.invoice_id = a.stream_id AND r.refund_id = a.refund_id
+                 LEFT JOIN over o ON o.stream_id = a.stream_id AND o.refund_id = a.refund_id
+    WHERE r.refund_id IS NULL OR a.refund_id IS NULL OR r.pending <> (o.refund_id IS NULL)
+       OR r.version <> a.version OR r.payment_id <> a.payment_id"""
+
 
 async def streams_fold_to_state(counted: Tally, stores: Stores) -> None:
     """Streams run 1..n without a gap; fold(events) = stored state; rebuilding changes nothing."""
@@ -40,6 +59,8 @@ async def streams_fold_to_state(counted: Tally, stores: Stores) -> None:
             counted.breach(invoice_id, why)
     async for row in invoices.rows(PAYMENTS_NOT_REBUILT):
         counted.breach(row["payment_id"], f"payment {row['why']}")
+    async for row in invoices.rows(REFUNDS_NOT_REBUILT):
+        counted.breach(row["refund_id"], f"refund {row['why']}")
 
 
 def _difference(events: list[StoredRow], states: list[StoredRow]) -> str | None:

@@ -248,7 +248,8 @@ class FinishedBooks:
             updated_at=self.now,
             **values | more,
         )
-        for seq, (step, answer) in enumerate((("prepare", "prepared"), ("execute", "any"))):
+        answered = {"needs_decision": "unknown", "refunded": "captured"}.get(status, status)
+        for seq, (step, answer) in enumerate((("prepare", "prepared"), ("execute", answered))):
             await self.insert(
                 "payment_gateway",
                 "attempts",
@@ -264,11 +265,17 @@ class FinishedBooks:
             )
         self.confirm(name)
 
-    async def outcome(self, name: str, version: int, type_: str, cause: UUID, *, case: bool = False) -> UUID:
+    async def outcome(
+        self, name: str, version: int, type_: str, cause: UUID, *, case: bool = False, **said: Any
+    ) -> UUID:
         """An announced outcome; returns the id of its message. `case`: staff receive it, too."""
         message_id = uuid5(payment(name), str(version))
         wire_name = f"remit.payment_gateway.{type_}.v1"
-        body = orjson.dumps({"id": str(message_id), "causationid": str(cause)})
+        captured = {"amount_minor": 1250, "currency": "EUR", "receipt_number": f"ch_{name}"}
+        data = {"payment_id": str(payment(name)), "invoice_id": f"INV-{name}", "version": version}
+        data |= (captured if type_ == "PaymentCaptured" else {}) | said
+        about = {"id": str(message_id), "type": wire_name, "correlationid": "c", "causationid": str(cause)}
+        body = orjson.dumps({**about, "data": data})
         await self.insert(
             "payment_gateway",
             "outcomes",
@@ -312,7 +319,7 @@ class FinishedBooks:
             invoice_id=f"INV-{name}",
             status=before,
             version=len(steps),
-            payment_version=1,
+            payment_version=0,
             failure_recorded=False,
             flagged=False,
             repeats=0,
@@ -378,9 +385,8 @@ class FinishedBooks:
             currency="EUR",
             status="needs_decision",
             version=1,
-            receipt_number="ch_1",
             reference_code="PF-7KQ2MX9D",
-            gateway_id="pi_1",
+            gateway_id=f"pi_{name}",
             correlation_id="c",
             requested_at=self.now,
             **about,
@@ -641,6 +647,8 @@ class FinishedBooks:
             gateway_id=f"re_ch_{name}_{PART_MINOR}",
             updated_at=self.now,
         )
+        about_it = {"invoice_id": invoice, "refund_id": part, "payment_id": payment(name), "version": 4}
+        await self.insert("invoice", "refunds", **about_it, pending=False, announced_at=self.now)
         self.refund(f"ch_{name}", f"pi_{name}", amount=PART_MINOR, of=part)
         made = await self.outcome(name, 5, "PaymentRefunded", make)
         recorded = await self.event(
@@ -668,7 +676,7 @@ class FinishedBooks:
         """A payment that was requested and declined; the invoice recorded it."""
         requested = await self.request(name)
         await self.row(name, "declined", 4, requested, reason="card_declined")
-        declined = await self.outcome(name, 4, "PaymentDeclined", requested)
+        declined = await self.outcome(name, 4, "PaymentDeclined", requested, reason="card_declined")
         failed = await self.event(
             f"INV-{name}",
             3,
@@ -716,7 +724,7 @@ class FinishedBooks:
         await self.row(name, "captured", 5, decision, decided_by="Ada")
         self.charge(f"ch_{name}", f"pi_{name}")
         needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
-        captured = await self.outcome(name, 5, "PaymentCaptured", decision, case=True)
+        captured = await self.outcome(name, 5, "PaymentCaptured", decision, case=True, decided_by="Ada")
         paid = await self.event(f"INV-{name}", 3, "Paid", uuid5(captured, "0"), **_paid(name))
         await self.state(f"INV-{name}", "paid", 3, payment_id=payment(name), receipt_number=f"ch_{name}")
         await self.saga(
@@ -740,7 +748,7 @@ class FinishedBooks:
     async def late(self, name: str) -> None:
         """A failure was recorded, then the capture was found, and the saga had it refunded."""
         requested = await self.request(name)
-        not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested)
+        not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested, reason="any")
         captured = await self.outcome(name, 4, "PaymentCaptured", requested)
         refund = uuid5(captured, "0")
         await self.row(name, "refunded", 6, refund)

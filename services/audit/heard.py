@@ -1,0 +1,158 @@
+"""Staff hear every event, outcome and command between the services, and keep of each what it said. So their books are a second copy, in a
+database of its own, of what a service may have stored otherwise since.
+
+What staff did not hear is not judged: their queues may drop messages, and a restored database may have lost what they heard.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid5
+
+import orjson
+
+from services.audit.align import Keyed, StoredRow, align
+from services.audit.finding import Tally
+from services.audit.routes import kept_as
+from services.audit.stores import DATABASES, Snapshot, Stores
+
+PAGE = 2_000
+"""The number of commands that are looked up at a time."""
+ANOTHER_COMMAND = "command_id_reused"
+"""The reason of a rejection that is not the answer to the first command with this id."""
+
+_EVENTS = """
+    SELECT stream_id, version, split_part(type, '.', 1) AS event, data, cause_id, cause_position, recorded_at FROM events
+    ORDER BY stream_id COLLATE "C", version"""
+_OF_INVOICES = """
+    SELECT invoice_id, id, facts FROM messages WHERE invoice_id IS NOT NULL AND (type < 12 OR type BETWEEN 23 AND 28)
+    ORDER BY invoice_id COLLATE "C", id"""
+"""The numbers are those under which staff store the types of messages (`services.staff.heard`)."""
+_INVOICES = """SELECT invoice_id, customer_id, amount_minor, currency FROM invoices ORDER BY invoice_id COLLATE "C" """
+_OF_INVOICE = ("customer_id", "amount_minor", "currency")
+_OUTCOMES = "SELECT payment_id, version, message_id, body FROM outcomes ORDER BY payment_id, version"
+_OF_PAYMENTS = """
+    SELECT payment_id, id, facts FROM messages WHERE payment_id IS NOT NULL AND type BETWEEN 13 AND 22 ORDER BY payment_id, id"""
+_ROWS = "SELECT payment_id, invoice_id, amount_minor, currency, receipt_number, gateway_id FROM payments ORDER BY payment_id"
+_OF_PAYMENT = ("invoice_id", "amount_minor", "currency", "receipt_number", "gateway_id")
+_COMMANDS = "SELECT command_id, type, invoice_id, answer, reason FROM commands ORDER BY command_id"
+_ANSWERS = "SELECT command_id, command_type, invoice_id, answer, reason FROM answers WHERE command_id = ANY($1::uuid[])"
+_SENDERS = "SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL"
+
+
+async def heard_as_stored(counted: Tally, stores: Stores) -> None:
+    """Each event, outcome, command and answer that staff heard says what its service stored."""
+    if not stores.has(*DATABASES):
+        return
+    await _invoices(counted, stores)
+    await _payments(counted, stores)
+    await _answers(counted, stores)
+
+
+# -- events and outcomes ---------------------------------------------------------------------------------------------------------------
+
+
+async def _invoices(counted: Tally, stores: Stores) -> None:
+    invoices, staff = stores.databases["invoice"], stores.databases["staff"]
+    sources: tuple[Keyed, ...] = (
+        invoices.keyed(_EVENTS),
+        staff.keyed(_OF_INVOICES),
+        invoices.keyed(_INVOICES),
+        staff.keyed(_INVOICES),
+    )
+    async for invoice_id, (events, messages, states, heard) in align(*sources):
+        counted.look(len(messages))
+        for why in (*_of_events(events, messages), *_differing(states, heard, _OF_INVOICE)):
+            counted.breach(invoice_id, why)
+
+
+def _of_events(events: Iterable[StoredRow], messages: Iterable[StoredRow]) -> Iterator[str]:
+    """What an event says, what its message said, and what the command said that caused it."""
+    heard = {message["id"]: message["facts"] for message in messages}
+    for event in events:
+        what = f"event {event['version']}, {event['event']}"
+        for id_ in (uuid5(event["cause_id"], str(event["cause_position"])), event["cause_id"]):
+            if names := _other_than(event["data"], heard.get(id_, {})):
+                yield f"{what}: staff heard another {', '.join(names)}"
+
+
+async def _payments(counted: Tally, stores: Stores) -> None:
+    gateway, staff = stores.databases["payment_gateway"], stores.databases["staff"]
+    sources: tuple[Keyed, ...] = (
+        gateway.keyed(_OUTCOMES),
+        staff.keyed(_OF_PAYMENTS),
+        gateway.keyed(_ROWS),
+        staff.keyed(_ROWS),
+    )
+    async for payment_id, (outcomes, messages, rows, known) in align(*sources):
+        counted.look(len(messages))
+        heard = {message["id"]: message["facts"] for message in messages}
+        for outcome in outcomes:
+            said = _data(outcome["body"])
+            if names := _other_than(said, heard.get(outcome["message_id"], {})):
+                counted.breach(payment_id, f"outcome {outcome['version']}: staff heard another {', '.join(names)}")
+        for why in _differing(rows, known, _OF_PAYMENT):
+            counted.breach(payment_id, why)
+
+
+def _data(body: bytes) -> dict[str, Any]:
+    """What a message says. Nothing, if it cannot be read: another check tells."""
+    try:
+        data: dict[str, Any] = orjson.loads(body)["data"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return data
+
+
+_SHORTENED = frozenset({"attempts", "refund"})
+"""Members of which staff keep a part."""
+
+
+def _other_than(stored: Mapping[str, Any], heard: Mapping[str, Any]) -> list[str]:
+    """The members that both have, and that differ. One that is not told has no value, and staff keep none of those."""
+    return [name for name in heard if name in stored and name not in _SHORTENED and stored[name] != heard[name]]
+
+
+def _differing(stored: Sequence[StoredRow], heard: Sequence[StoredRow], names: Iterable[str]) -> Iterator[str]:
+    """In what a row and staff's row of the same thing differ, as far as staff know it."""
+    for ours, theirs in zip(stored, heard, strict=False):
+        other = [name for name in names if theirs[name] is not None and theirs[name] != ours[name]]
+        if other:
+            yield f"staff know another {', '.join(other)}: {theirs[other[0]]}, and here is {ours[other[0]]}"
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def _answers(counted: Tally, stores: Stores) -> None:
+    invoices = stores.databases["invoice"]
+    senders = [row["sender"] for row in await invoices.once(_SENDERS)]
+    page: list[StoredRow] = []
+    async for row in stores.databases["staff"].rows(_COMMANDS):
+        page.append(row)
+        if len(page) == PAGE:
+            await _check_answers(counted, invoices, page, senders)
+            page = []
+    await _check_answers(counted, invoices, page, senders)
+
+
+async def _check_answers(counted: Tally, invoices: Snapshot, page: Sequence[StoredRow], senders: Sequence[str]) -> None:
+    """An answer is kept under the id of its command or, where senders have names, under one that is derived from it."""
+    names = {row["command_id"]: kept_as(row["command_id"], None, *senders) for row in page}
+    stored = {
+        row["command_id"]: row for row in await invoices.page(_ANSWERS, [id_ for ids in names.values() for id_ in ids])
+    }
+    for row in page:
+        counted.look()
+        answers = [stored[id_] for id_ in names[row["command_id"]] if id_ in stored]
+        if row["reason"] != ANOTHER_COMMAND and answers and not any(_same_answer(row, answer) for answer in answers):
+            why = f"staff heard {_told(row)}, and stored is {', '.join(map(_told, answers))}"
+            counted.breach(row["command_id"], why)
+
+
+def _same_answer(heard: StoredRow, answer: StoredRow) -> bool:
+    same = ("answer", "reason")
+    return heard["type"] == answer["command_type"] and all(heard[name] == answer[name] for name in same)
+
+
+def _told(answer: StoredRow) -> str:
+    return f"{answer['answer']} ({answer['reason']})" if answer["reason"] else str(answer["answer"])

@@ -1,0 +1,651 @@
+"""Ways to falsify finished books, as data: what is written where, and the checks of the audit that it must break, and no others.
+
+A statement names things by the story that they are of: `$payment(paid)`, `$invoice(paid)`, `$refund(parted)`, `$sent(pay paid)` for the id
+of a command, `$kept(pay paid)` for the id under which its answer is kept, `$intent(paid)` and `$charge(paid)` for ids of the gateway.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Falsification:
+    """What somebody who may write everywhere changes.
+
+    `of` is what it falsifies: `database.table.column`, or `database.table` for whole rows. `statements` are pairs of a store and SQL. `red`
+    are the checks that break. `seen_in_production`: whether one of them also breaks with nothing but the databases and the broker. `why`:
+    why more than one check breaks.
+    """
+
+    of: str
+    how: str
+    red: frozenset[str]
+    statements: tuple[tuple[str, str], ...] = field(repr=False)
+    seen_in_production: bool = True
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.of}: {self.how}"
+
+
+def change(
+    of: str, value: str, where: str, *red: str, how: str = "", seen_in_production: bool = True, why: str = ""
+) -> Falsification:
+    """One column of some rows gets another value."""
+    database, table, column = of.split(".")
+    statement = f"UPDATE {table} SET {column} = {value} WHERE {where}"
+    return Falsification(of, how or value, frozenset(red), ((database, statement),), seen_in_production, why)
+
+
+def member(of: str, value: str, where: str, *red: str, seen_in_production: bool = True, why: str = "") -> Falsification:
+    """Members of a JSON column get other values."""
+    column = of.rpartition(".")[2]
+    return change(of, f"{column} || '{value}'", where, *red, how=value, seen_in_production=seen_in_production, why=why)
+
+
+def rows(
+    of: str,
+    how: str,
+    *statements: tuple[str, str],
+    red: tuple[str, ...],
+    seen_in_production: bool = True,
+    why: str = "",
+) -> Falsification:
+    """Whole rows, or several stores alike."""
+    return Falsification(of, how, frozenset(red), statements, seen_in_production, why)
+
+
+ANSWERED, BY_COMMANDS, HEARD = "answered_once", "caused_by_commands", "heard_as_stored"
+APART, FOLDED, OUTCOMES = "senders_kept_apart", "streams_fold_to_state", "outcomes_agree"
+EVIDENCE, PAID, HERE_AND_THERE = "settled_with_evidence", "paid_when_captured", "captured_here_and_there"
+ONCE, ACCOUNTED, DELIVERED = "captured_once", "charges_accounted_for", "events_delivered"
+DECIDED, CONFIRMED, BALANCE = "decisions_journalled", "confirmed_once", "books_balance"
+DELIVERIES, LETTERS, STEPS = "deliveries_accounted_for", "dead_letters_explained", "sagas_step_legally"
+SECRETS, JOURNAL, RESOURCES, SETTLED = "no_secrets_leaked", "journal_unbroken", "resources_given_back", "settled_agrees"
+
+OF = "payment_id = $payment({})"
+"""The rows of a payment."""
+
+
+def of(story: str, *more: str) -> str:
+    """The rows of a story's payment."""
+    return " AND ".join((f"payment_id = $payment({story})", *more))
+
+
+def event(story: str, version: int) -> str:
+    """An event of a story's invoice."""
+    return f"stream_id = $invoice({story}) AND version = {version}"
+
+
+_ACCEPTED = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id, sender, sent_id)
+    VALUES ($kept(nobody), 'remit.invoice.{}.v1', $invoice({}), 'accepted', 'c', 'upstream', $sent(nobody))"""
+_TWO_LINES = "the sender's history does not know it, and nothing came of it"
+_SPELT = """convert_to(replace(convert_from(body, 'UTF8'), '{}', '{}'), 'UTF8')"""
+"""A message with other words in it."""
+_MESSAGE = "the message that was delivered has other bytes, staff heard other words, and what others keep of it differs"
+
+ANSWERS: Final = (
+    *(
+        rows(
+            "invoice.answers",
+            f"an accepted {command} with nothing behind it",
+            ("invoice", _ACCEPTED.format(command, story)),
+            red=(ANSWERED, BY_COMMANDS),
+            why=_TWO_LINES,
+        )
+        for command, story in (("PayInvoice", "void"), ("IssueInvoice", "paid"), ("VoidInvoice", "paid"))
+    ),
+    rows(
+        "invoice.answers",
+        "a refund accepted once more, that nobody asked for",
+        ("invoice", _ACCEPTED.format("RefundInvoice", "parted")),
+        red=(ANSWERED,),
+        seen_in_production=False,
+    ),
+    change(
+        "invoice.answers.answer",
+        "'accepted'",
+        "command_id = $kept(pay void)",
+        BY_COMMANDS,
+        HEARD,
+        why="nothing came of the command, and staff heard that it was rejected",
+    ),
+    change("invoice.answers.answer", "'rejected'", "command_id = $kept(pay paid)", BY_COMMANDS),
+    change(
+        "invoice.answers.answer",
+        "'rejected'",
+        "command_id = $kept(issue paid)",
+        BY_COMMANDS,
+        HEARD,
+        how="of a command of which staff heard",
+        why="an event came of the command, and staff heard that it was accepted",
+    ),
+    change("invoice.answers.reason", "'already_paid'", "command_id = $kept(pay void)", HEARD),
+    change("invoice.answers.reason", "'not_json'", "command_id = $kept(discarded)", HEARD),
+    change(
+        "invoice.answers.command_type",
+        "'remit.invoice.VoidInvoice.v1'",
+        "command_id = $kept(pay paid)",
+        BY_COMMANDS,
+    ),
+    change(
+        "invoice.answers.command_type",
+        "'remit.invoice.VoidInvoice.v1'",
+        "command_id = $kept(pay void)",
+        HEARD,
+        how="rejected",
+    ),
+    change("invoice.answers.invoice_id", "$invoice(void)", "command_id = $kept(pay paid)", BY_COMMANDS),
+    change("invoice.answers.sender", "'billing'", "command_id = $kept(pay paid)", APART),
+    change(
+        "invoice.answers.sent_id",
+        "$sent(nobody)",
+        "command_id = $kept(pay paid)",
+        ANSWERED,
+        APART,
+        why="it is kept under the id of another",
+    ),
+    change(
+        "invoice.answers.command_id",
+        "$sent(nobody)",
+        "command_id = $kept(pay paid)",
+        ANSWERED,
+        BY_COMMANDS,
+        APART,
+        DELIVERIES,
+        why="the command has no answer, its event no command, and the answer is kept under the id of another",
+    ),
+    rows(
+        "invoice.answers",
+        "an answer lost",
+        ("invoice", "DELETE FROM answers WHERE command_id = $kept(pay void)"),
+        red=(ANSWERED, DELIVERIES),
+        seen_in_production=False,
+        why="the sender sent it, and the queue received it",
+    ),
+)
+
+_ALIKE = "UPDATE {} SET customer_id = 'C-2' WHERE invoice_id = $invoice(paid)"
+EVENTS: Final = (
+    rows(
+        "invoice.invoices.customer_id",
+        "the customer, in event and state alike",
+        (
+            "invoice",
+            """UPDATE events SET data = data || '{"customer_id": "C-2"}' WHERE stream_id = $invoice(paid) AND version = 1""",
+        ),
+        ("invoice", _ALIKE.format("invoices")),
+        red=(HEARD,),
+    ),
+    change(
+        "invoice.invoices.customer_id",
+        "'C-2'",
+        "invoice_id = $invoice(paid)",
+        FOLDED,
+        HEARD,
+        why="staff know the customer, too",
+    ),
+    change("invoice.invoices.status", "'open'", "invoice_id = $invoice(void)", FOLDED),
+    change("invoice.invoices.version", "9", "invoice_id = $invoice(void)", FOLDED),
+    change(
+        "invoice.invoices.amount_minor",
+        "1",
+        "invoice_id = $invoice(void)",
+        FOLDED,
+        HEARD,
+        why="staff know the amount, too",
+    ),
+    change(
+        "invoice.invoices.currency",
+        "'USD'",
+        "invoice_id = $invoice(void)",
+        FOLDED,
+        HEARD,
+        why="staff know the currency, too",
+    ),
+    change("invoice.invoices.payment_id", "NULL", "invoice_id = $invoice(paid)", FOLDED),
+    change("invoice.invoices.receipt_number", "'ch_x'", "invoice_id = $invoice(paid)", FOLDED),
+    change("invoice.invoices.refunds", "NULL", "invoice_id = $invoice(parted)", FOLDED),
+    change(
+        "invoice.invoices.owner",
+        "'billing'",
+        "invoice_id = $invoice(parted)",
+        FOLDED,
+        APART,
+        why="its sender paid an invoice of another",
+    ),
+    change("invoice.payments.pending", "true", of("paid"), FOLDED),
+    change("invoice.payments.version", "1", of("paid"), FOLDED),
+    change("invoice.payments.invoice_id", "$invoice(void)", of("paid"), FOLDED),
+    change("invoice.payments.payment_id", "$sent(nobody)", of("paid"), FOLDED),
+    change(
+        "invoice.payments.method",
+        """'{"kind": "encrypted_card", "jwe": "x"}'""",
+        of("carded"),
+        SECRETS,
+        how="the card kept when its payment was over",
+    ),
+    member(
+        "invoice.events.data",
+        '{"reason": "expired_card"}',
+        event("declined", 3),
+        HEARD,
+        OUTCOMES,
+        why="the outcome gave another reason, and staff heard it",
+    ),
+    member(
+        "invoice.events.data",
+        '{"amount_minor": 1}',
+        event("paid", 3),
+        HEARD,
+        BALANCE,
+        why="staff heard another amount, and the gateway took it",
+    ),
+    member(
+        "invoice.events.data",
+        '{"method": {"kind": "token", "fingerprint": "pm_x"}}',
+        event("paid", 2),
+        ONCE,
+        seen_in_production=True,
+    ),
+    change("invoice.events.cause_id", "$sent(nobody)", event("void", 2), BY_COMMANDS),
+    change("invoice.events.owner", "'billing'", event("void", 1), FOLDED),
+    change(
+        "invoice.events.type",
+        "'Shrunk.1'",
+        event("void", 2),
+        BY_COMMANDS,
+        FOLDED,
+        why="nothing came of the command then",
+    ),
+    change("invoice.events.version", "7", event("void", 2), FOLDED),
+    change("invoice.refunds.version", "9", "invoice_id = $invoice(parted)", FOLDED),
+    change("invoice.refunds.pending", "true", "invoice_id = $invoice(parted)", FOLDED),
+    change("invoice.refunds.payment_id", "$payment(paid)", "invoice_id = $invoice(parted)", FOLDED),
+)
+
+PAYMENTS: Final = (
+    rows(
+        "payment_gateway.payments.status",
+        "a declined payment's row says not charged",
+        ("payment_gateway", "UPDATE payments SET status = 'not_charged' WHERE payment_id = $payment(declined)"),
+        red=(OUTCOMES,),
+    ),
+    change(
+        "payment_gateway.payments.status",
+        "'declined'",
+        of("paid"),
+        OUTCOMES,
+        HERE_AND_THERE,
+        PAID,
+        why="its outcome, its invoice and the gateway say captured",
+    ),
+    change("payment_gateway.payments.reason", "'expired_card'", of("declined"), OUTCOMES),
+    change("payment_gateway.payments.advice", "NULL", of("declined"), OUTCOMES),
+    change(
+        "payment_gateway.payments.decided_by",
+        "'Eve'",
+        of("decided"),
+        OUTCOMES,
+        PAID,
+        why="there is no decision of that person",
+    ),
+    change("payment_gateway.payments.decided_by", "NULL", of("decided"), OUTCOMES),
+    change(
+        "payment_gateway.payments.amount_minor",
+        "7",
+        of("declined"),
+        ONCE,
+    ),
+    change("payment_gateway.payments.currency", "'USD'", of("declined"), ONCE),
+    change("payment_gateway.payments.method_token", "'pm_x'", of("declined"), ONCE),
+    change("payment_gateway.payments.gateway_id", "'pi_x'", of("declined"), CONFIRMED, seen_in_production=False),
+    change(
+        "payment_gateway.payments.invoice_id",
+        "$invoice(void)",
+        of("declined"),
+        OUTCOMES,
+        HEARD,
+        why="its saga and staff know its invoice",
+    ),
+    change(
+        "payment_gateway.payments.receipt_number",
+        "'ch_x'",
+        of("paid"),
+        OUTCOMES,
+        PAID,
+        HERE_AND_THERE,
+        HEARD,
+        why="its outcome, its invoice, the gateway and staff know the receipt",
+    ),
+    change("payment_gateway.payments.version", "9", of("paid"), OUTCOMES),
+    change("payment_gateway.payments.cause_id", "$sent(nobody)", of("paid"), BY_COMMANDS),
+    change("payment_gateway.payments.due_at", "now() + interval '9 years'", of("waiting"), ACCOUNTED),
+    rows(
+        "payment_gateway.payments.due_at",
+        "no next attempt, and no case",
+        ("payment_gateway", "UPDATE payments SET due_at = NULL WHERE payment_id = $payment(waiting)"),
+        ("staff", "DELETE FROM cases WHERE payment_id = $payment(waiting)"),
+        red=(ACCOUNTED, STEPS),
+        why="neither the gateway nor a person is asked",
+    ),
+    change("payment_gateway.payments.leased_by", "$sent(nobody)", of("paid"), RESOURCES),
+    change("payment_gateway.payments.attempts_forgotten_at", "now()", of("paid"), CONFIRMED),
+    rows(
+        "payment_gateway.payments.card_jwe",
+        "a card kept when its payment was over",
+        ("payment_gateway", "ALTER TABLE payments DROP CONSTRAINT card_erased"),
+        ("payment_gateway", "UPDATE payments SET card_jwe = 'x' WHERE payment_id = $payment(carded)"),
+        red=(SECRETS,),
+    ),
+    rows(
+        "payment_gateway.payments",
+        "a row lost",
+        ("payment_gateway", "DELETE FROM payments WHERE payment_id = $payment(void)"),
+        ("payment_gateway", "DELETE FROM payments WHERE payment_id = $payment(declined)"),
+        red=(CONFIRMED, PAID),
+        why="the gateway confirmed it, and its invoice asked for it",
+    ),
+    change(
+        "payment_gateway.refunds.amount_minor",
+        "400",
+        of("parted"),
+        ONCE,
+        PAID,
+        why="its invoice and the gateway know the amount",
+    ),
+    change(
+        "payment_gateway.refunds.status",
+        "'kept'",
+        of("parted"),
+        ONCE,
+        PAID,
+        why="its invoice and the gateway know that it was made",
+    ),
+    change("payment_gateway.refunds.decided_by", "'Eve'", of("parted"), PAID),
+)
+
+OUTCOME_ROWS: Final = (
+    change(
+        "payment_gateway.outcomes.body",
+        _SPELT.format('"amount_minor":1250', '"amount_minor":9950'),
+        of("paid"),
+        OUTCOMES,
+        HEARD,
+        DELIVERED,
+        how="another amount",
+        why=_MESSAGE,
+    ),
+    change(
+        "payment_gateway.outcomes.body",
+        _SPELT.format("PaymentCaptured.v1", "PaymentDeclined.v1"),
+        of("paid"),
+        OUTCOMES,
+        DELIVERED,
+        how="another type",
+        why="the message that was delivered has other bytes",
+    ),
+    change(
+        "payment_gateway.outcomes.body",
+        _SPELT.format("generic_decline", "expired_card"),
+        of("declined"),
+        OUTCOMES,
+        HEARD,
+        DELIVERED,
+        how="another reason",
+        why=_MESSAGE,
+    ),
+    change(
+        "payment_gateway.outcomes.type",
+        "'remit.payment_gateway.PaymentNotCharged.v1'",
+        of("declined"),
+        OUTCOMES,
+        PAID,
+        why="its message is of another type, and the invoice recorded what no outcome supports",
+    ),
+    change(
+        "payment_gateway.outcomes.message_id",
+        "$sent(nobody)",
+        of("declined"),
+        OUTCOMES,
+        BY_COMMANDS,
+        DELIVERED,
+        why="nobody received that message, and the saga's step has no cause",
+    ),
+    change("payment_gateway.outcomes.exchange", "'payment.other'", of("declined"), OUTCOMES),
+    change("payment_gateway.outcomes.routing_key", "'other'", of("declined"), OUTCOMES),
+    change("payment_gateway.outcomes.correlation_id", "'other'", of("declined"), OUTCOMES),
+    change(
+        "payment_gateway.outcomes.version",
+        "9",
+        of("declined"),
+        OUTCOMES,
+        BY_COMMANDS,
+        why="its id is derived from its version",
+    ),
+    change(
+        "payment_gateway.outcomes.payment_id",
+        "$sent(nobody)",
+        of("declined"),
+        OUTCOMES,
+        BY_COMMANDS,
+        PAID,
+        EVIDENCE,
+        why="what followed from it has no cause, and it follows from nothing",
+    ),
+)
+
+_GUESS = (
+    ("payment_gateway", "DELETE FROM decisions WHERE payment_id = $payment(decided)"),
+    ("payment_gateway", "UPDATE payments SET decided_by = NULL WHERE payment_id = $payment(decided)"),
+)
+RECORDS: Final = (
+    change("payment_gateway.attempts.answer", "'unknown'", of("paid", "step = 'execute'"), EVIDENCE),
+    change("payment_gateway.attempts.answer", "'captured'", of("waiting", "step = 'execute'"), EVIDENCE),
+    change("payment_gateway.attempts.evidence", "'HTTP 200 succeeded'", of("waiting", "step = 'execute'"), EVIDENCE),
+    change("payment_gateway.attempts.step", "'inquire'", of("waiting", "step = 'execute'"), EVIDENCE),
+    change("payment_gateway.attempts.at", "at + interval '1 hour'", of("waiting", "step = 'execute'"), EVIDENCE),
+    change("payment_gateway.attempts.idempotency_key", "'k'", "step IN ('execute', 'prepare')", CONFIRMED),
+    change(
+        "payment_gateway.attempts.recorded_at",
+        "recorded_at + interval '1 hour'",
+        of("paid"),
+        CONFIRMED,
+        seen_in_production=False,
+    ),
+    change("payment_gateway.attempts.payment_id", "$sent(nobody)", of("paid", "step = 'execute'"), EVIDENCE),
+    rows(
+        "payment_gateway.attempts",
+        "the confirm's attempt deleted",
+        ("payment_gateway", "DELETE FROM attempts WHERE payment_id = $payment(paid) AND step = 'execute'"),
+        red=(EVIDENCE,),
+    ),
+    change("payment_gateway.decisions.evidence", "'none'", of("decided"), DECIDED),
+    change("payment_gateway.decisions.reason", "'none'", of("decided"), DECIDED),
+    change("payment_gateway.decisions.receipt_number", "'ch_x'", of("decided"), DECIDED),
+    change("payment_gateway.decisions.expected_version", "1", of("decided"), DECIDED),
+    change("payment_gateway.decisions.message_id", "$sent(nobody)", of("decided"), DECIDED),
+    change(
+        "payment_gateway.decisions.journal_head",
+        "'9:none'",
+        of("decided"),
+        DECIDED,
+        JOURNAL,
+        why="it is no head of the journal",
+    ),
+    change(
+        "payment_gateway.decisions.decided_by",
+        "'Eve'",
+        of("decided"),
+        DECIDED,
+        EVIDENCE,
+        PAID,
+        why="its outcome and its payment name another person",
+    ),
+    change(
+        "payment_gateway.decisions.resolution",
+        "'not_charged'",
+        of("decided"),
+        DECIDED,
+        EVIDENCE,
+        PAID,
+        why="its outcome and its payment say captured",
+    ),
+    change(
+        "payment_gateway.decisions.refusal",
+        "'version_differs'",
+        of("decided"),
+        EVIDENCE,
+        PAID,
+        why="its outcome and its payment say that it took effect",
+    ),
+    rows(
+        "payment_gateway.decisions",
+        "a decision removed, so that a guess looks like the gateway's word",
+        *_GUESS,
+        red=(DECIDED, EVIDENCE, OUTCOMES),
+        why="the journal has the decision, its outcome names the person, and no answer of the gateway says so",
+    ),
+)
+
+SAGAS: Final = (
+    rows(
+        "saga.sagas.status",
+        "another end, in state and journal alike",
+        ("saga", "UPDATE sagas SET status = 'completed' WHERE payment_id = $payment(declined)"),
+        (
+            "saga",
+            """UPDATE transitions SET from_status = 'settling', to_status = 'completed'
+               WHERE payment_id = $payment(declined) AND version = 2""",
+        ),
+        ("saga", "UPDATE transitions SET to_status = 'settling' WHERE payment_id = $payment(declined) AND version = 1"),
+        red=(OUTCOMES,),
+    ),
+    change("saga.sagas.status", "'failed'", of("paid"), OUTCOMES, STEPS, why="its journal ends elsewhere"),
+    change("saga.sagas.captured_minor", "99", of("paid"), OUTCOMES),
+    change("saga.sagas.captured_currency", "'USD'", of("paid"), OUTCOMES),
+    change("saga.sagas.receipt_number", "'ch_x'", of("paid"), OUTCOMES),
+    change("saga.sagas.failure_outcome", "'not_charged'", of("declined"), OUTCOMES),
+    change("saga.sagas.failure_reason", "'expired_card'", of("declined"), OUTCOMES),
+    change("saga.sagas.failure_advice", "NULL", of("declined"), OUTCOMES),
+    change("saga.sagas.invoice_id", "$invoice(void)", of("paid"), OUTCOMES),
+    change("saga.sagas.payment_version", "9", of("paid"), OUTCOMES),
+    change("saga.sagas.version", "9", of("paid"), STEPS),
+    change("saga.sagas.journal_from", "2", of("paid"), STEPS),
+    change("saga.sagas.payment_id", "$sent(nobody)", of("declined"), STEPS),
+    change("saga.transitions.to_status", "'failed'", of("paid", "version = 2"), STEPS),
+    change("saga.transitions.from_status", "'failed'", of("paid", "version = 2"), STEPS),
+    change(
+        "saga.transitions.cause_id",
+        "$sent(nobody)",
+        of("declined", "version = 1"),
+        BY_COMMANDS,
+        DELIVERIES,
+        why="the command of that step was never sent then",
+    ),
+    change("saga.transitions.version", "9", of("paid", "version = 2"), STEPS),
+    change("saga.deadlines.due_at", "now() + interval '9 years'", of("waiting"), STEPS),
+    rows(
+        "saga.deadlines",
+        "deleted",
+        ("saga", "DELETE FROM deadlines WHERE payment_id = $payment(waiting)"),
+        red=(STEPS,),
+    ),
+)
+
+STAFF: Final = (
+    change("staff.cases.amount_minor", "1", of("waiting"), OUTCOMES),
+    change("staff.cases.currency", "'USD'", of("waiting"), OUTCOMES),
+    change("staff.cases.version", "9", of("waiting"), OUTCOMES),
+    change("staff.cases.gateway_id", "'pi_x'", of("waiting"), OUTCOMES),
+    change("staff.cases.invoice_id", "$invoice(void)", of("waiting"), OUTCOMES),
+    change("staff.cases.status", "'captured'", of("waiting"), OUTCOMES, STEPS, why="no person is asked then"),
+    change(
+        "staff.cases.status", "'in_doubt'", of("decided"), OUTCOMES, ACCOUNTED, why="a settled payment has an open case"
+    ),
+    change("staff.dead_letters.settled_by", "'Eve'", "status = 'discarded'", DELIVERIES),
+    change("staff.dead_letters.settled_by", "NULL", "status = 'discarded'", LETTERS),
+    change("staff.dead_letters.reason", "'unknown'", "status = 'open'", LETTERS),
+    change("staff.dead_letters.tries", "0", "status = 'open'", LETTERS),
+    change(
+        "staff.dead_letters.status",
+        "'discarded'",
+        "status = 'open'",
+        ANSWERED,
+        DELIVERIES,
+        LETTERS,
+        why="its sender has no answer, and nobody discarded it",
+    ),
+    change("staff.commands.answer", "'accepted'", "command_id = $sent(pay void)", HEARD),
+    change("staff.commands.reason", "'already_paid'", "command_id = $sent(pay void)", HEARD),
+    change("staff.commands.type", "'remit.invoice.VoidInvoice.v1'", "command_id = $sent(pay void)", HEARD),
+    change("staff.invoices.customer_id", "'C-2'", "invoice_id = $invoice(paid)", HEARD),
+    change("staff.invoices.amount_minor", "1", "invoice_id = $invoice(paid)", HEARD),
+    change("staff.invoices.currency", "'USD'", "invoice_id = $invoice(paid)", HEARD),
+    change("staff.payments.amount_minor", "1", of("paid"), HEARD),
+    change("staff.payments.currency", "'USD'", of("paid"), HEARD),
+    change("staff.payments.receipt_number", "'ch_x'", of("paid"), HEARD),
+    change("staff.payments.gateway_id", "'pi_x'", of("paid"), HEARD),
+    change("staff.payments.invoice_id", "$invoice(void)", of("paid"), HEARD),
+    member("staff.messages.facts", '{"amount_minor": 1}', of("paid", "type = 13"), HEARD),
+    member("staff.messages.facts", '{"customer_id": "C-2"}', "invoice_id = $invoice(paid) AND type = 1", HEARD),
+)
+
+EVERYWHERE: Final = (
+    rows(
+        "ledger.charges.id",
+        "the receipt, everywhere but at the gateway",
+        ("payment_gateway", "UPDATE payments SET receipt_number = 'ch_x' WHERE payment_id = $payment(paid)"),
+        (
+            "payment_gateway",
+            """UPDATE outcomes SET body = convert_to(replace(convert_from(body, 'UTF8'), $charge(paid), 'ch_x'), 'UTF8')
+               WHERE payment_id = $payment(paid)""",
+        ),
+        ("invoice", "UPDATE invoices SET receipt_number = 'ch_x' WHERE invoice_id = $invoice(paid)"),
+        (
+            "invoice",
+            """UPDATE events SET data = data || '{"receipt_number": "ch_x"}' WHERE stream_id = $invoice(paid) AND version = 3""",
+        ),
+        ("saga", "UPDATE sagas SET receipt_number = 'ch_x' WHERE payment_id = $payment(paid)"),
+        ("staff", "UPDATE payments SET receipt_number = 'ch_x' WHERE payment_id = $payment(paid)"),
+        (
+            "staff",
+            """UPDATE messages SET facts = facts || '{"receipt_number": "ch_x"}'
+               WHERE payment_id = $payment(paid) AND facts ? 'receipt_number'""",
+        ),
+        red=(HERE_AND_THERE, DELIVERED),
+        seen_in_production=False,
+        why="the listener received other bytes",
+    ),
+    change(
+        "ledger.charges.amount",
+        "99",
+        "id = $charge(paid)",
+        ONCE,
+        BALANCE,
+        SETTLED,
+        seen_in_production=False,
+        why="all that is paid is compared with it",
+    ),
+    change(
+        "ledger.charges.currency",
+        "'usd'",
+        "id = $charge(paid)",
+        ONCE,
+        BALANCE,
+        seen_in_production=False,
+        why="all that is paid is compared with it",
+    ),
+    change("ledger.charges.payment_method", "'pm_x'", "id = $charge(paid)", ONCE, seen_in_production=False),
+    rows(
+        "ledger.charges",
+        "a charge lost",
+        ("ledger", "DELETE FROM charges WHERE id = $charge(paid)"),
+        red=(HERE_AND_THERE, BALANCE),
+        seen_in_production=False,
+        why="all that is paid is compared with it",
+    ),
+)
+
+FALSIFICATIONS: Final = (*ANSWERS, *EVENTS, *PAYMENTS, *OUTCOME_ROWS, *RECORDS, *SAGAS, *STAFF, *EVERYWHERE)
