@@ -20,18 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.staff.desk import contract, pages
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import STATIC, STATIC_VERSION, MenuCounts, render
-from services.staff.desk.limits import Limiter
 from services.staff.desk.live import Live
 from services.staff.desk.once import AtWork
-from services.staff.desk.problems import MEDIA_TYPE, Problem, Refused, error_number, problem_of, sentence_of, title_of
+from services.staff.desk.problems import Problem, Refused, problem_of, sentence_of
 from services.staff.desk.routing import ACTS_BURST, ACTS_EVERY_S, API, Room, desk_of, routes_of
-from services.staff.desk.security import Border, TooLarge
+from services.staff.desk.security import BODY_BYTES_MAX, HEADERS
 from services.staff.desk.sessions import Visitor, set_cookie, visitor_of
 from services.staff.desk.sign_in import VISIT, SignIn
 from services.staff.desk.single_sign_on import SingleSignOn
 from shared.observability import metrics
 from shared.observability.logs import describe_error
 from shared.persistence.database import Trouble, trouble
+from shared.web.border import Border, TooLarge
+from shared.web.limiter import Limiter
+from shared.web.problems import MEDIA_TYPE, error_number, title_of
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,7 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
         app.add_exception_handler(kind, _answer_error)
     app.add_middleware(_Errors, desk=desk)
     app.add_middleware(_Visits, desk=desk)
-    app.add_middleware(Border, is_secure=desk.settings.is_secure)
+    app.add_middleware(Border, headers=HEADERS, body_bytes_max=BODY_BYTES_MAX, is_secure=desk.settings.is_secure)
     return app
 
 

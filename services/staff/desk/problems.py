@@ -1,6 +1,5 @@
 """What went wrong, told to people and programs: refusals, and errors with a number. For a program it is a problem of RFC 9457."""
 
-import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -8,9 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from shared.contracts.mistakes import words
-
-_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # without those that are misheard or misread
-_NUMBER_LENGTH = 6
+from shared.web.problems import title_of
 
 
 class RefusedRequest(Exception):
@@ -48,9 +45,6 @@ class Problem(BaseModel):
     number: str | None = None
 
 
-MEDIA_TYPE = "application/problem+json"
-
-
 def problem_of(refused: RefusedRequest) -> Problem:
     """A refusal as a program gets it."""
     return Problem(
@@ -62,19 +56,6 @@ def problem_of(refused: RefusedRequest) -> Problem:
         field=refused.field,
         mistakes=refused.mistakes if isinstance(refused, Mistaken) else None,
     )
-
-
-def title_of(status: int) -> str:
-    """The name of a status."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Problem"
-
-
-def error_number() -> str:
-    """A number by which somebody on the telephone names an error, and the log has it."""
-    return "REQ-" + "".join(secrets.choice(_LETTERS) for _ in range(_NUMBER_LENGTH))
 
 
 def sentence_of(error: Mapping[str, Any], label: str) -> str:

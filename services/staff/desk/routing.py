@@ -30,13 +30,13 @@ from services.staff.actions.accounts import note_refused_request
 from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import CountOf, TypedForm, render
-from services.staff.desk.limits import Limiter
 from services.staff.desk.once import NUL, Act, AtWork, Done, perform
 from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.people import Actor, Role
 from services.staff.people_store import KeptForm
 from shared.records import dataclass, field
+from shared.web.limiter import Limiter
 
 __all__ = ["Act", "Desk", "Done", "Mistaken", "Refused", "Room", "Visitor"]
 

@@ -1,4 +1,4 @@
-"""What protects the desk at its border: headers of every answer, the size of what comes in, and where a form comes from."""
+"""What protects the desk at its border: headers of every answer, how large a form may be, and where it comes from."""
 
 import base64
 import hmac
@@ -7,9 +7,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.staff.desk.problems import Refused
 
@@ -28,49 +26,6 @@ HEADERS: Final[Mapping[str, str]] = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 OTHER_SITE = Refused("other_site", "This form is from another page: open it again.", HTTPStatus.FORBIDDEN)
-
-
-class TooLarge(Exception):
-    """A request has a body that is larger than anything the desk asks for."""
-
-
-class Border:
-    """Adds the headers to every answer, and ends a request whose body is too large before anything reads it whole."""
-
-    def __init__(self, app: ASGIApp, *, is_secure: bool) -> None:
-        self._app, self._is_secure = app, is_secure
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        received = BODY_BYTES_MAX + 1 if _says_too_large(Headers(scope=scope)) else 0
-
-        async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > BODY_BYTES_MAX:
-                raise TooLarge
-            return message
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
-                if self._is_secure:
-                    headers.setdefault("strict-transport-security", "max-age=31536000")
-            await send(message)
-
-        await self._app(scope, receive_some, send_with_headers)
-
-
-def _says_too_large(headers: Headers) -> bool:
-    length = headers.get("content-length", "0")
-    return length.isascii() and length.isdecimal() and int(length[:20]) > BODY_BYTES_MAX
 
 
 def form_key(cookie: str) -> str:

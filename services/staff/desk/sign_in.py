@@ -14,13 +14,13 @@ from services.staff.actions import accounts
 from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import render
-from services.staff.desk.limits import Limiter, network_of
 from services.staff.desk.once import NUL
 from services.staff.desk.passwords import PasswordChecker
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import FORM_KEY, too_often
 from services.staff.people import Actor, Via
 from services.staff.people_store import KeptForm, Person, SessionRecord
+from shared.web.limiter import Limiter, network_of
 
 log = structlog.get_logger(__name__)
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from services.staff.desk import limits
-from services.staff.desk.limits import Limiter
+from shared.web.limiter import KEYS_MAX, Limiter, network_of
 from tests.support.desk_browser import DeskClock
 
 
@@ -37,10 +36,10 @@ def test_a_clock_that_jumps_back_locks_nobody_out() -> None:
 
 def test_so_many_are_remembered() -> None:
     limiter = Limiter(burst=1, every_s=60, clock=DeskClock())
-    for number in range(limits.KEYS_MAX + 1):
+    for number in range(KEYS_MAX + 1):
         limiter.wait_s(str(number))
     assert limiter.wait_s("0") == 0
-    assert limiter.wait_s(str(limits.KEYS_MAX)) == 60
+    assert limiter.wait_s(str(KEYS_MAX)) == 60
 
 
 @pytest.mark.parametrize(
@@ -54,4 +53,4 @@ def test_so_many_are_remembered() -> None:
     ],
 )
 def test_tries_are_counted_by_what_somebody_has_one_of(address: str, counted: str) -> None:
-    assert limits.network_of(address) == counted
+    assert network_of(address) == counted
