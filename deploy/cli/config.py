@@ -22,12 +22,12 @@ app = typer.Typer(no_args_is_help=True, help="Settings: what would be used, and 
 @app.command("check")
 def check(
     services: Annotated[
-        list[Program] | None, typer.Argument(help="Services, and the desk. Default: all.", show_default=False)
+        list[Program] | None, typer.Argument(help="Services, the desk, the door. Default: all.", show_default=False)
     ] = None,
     *,
     json: Json = False,
 ) -> None:
-    """Show the settings that services and the desk would use, from where they come, and what is wrong.
+    """Show the settings that services, the desk and the door would use, from where they come, and what is wrong.
 
     Asks no server; exit code 2 for a mistake.
 
@@ -64,7 +64,7 @@ def reference() -> None:
 
 
 def settings_of(service: str) -> "type[ServiceSettings]":
-    """The class with the settings of a service, or of the desk."""
+    """The class with the settings of a service, of the desk, or of the door."""
     kind: type[ServiceSettings] = import_module(f"{Program(service).module}.settings").SETTINGS
     return kind
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from deploy.cli.config import settings_of
-from deploy.cli.operate import Service
+from deploy.cli.operate import Program, Service
 from deploy.cli.settings import AuditSettings, CardSettings, DeskAccessSettings, StaffPagesSettings, TerminalSettings
-from services.staff.desk.settings import DeskSettings
 from shared.service import ServiceSettings
 from shared.settings import FOREIGN_VARIABLES, Declared
 
@@ -31,8 +30,9 @@ def reference() -> str:
     sections = [("Every service", ServiceSettings.declared())]
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
     of_staff = {one.name for one in settings_of("staff").declared()}
-    known = common | of_staff
-    sections += [("desk", [one for one in DeskSettings.declared() if one.name not in known])]
+    for program, service in ((Program.DESK, Service.STAFF), (Program.DOOR, Service.INVOICE)):
+        known = common | {one.name for one in settings_of(service).declared()}
+        sections += [(program.value, [one for one in settings_of(program).declared() if one.name not in known])]
     of_remit = (StaffPagesSettings, DeskAccessSettings, CardSettings, AuditSettings, TerminalSettings)
     sections += [("remit", [one for kind in of_remit for one in kind.declared() if one.name not in of_staff])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])

@@ -28,18 +28,20 @@ class Service(StrEnum):
 
 
 class Program(StrEnum):
-    """What can be run: the services, and the desk of the staff service."""
+    """What can be run: the services, the desk of the staff service, and the door of the invoice service."""
 
     INVOICE = "invoice"
     PAYMENT_GATEWAY = "payment_gateway"
     SAGA = "saga"
     STAFF = "staff"
     DESK = "desk"
+    DOOR = "door"
 
     @property
     def module(self) -> str:
         """The package that is run."""
-        return "services.staff.desk" if self is Program.DESK else f"services.{self.value}"
+        beside = {Program.DESK: "staff.desk", Program.DOOR: "invoice.door"}
+        return f"services.{beside.get(self, self.value)}"
 
 
 topology = typer.Typer(no_args_is_help=True, help="Exchanges, queues and bindings on the broker.")
@@ -58,7 +60,7 @@ def run(
     *,
     json: Annotated[bool, typer.Option("--json", help="Log JSON lines, for programs.")] = False,
 ) -> None:
-    """Run one service, or the staff desk, in this process until SIGTERM or Ctrl-C: the same as `python -m services.SERVICE`."""
+    """Run one service, the staff desk or the door in this process until SIGTERM or Ctrl-C: the same as `python -m services.SERVICE`."""
     if json:
         os.environ["LOG_FORMAT"] = "json"
     os.execv(sys.executable, [sys.executable, "-m", service.module])  # noqa: S606 - no shell, and no input but an enum

@@ -124,7 +124,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "sender_tokens": Grant(
             "SELECT, INSERT, UPDATE (revoked_at)",
             purge=_texts("sender"),
-            door="SELECT (id, sender, hash, ends_at, revoked_at)",
+            door="SELECT (sender, hash, ends_at, revoked_at)",
         ),
         "set_aside": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("reason"), door="SELECT"),
     },

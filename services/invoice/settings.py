@@ -4,31 +4,23 @@ from typing import Literal
 
 from services.invoice.senders import STAFF_USER, Senders
 from shared.service import ServiceSettings
-from shared.settings import DatabaseUrl, database_url, variable
+from shared.settings import DatabaseUrl, Settings, database_url, variable
 
 REMIND_AFTER_S = 30.0
 """How long a payment may be pending before its request is announced again. Most payments end within a second. From the reminder on, the
 saga watches the payment: its first deadline comes two minutes later."""
 
 
-class InvoiceSettings(ServiceSettings):
-    """The settings of the invoice service."""
+class SenderSettings(Settings):
+    """The settings about senders: of the invoice service, and of the door, which tells each only of what is its own."""
 
-    name: str = "invoice"
-    database_url: DatabaseUrl = database_url("invoice")
-    remind_after_s: float = variable(
-        "INVOICE_REMIND_AFTER_S",
-        REMIND_AFTER_S,
-        ge=0.1,
-        le=86_400.0,
-        about="When a pending payment or refund is announced again, and the saga begins to watch the payment.",
-    )
     senders: Literal["named", "trusted"] = variable(
         "SENDERS",
         must="named, if each sender has a user of its own at the broker, or trusted, "
         "if each may pay and void the invoices of all",
         about="`named`: every command needs a `user_id`, see [senders](README.md#senders). `trusted`: whoever may write to "
-        "`invoice.commands.entry` may do everything to every invoice, and hears the answer to any command whose id it knows.",
+        "`invoice.commands.entry` may do everything to every invoice, and hears the answer to any command whose id it knows. "
+        "The same for the invoice service and the door, as for the other settings about senders.",
     )
     sender_groups: str = variable(
         "SENDER_GROUPS",
@@ -63,6 +55,20 @@ class InvoiceSettings(ServiceSettings):
             unowned=self.unowned_invoices,
             staff_user=self.staff_user,
         )
+
+
+class InvoiceSettings(ServiceSettings, SenderSettings):
+    """The settings of the invoice service."""
+
+    name: str = "invoice"
+    database_url: DatabaseUrl = database_url("invoice")
+    remind_after_s: float = variable(
+        "INVOICE_REMIND_AFTER_S",
+        REMIND_AFTER_S,
+        ge=0.1,
+        le=86_400.0,
+        about="When a pending payment or refund is announced again, and the saga begins to watch the payment.",
+    )
 
 
 SETTINGS = InvoiceSettings

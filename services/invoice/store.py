@@ -91,7 +91,7 @@ async def load(
     if payment_ids:
         taken = await tx.fetch("SELECT payment_id FROM payments WHERE payment_id = ANY($1::uuid[])", list(payment_ids))
         used = {row["payment_id"] for row in taken}
-    found = read_rows(rows, "invoice_id", _invoice)
+    found = read_rows(rows, "invoice_id", read_invoice)
     return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in (*invoice_ids, *absent)}
 
 
@@ -153,10 +153,10 @@ async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID, UUID | None]],
     published: list[Outgoing] = []
     for stream in streams.values():
         for stored in stream:
-            event = _event(stored)
+            event = read_event(stored)
             about = (getattr(event, "payment_id", None), getattr(event, "refund_id", None))
             if about in wanted and not isinstance(event, PaymentRequested | RefundRequested):
-                published.append(_announcement(stored, event, None, announce))
+                published.append(announcement(stored, event, None, announce))
     return published
 
 
@@ -202,7 +202,7 @@ async def overdue_refunds(
         draft = Draft(announce(event, stored.stream_id, None))
         position = _overdue_position(stored, row["announced"])
         anew = replace(encode(draft, _cause_of(stored), position, source="invoice"), data=None)
-        return [_announcement(stored, event, None, announce), anew]
+        return [announcement(stored, event, None, announce), anew]
 
     return len(rows), await _again(tx, rows, again, unreadable="refund_unreadable", key="refund_id")
 
@@ -233,7 +233,7 @@ async def overdue_requests(
 
     def again(row: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
         return [
-            _announcement(stored, event, _method(row["method"]), announce),
+            announcement(stored, event, _method(row["method"]), announce),
             _overdue(stored, row["payment_id"], row["announced"]),
         ]
 
@@ -265,7 +265,7 @@ async def _again(
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:
     """The ids of those invoices whose stored state differs from the given one."""
     rows = await connection.fetch(_SELECT, [invoice.invoice_id for invoice in invoices])
-    found = {row["invoice_id"]: _invoice(row) for row in rows}
+    found = {row["invoice_id"]: read_invoice(row) for row in rows}
     return [invoice.invoice_id for invoice in invoices if found.get(invoice.invoice_id) != invoice]
 
 
@@ -274,14 +274,15 @@ async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     await tx.execute(_UPSERT, list(map(_row, invoices)), cause.time)
 
 
-def _event(stored: StoredEvent) -> Event:
+def read_event(stored: StoredEvent) -> Event:
+    """The event. Raises UnreadableRowsError for one that this build cannot read."""
     try:
         return stored_events.load(stored.type, stored.data)
     except Exception as error:
         raise UnreadableRowsError([stored.stream_id]) from error
 
 
-def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
+def announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
     """What told of the event, to be said again: its data were told then."""
     draft = Draft(announce(event, stored.stream_id, method))
     return replace(encode(draft, _cause_of(stored), stored.cause_position, source="invoice"), data=None)
@@ -321,7 +322,8 @@ def _row(invoice: Invoice) -> tuple[object, ...]:
     return (*_PLAIN(invoice), refund_store.dump(invoice.refunds), invoice.owner)
 
 
-def _invoice(row: Record) -> Invoice:
+def read_invoice(row: Record) -> Invoice:
+    """The invoice of a row with all its columns. Raises whatever a row raises that this build cannot read."""
     return replace(Invoice(**row), status=InvoiceStatus(row["status"]), refunds=refund_store.load(row["refunds"]))
 
 

@@ -93,6 +93,22 @@ DESK_LIVE_BROWSERS: Final = Gauge(
     "remit_desk_live_browsers", "Pages of browsers that get live numbers from this process."
 )
 
+# -- the door ----------------------------------------------------------------------------------------------------------
+
+DOOR_REQUESTS: Final = Counter(
+    "remit_door_requests_total",
+    "Requests of senders to the door, by type (command, payment, invoice, other) and what became of them (told, unknown, "
+    "refused, failed).",
+    ["type", "outcome"],
+)
+DOOR_REQUEST_SECONDS: Final = Histogram(
+    "remit_door_request_seconds",
+    "From a request to the door to the beginning of its answer, without the time that a sender asked to wait, by type.",
+    ["type"],
+    buckets=_BATCH_SECONDS,
+)
+DOOR_WAITING: Final = Gauge("remit_door_waiting", "Requests of senders that wait at the door of this process.")
+
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 MESSAGES_COMMITTED: Final = Counter(

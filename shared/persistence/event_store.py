@@ -13,9 +13,9 @@ from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
 
 STREAMS_PER_PAGE = 1_000
-_COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at, owner"
+COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at, owner"
 """The columns are named in the statements, so that this build also runs on a later schema with more columns."""
-_ROW = attrgetter(*_COLUMNS.split(", "))
+_ROW = attrgetter(*COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
     if not events:
         return
     await tx.execute(
-        f"INSERT INTO events ({_COLUMNS}) SELECT * FROM unnest($1::event_row_2[])",  # noqa: S608 - our names
+        f"INSERT INTO events ({COLUMNS}) SELECT * FROM unnest($1::event_row_2[])",  # noqa: S608 - our names
         list(map(_ROW, events)),
     )
 
 
 async def load(connection: Tx, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
     """The whole streams by their ids, events in the order of versions. A stream that does not exist is absent."""
-    query = f"SELECT {_COLUMNS} FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version"  # noqa: S608 - our names
+    query = f"SELECT {COLUMNS} FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version"  # noqa: S608 - our names
     rows = await connection.fetch(query, list(stream_ids))
     streams: dict[str, list[StoredEvent]] = {}
     for row in rows:

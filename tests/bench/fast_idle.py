@@ -25,6 +25,7 @@ BACKGROUND_TASKS: Final = (
     ("shared.persistence.store_sampler", "StoreSampler"),
     ("shared.heartbeat", "HeartbeatSender"),
     ("shared.web.pulse", "DatabasePulse"),
+    ("services.invoice.door.waiting", "WaitingRoom"),
     ("services.invoice.reminders", "RequestReminder"),
     ("services.payment_gateway.gateway_watch", "GatewayWatch"),
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),

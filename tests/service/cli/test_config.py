@@ -54,6 +54,6 @@ async def test_every_mistake_is_told_and_the_exit_code_is_2() -> None:
 async def test_without_a_service_all_are_checked_and_what_they_share_is_told_once() -> None:
     typed = await remit("config", "check", "--json", HEALT_PORT="1")
     assert typed.code == 2
-    assert list(typed.json["settings"]) == ["invoice", "payment_gateway", "saga", "staff"]
+    assert list(typed.json["settings"]) == ["invoice", "payment_gateway", "saga", "staff", "desk", "door"]
     for name in ("HEALT_PORT", "RABBITMQ_URL"):
         assert sum(name in mistake for mistake in typed.json["mistakes"]) == 1

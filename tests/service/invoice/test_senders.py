@@ -1,97 +1,29 @@
 """Senders with names, on the real broker: each has its own commands, answers and invoices, and learns of no other's."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 
-from deploy.local.stack import Stack
-from deploy.permissions.broker import broker_users, definitions
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
-from services.staff.__main__ import assemble as assemble_staff
 from services.staff.actions.dead_letters import discard, replay
 from services.staff.people import at_terminal
 from services.staff.store import Selection
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
-from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason
 from shared.ids import id_of_command
 from shared.persistence.database import Database
-from tests.service.invoice.conftest import ISSUE, OTHER, PAY, VOID
+from tests.service.invoice.conftest import ISSUE, OTHER, PAY, VOID, Two, letters, staffed
 from tests.service.invoice.test_refund_invoice import REFUND
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
-from tests.support.upstream_client import Received, Subscription, UpstreamClient
+from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
-PASSWORD = "of-a-test"
 UNKNOWN, TAKEN = AnswerReason.UNKNOWN_INVOICE.value, AnswerReason.ALREADY_ISSUED.value
 ISSUE_2 = ISSUE.model_copy(update={"invoice_id": "INV-2"})
-
-
-@pytest.fixture(scope="module")
-def users(stack: Stack, environment_urls: Environment) -> Iterator[dict[str, str]]:
-    """Two senders that the broker knows, and a URL for each."""
-    names = {who: f"{who}-{uuid4().hex[:6]}" for who in ("billing", "shop")}
-    senders = [user for user in broker_users(senders=names.values()) if user.name in names.values()]
-    known = definitions(senders, environment_urls.stack.vhost, dict.fromkeys(names.values(), PASSWORD))
-    stack.broker.import_definitions(json.dumps(known))
-    parts = urlsplit(environment_urls.rabbitmq_url)
-    yield {
-        who: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
-        for who, name in names.items()
-    }
-    for name in names.values():
-        stack.broker.ctl("delete_user", name)
-
-
-@dataclass(frozen=True, slots=True)
-class NamedSender:
-    """A sender with a user of its own at the broker."""
-
-    client: UpstreamClient
-    inbox: Subscription
-
-    @property
-    def name(self) -> str:
-        return self.client.user
-
-    async def sends(self, command: Contract, command_id: UUID | None = None) -> Received:
-        """Send a command, and return its answer."""
-        await self.client.send(command, message_id=command_id, reply_to=self.inbox.name)
-        return await self.inbox.next()
-
-    async def hears(self, command: Contract, command_id: UUID | None = None) -> tuple[str, str | None]:
-        """Send a command, and return what it is answered."""
-        data = (await self.sends(command, command_id)).data
-        return data["answer"], data["reason"]
-
-
-Two = tuple[NamedSender, NamedSender]
-
-
-@pytest.fixture
-async def senders(environment: Environment, users: dict[str, str]) -> AsyncIterator[Two]:
-    async with AsyncExitStack() as opened:
-        made = []
-        for url in users.values():
-            client = await opened.enter_async_context(UpstreamClient.open(url))
-            made.append(NamedSender(client, await client.inbox()))
-        yield made[0], made[1]
-
-
-@pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch, environment: Environment) -> None:
-    """Senders must have names."""
-    monkeypatch.setenv("SENDERS", "named")
-    monkeypatch.setenv("STAFF_USER", str(urlsplit(environment.settings("staff").rabbitmq_url).username))
 
 
 async def answers_of(environment: Environment, count: int) -> list[tuple[str | None, UUID | None, str | None]]:
@@ -220,24 +152,6 @@ async def test_no_answer_goes_to_another_sender(
         assert (await events.next()).data["reason"] == "not_json"
         assert await billing.hears(ISSUE) == ("accepted", None)
     assert await shop.inbox.waiting() == []
-
-
-@asynccontextmanager
-async def staffed(environment: Environment) -> AsyncIterator[Database]:
-    async with environment.running("staff", assemble_staff), environment.running("invoice", assemble):
-        database = await Database.open(environment.databases["staff"], name="test", connections_max=2)
-        try:
-            yield database
-        finally:
-            await database.close()
-
-
-async def letters(environment: Environment, count: int, seen: int = 1) -> list[dict[str, object]]:
-    async def kept() -> list[dict[str, object]] | None:
-        found = await rows(environment.databases["staff"], "SELECT * FROM dead_letters ORDER BY first_seen, sender")
-        return found if len(found) == count and all(row["seen"] == seen for row in found) else None
-
-    return await until(kept, what=f"{count} dead letters, seen {seen} times") or []
 
 
 @pytest.mark.usefixtures("named")

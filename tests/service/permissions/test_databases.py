@@ -223,27 +223,56 @@ async def test_every_statement_of_a_service_runs_under_its_role(
     assert not refused, "grant it in deploy/permissions/databases.py:\n" + "\n".join(refused)
 
 
-def _privileges(service: Service) -> Iterator[tuple[str, str]]:
+def _statements_of_the_door() -> list[Statement]:
+    """Its own, and those by which every web process starts, says that it lives, and knows who asks."""
+    shared_ones = ("services/invoice/sender_tokens.py", "shared/persistence/schema.py", "shared/web/")
+    every = [one for one in statements_of("invoice") if one.where.startswith(("services/invoice/door/", *shared_ones))]
+    return [one for one in every if "sender_tokens" not in one.text or "hash = $1" in one.text]
+
+
+async def test_every_statement_of_the_door_runs_under_its_role(environment_urls: Environment) -> None:
+    if environment_urls.stack.kind == "given":
+        pytest.skip("the roles of a given server are not ours")
+    async with connected(environment_urls.databases["invoice"]) as connection, connection.transaction():
+        refused = await _refused(connection, DOOR, _statements_of_the_door())
+    assert not refused, "grant it in deploy/permissions/databases.py:\n" + "\n".join(refused)
+
+
+def _privileges(service: Service, role: str) -> Iterator[tuple[str, str]]:
+    """Each right of a role; one to some columns is as many rights."""
     for table, grant in GRANTS[service].items():
-        for privilege in re.findall(r"[A-Z]+(?: \([^)]*\))?", grant.service):
-            yield table, privilege
+        for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", grant.of(role)):
+            yield from ((table, f"{privilege} ({column})") for column in columns.split(", ") if column)
+            if not columns:
+                yield table, privilege
+
+
+async def _needless(connection: Connection, service: Service, role: str, every: Sequence[Statement]) -> list[str]:
+    """The rights that no statement needs."""
+    needless = []
+    for table, privilege in _privileges(service, role):
+        about = [one for one in every if re.search(rf"\b{table}\b", one.text)]
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(f"REVOKE {privilege} ON {table} FROM {role}")
+        if not await _refused(connection, role, about):
+            needless.append(f"{privilege} ON {table}")
+        await transaction.rollback()
+    return needless
 
 
 async def test_every_right_of_a_service_is_needed_by_one_of_its_statements(
     service: Service, environment_urls: Environment
 ) -> None:
-    needless = []
-    every = statements_of(service)
     async with connected(environment_urls.databases[service]) as connection:
-        for table, privilege in _privileges(service):
-            about = [one for one in every if re.search(rf"\b{table}\b", one.text)]
-            transaction = connection.transaction()
-            await transaction.start()
-            await connection.execute(f"REVOKE {privilege} ON {table} FROM {service}")
-            if not await _refused(connection, service, about):
-                needless.append(f"{privilege} ON {table}")
-            await transaction.rollback()
-    assert needless == []
+        assert await _needless(connection, service, service, statements_of(service)) == []
+
+
+async def test_every_right_of_the_door_is_needed_by_one_of_its_statements(environment_urls: Environment) -> None:
+    if environment_urls.stack.kind == "given":
+        pytest.skip("the roles of a given server are not ours")
+    async with connected(environment_urls.databases["invoice"]) as connection:
+        assert await _needless(connection, "invoice", DOOR, _statements_of_the_door()) == []
 
 
 async def test_the_grants_can_be_repeated_beside_a_running_service(

@@ -1,0 +1,165 @@
+"""Finds what a sender may be told. What belongs to another sender is found like what does not exist: not at all."""
+
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Any, TypeVar, assert_never
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from services.invoice.door import store, views
+from services.invoice.senders import Senders
+from shared.card_data.scan import has_card_data
+from shared.contracts.base import Name
+from shared.ids import id_of_card_refusal, read_uuid
+from shared.persistence.database import Connection, Database
+from shared.records import dataclass
+
+T = TypeVar("T")
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class AskedFor(StrEnum):
+    """What can be asked for."""
+
+    COMMAND = "command"
+    PAYMENT = "payment"
+    INVOICE = "invoice"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a sender asks for."""
+
+    kind: AskedFor
+    id: UUID | str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoorAnswer:
+    """What a sender is told, as JSON, and whether an answer or an outcome is still to come."""
+
+    body: bytes
+    under_way: bool
+
+
+def question_of(kind: AskedFor, text: str, sender: str) -> Question | None:
+    """The question for this id. None if nothing can have such an id: it is no UUID, or no invoice would be taken with it."""
+    if kind is not AskedFor.INVOICE:
+        id_ = read_uuid(text)
+        return None if id_ is None else Question(kind, id_, sender)
+    try:
+        name = _NAME.validate_python(text)
+    except ValidationError:
+        return None
+    return None if has_card_data(name) else Question(kind, name, sender)
+
+
+class Reader:
+    """Reads the invoice database for senders."""
+
+    def __init__(self, database: Database, senders: Senders) -> None:
+        self._database, self._senders = database, senders
+
+    async def find(self, question: Question) -> DoorAnswer | None:
+        """What is told of it; None if it does not exist, or is another's. Raises `AWAY_ERRORS`, and UnreadableRowsError."""
+        async with self._database.connection() as connection:
+            match question.kind:
+                case AskedFor.COMMAND:
+                    return await self._command(connection, question)
+                case AskedFor.PAYMENT:
+                    return await self._payment(connection, question)
+                case AskedFor.INVOICE:
+                    return await self._invoice(connection, question)
+                case _:
+                    assert_never(question.kind)
+
+    async def _command(self, connection: Connection, question: Question) -> DoorAnswer | None:
+        ids = self._ids(question)
+        found = await store.answers(connection, ids)
+        set_aside = await store.set_aside(connection, ids[0])
+        stored = self._answer(question, ids, {id_: (answer.sender, answer) for id_, answer in found.items()})
+        if stored is not None:
+            return DoorAnswer(views.answered(_uuid(question), stored), under_way=False)
+        return None if set_aside is None else DoorAnswer(views.waiting(_uuid(question), set_aside), under_way=True)
+
+    async def _payment(self, connection: Connection, question: Question) -> DoorAnswer | None:
+        known = await store.payment(connection, _uuid(question))
+        if known is None or not self._senders.may_use(question.sender, known.owner):
+            return None
+        body, under_way = views.payment(known, await store.events_of_payment(connection, known))
+        return DoorAnswer(body, under_way)
+
+    async def _invoice(self, connection: Connection, question: Question) -> DoorAnswer | None:
+        known = await store.invoice(connection, str(question.id))
+        if known is None or not self._senders.may_use(question.sender, known.owner):
+            return None
+        events = await store.events_of_invoice(
+            connection, known.invoice_id, until_version=known.version, at_most=views.EVENTS_MAX + 1
+        )
+        return DoorAnswer(views.invoice(known, events), views.is_under_way(known))
+
+    # -- of many at once ---------------------------------------------------------------------------------------------------------------
+
+    async def settled(self, questions: Collection[Question]) -> set[Question]:
+        """Those of which their senders can be told, with nothing under way. One statement for each kind, however many there are."""
+        asked: dict[AskedFor, list[Question]] = {}
+        for question in questions:
+            asked.setdefault(question.kind, []).append(question)
+        found: set[Question] = set()
+        async with self._database.connection() as connection:
+            for kind, of_kind in asked.items():
+                found |= await self._settled(connection, kind, of_kind)
+        return found
+
+    async def _settled(self, connection: Connection, kind: AskedFor, questions: Collection[Question]) -> set[Question]:
+        if kind is AskedFor.COMMAND:
+            ids = {question: self._ids(question) for question in questions}
+            senders = await store.answered(connection, {id_ for of_one in ids.values() for id_ in of_one})
+            stored = {id_: (sender, True) for id_, sender in senders.items()}
+            return {question for question, of_one in ids.items() if self._answer(question, of_one, stored)}
+        owners = await self._owners(connection, kind, questions)
+        return {one for one in questions if one.id in owners and self._senders.may_use(one.sender, owners[one.id])}
+
+    @staticmethod
+    async def _owners(
+        connection: Connection, kind: AskedFor, questions: Collection[Question]
+    ) -> Mapping[Any, str | None]:
+        if kind is AskedFor.PAYMENT:
+            return await store.ended_payments(connection, {_uuid(question) for question in questions})
+        return await store.quiet_invoices(connection, {str(question.id) for question in questions})
+
+    # -- whose a command is ------------------------------------------------------------------------------------------------------------
+
+    def _ids(self, question: Question) -> list[UUID]:
+        """Under which ids the answer may be kept, the one that counts first.
+
+        A command that was refused for card data is kept under another id, and may have come again without them under its own.
+        """
+        kept_as, other_id = self._senders.ids_of(_uuid(question), question.sender)
+        own = [kept_as] if other_id is None else [kept_as, other_id]
+        return [*own, *map(id_of_card_refusal, own)]
+
+    def _answer(
+        self, question: Question, ids: Collection[UUID], stored: Mapping[UUID, tuple[str | None, T]]
+    ) -> T | None:
+        """What is stored under the first of these ids that is the sender's; `stored` has the name of each one's sender before it."""
+        for id_ in ids:
+            if id_ in stored and self._is_of(question, stored[id_][0]):
+                return stored[id_][1]
+        return None
+
+    def _is_of(self, question: Question, sender: str | None) -> bool:
+        """Whether it is this sender's. A group shares its invoices, and not its commands.
+
+        Of a command that came before senders had names nobody knows whose it is: it is told to whoever may use invoices that are nobody's.
+        """
+        if not self._senders.are_named or sender == question.sender:
+            return True
+        return sender is None and self._senders.may_use(question.sender, None)
+
+
+def _uuid(question: Question) -> UUID:
+    assert isinstance(question.id, UUID)  # noqa: S101 - `question_of` made it
+    return question.id
