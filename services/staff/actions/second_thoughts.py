@@ -2,7 +2,7 @@
 keep a note."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.staff import dead_letters, editing, people_store, store
@@ -184,14 +184,8 @@ async def edit(
         if record is None:
             return unknown(letter_id)
         now = clock()
-        if not await may_edit(tx):
-            return ActionResult(letter_id, "editing is off: an admin can turn it on", ActionRefusal.NOT_EDITABLE)
-        if (refused := already_settled(record) or not_replayable(record)) is not None:
+        if (refused := await _why_no_edit(tx, record, who, now, old_after)) is not None:
             return refused
-        if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(letter_id)) is not None:
-            return barred
-        if old_after is not None and (charge := charge_of(record)) is not None and charge.is_old(now, old_after):
-            return ActionResult(letter_id, "it was asked for too long ago: discard it", ActionRefusal.OLD_CHARGE)
         details = {"queue": record.letter.queue, "reason": reason, "drop": list(drop), "set": dict(changes)}
         entry = JournalEntry.of(who, now, "edit", letter_id, details)
         new_id = derived_id(entry.id, "edited")
@@ -213,6 +207,21 @@ async def edit(
         crash_points.reach("staff.edit.before_commit")
     crash_points.reach("staff.edit.after_commit")
     return ActionResult(letter_id, f"an edited message was sent in its place, as {new_id}", entry=entry.id)
+
+
+async def _why_no_edit(
+    tx: Connection, record: DeadLetterRecord, who: Actor, now: datetime, old_after: timedelta | None
+) -> ActionResult | None:
+    """Why no edited message is sent in the place of this one, whatever is edited."""
+    if not await may_edit(tx):
+        return ActionResult(record.id, "editing is off: an admin can turn it on", ActionRefusal.NOT_EDITABLE)
+    if (refused := already_settled(record) or not_replayable(record)) is not None:
+        return refused
+    if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(record.id)) is not None:
+        return barred
+    if old_after is not None and (charge := charge_of(record)) is not None and charge.is_old(now, old_after):
+        return ActionResult(record.id, "it was asked for too long ago: discard it", ActionRefusal.OLD_CHARGE)
+    return None
 
 
 def edited_body(
