@@ -161,6 +161,10 @@ POINTS: Final = (
     CrashPoint("staff.run.after_commit", "A turn of a run is committed; its messages are not published.", (STAFF,)),
     CrashPoint("staff.run_preview.before_commit", "The list of a run is written; not committed.", DESK),
     CrashPoint("staff.run_preview.after_commit", "The list of a run is committed; the person has no reply.", DESK),
+    CrashPoint(
+        "staff.run_second.before_commit", "What a second person takes into a run is written; not committed.", DESK
+    ),
+    CrashPoint("staff.run_second.after_commit", "What a second person takes into a run is committed; no reply.", DESK),
     CrashPoint("staff.run_act.before_commit", "What a person does with a run is written; not committed.", DESK),
     CrashPoint("staff.run_act.after_commit", "What a person does with a run is committed; no reply.", DESK),
     CrashPoint("staff.undo.before_commit", "What undoes is written; not committed.", DESK),

@@ -245,6 +245,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "reason",
                 "halted_how",
                 "halted_why",
+                "second_by",
             ),
         ),
         "commands": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("type", "invoice_id", "answer", "reason")),

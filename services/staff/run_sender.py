@@ -17,7 +17,7 @@ from services.staff import dead_letters, run_store, runs, store
 from services.staff.actions.dead_letters import replay_within
 from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.people import Actor, Via
-from services.staff.run_store import KeptRun
+from services.staff.run_store import KeptRun, NextItem
 from services.staff.runs import ENDED, BadSign, Halt, RunState, RunTurn
 from services.staff.store import JournalEntry
 from shared import crash_points
@@ -138,7 +138,7 @@ class RunSender:
 
     # -- what is sent ------------------------------------------------------------------------------------------------------------------
 
-    async def _send(self, tx: Connection, kept: KeptRun, items: Sequence[tuple[int, UUID]], sending: _Sent) -> None:
+    async def _send(self, tx: Connection, kept: KeptRun, items: Sequence[NextItem], sending: _Sent) -> None:
         """Replay these messages in this transaction. Those that cannot be taken are set aside, one by one, and the others are sent."""
         try:
             async with tx.transaction():
@@ -149,11 +149,13 @@ class RunSender:
             if trouble(error) not in (Trouble.DATA, Trouble.BUG):
                 raise
             if len(items) == 1:
-                ((position, letter_id),) = items
+                (item,) = items
                 log.exception(
-                    "run_message_set_aside", run=kept.name, letter=str(letter_id), error=describe_error(error)
+                    "run_message_set_aside", run=kept.name, letter=str(item.letter_id), error=describe_error(error)
                 )
-                sending.left_out.append((position, "unstorable" if trouble(error) is Trouble.DATA else "error_of_ours"))
+                sending.left_out.append(
+                    (item.position, "unstorable" if trouble(error) is Trouble.DATA else "error_of_ours")
+                )
                 return
             half = len(items) // 2
             await self._send(tx, kept, items[:half], sending)
@@ -163,8 +165,8 @@ class RunSender:
         sending.left_out += found.left_out
         sending.batches += found.batches
 
-    async def _replay(self, tx: Connection, kept: KeptRun, items: Sequence[tuple[int, UUID]]) -> _Sent:
-        positions = {letter_id: position for position, letter_id in items}
+    async def _replay(self, tx: Connection, kept: KeptRun, items: Sequence[NextItem]) -> _Sent:
+        positions = {item.letter_id: item.position for item in items}
         results, messages = await replay_within(
             tx,
             list(positions),
@@ -174,6 +176,7 @@ class RunSender:
             now=self._clock(),
             is_told=self._is_told,
             run=kept.no,
+            listed={item.letter_id: item.charge for item in items},
         )
         by_letter = {cast(UUID, result.subject): result for result in results}
         sent = [(positions[id_], result.entry) for id_, result in by_letter.items() if result.entry is not None]

@@ -10,11 +10,13 @@ from services.staff.dead_letters import DeadLetterStatus
 from services.staff.runs import (
     SILENCE_MAX,
     BadSign,
+    Bin,
     BinSummary,
     Candidate,
     Counts,
     Halt,
     ItemState,
+    ListedCharge,
     Run,
     RunState,
     RunStep,
@@ -43,7 +45,7 @@ _LOCK_STARTS = "SELECT pg_advisory_xact_lock(hashtextextended('staff.runs', 0))"
 class KeptRun:
     """A run with the other columns of its row. `bins` is what its preview said, `total` how many messages it takes.
 
-    `refusals` counts how often the broker refused messages of it.
+    `refusals` counts how often the broker refused messages of it. `second_by` took in what is too old to charge.
     """
 
     no: int
@@ -61,6 +63,23 @@ class KeptRun:
     total: int
     ended_at: datetime | None
     refusals: int = 0
+    second_by: str | None = None
+    second_at: datetime | None = None
+
+    @property
+    def summaries(self) -> list[BinSummary]:
+        """The bins of its preview."""
+        return [
+            BinSummary(
+                Bin(one["bin"]),
+                one["count"],
+                one["sums"],
+                datetime.fromisoformat(one["oldest"]),
+                datetime.fromisoformat(one["newest"]),
+                one["why"],
+            )
+            for one in self.bins
+        ]
 
     @property
     def name(self) -> str:
@@ -70,7 +89,7 @@ class KeptRun:
 
 _RUN_COLUMNS = (
     "no, id, state, step, rate, halted_by, halted_how, halted_why, title, filter, bins, made_by, made_at, started_by, started_via, "
-    "started_at, reason, total, ended_at, refusals"
+    "started_at, reason, total, ended_at, refusals, second_by, second_at"
 )
 
 
@@ -203,6 +222,24 @@ async def start_items(tx: Connection, no: int, first: UUID | None) -> int:
     return int(status.rpartition(" ")[2])
 
 
+async def take_in_old(tx: Connection, kept: KeptRun, bins: Sequence[BinSummary], who: str, now: datetime) -> int:
+    """List what a preview left out because it is too old to charge. `bins` are those of the preview then. Returns how many."""
+    status = await tx.execute(
+        "UPDATE replay_items SET state = 8, why = NULL, taken_in = true WHERE run_no = $1 AND state = 7 AND why = 'too_old'",
+        kept.no,
+    )
+    taken_in = int(status.rpartition(" ")[2])
+    await tx.execute(
+        "UPDATE replay_runs SET bins = $2, total = total + $3, second_by = $4, second_at = $5 WHERE no = $1",
+        kept.no,
+        [_bin(summary) for summary in bins],
+        taken_in,
+        who,
+        now,
+    )
+    return taken_in
+
+
 async def drop_waiting(tx: Connection, no: int) -> None:
     """What waits is not sent: its letters stay as they are."""
     await tx.execute("UPDATE replay_items SET state = 9, ended_at = now() WHERE run_no = $1 AND state IN (0, 8)", no)
@@ -283,14 +320,31 @@ async def trouble_of(connection: Connection, no: int, *, with_silence: bool) -> 
     return BadSign(row["letter_id"], Halt.FAILED if row["state"] == ItemState.FAILED else Halt.NO_SIGN)
 
 
-async def next_items(tx: Connection, no: int, *, at_most: int) -> list[tuple[int, UUID]]:
-    """The messages that are sent next: their positions and letters."""
+@dataclass(frozen=True, slots=True)
+class NextItem:
+    """A message that is sent next: its place in the run, its letter, and what the list says that it charges."""
+
+    position: int
+    letter_id: UUID
+    charge: ListedCharge
+
+
+async def next_items(tx: Connection, no: int, *, at_most: int) -> list[NextItem]:
+    """The messages that are sent next."""
     rows = await tx.fetch(
-        "SELECT position, letter_id FROM replay_items WHERE run_no = $1 AND state = 0 ORDER BY position LIMIT $2",
+        """SELECT position, letter_id, may_charge, currency, amount_minor, taken_in FROM replay_items
+           WHERE run_no = $1 AND state = 0 ORDER BY position LIMIT $2""",
         no,
         at_most,
     )
-    return [(row["position"], row["letter_id"]) for row in rows]
+    return [
+        NextItem(
+            row["position"],
+            row["letter_id"],
+            ListedCharge(row["may_charge"], row["currency"], row["amount_minor"], row["taken_in"]),
+        )
+        for row in rows
+    ]
 
 
 async def note_sent(

@@ -89,6 +89,7 @@ class RunRefusal(StrEnum):
 class RunAct(StrEnum):
     """What people do with a run. The values are the actions in the journal."""
 
+    SECOND = "run_second"
     TRY = "run_try"
     GO = "run_go"
     REST = "run_rest"
@@ -100,6 +101,7 @@ class RunAct(StrEnum):
 
 
 _ALLOWED: Mapping[RunAct, frozenset[tuple[RunState, RunStep | None]]] = {
+    RunAct.SECOND: frozenset({(RunState.PREVIEWED, None)}),
     RunAct.TRY: frozenset({(RunState.PREVIEWED, None)}),
     RunAct.GO: frozenset({(RunState.WAITING, RunStep.ONE)}),
     RunAct.REST: frozenset({(RunState.WAITING, RunStep.ONE), (RunState.WAITING, RunStep.HUNDRED)}),
@@ -189,7 +191,7 @@ def after(run: Run, act: RunAct, *, rate: int | None = None, sure: bool = True) 
             return replace(run, state=RunState.RUNNING, halted_by=None, halted_how=None, halted_why=None)
         case RunAct.STOP:
             return replace(run, state=RunState.STOPPED)
-        case RunAct.SPEED:
+        case RunAct.SPEED | RunAct.SECOND:
             return run
 
 
@@ -288,8 +290,21 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedCharge:
+    """What the list of a run says that a message charges. `is_taken_in`: a second person said that it shall, although it is old."""
+
+    may_charge: bool
+    currency: str | None
+    amount_minor: int | None
+    is_taken_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BinSummary:
-    """One bin of a preview: how many messages, the sums in minor units by currency, the oldest and the newest of them."""
+    """One bin of a preview: how many messages, the oldest and the newest of them.
+
+    `sums` are what they charge, or would if they were not too old, in minor units by currency.
+    """
 
     bin: Bin
     count: int
@@ -311,13 +326,27 @@ def _summary(bin_: Bin, candidates: Sequence[Candidate]) -> BinSummary:
     sums: dict[str, int] = {}
     why: dict[str, int] = {}
     for one in candidates:
-        if bin_ is Bin.CHARGES and one.currency is not None and one.amount_minor is not None:
+        if bin_ in (Bin.CHARGES, Bin.TOO_OLD) and one.currency is not None and one.amount_minor is not None:
             sums[one.currency] = sums.get(one.currency, 0) + one.amount_minor
         reason = f"R-{one.in_run}" if bin_ is Bin.IN_A_RUN else one.why
         if reason is not None:
             why[reason] = why.get(reason, 0) + 1
     times = [one.since for one in candidates]
     return BinSummary(bin_, len(candidates), sums, min(times), max(times), why)
+
+
+def with_old_taken_in(bins: Iterable[BinSummary]) -> list[BinSummary]:
+    """The bins once somebody took in what is too old to charge: it charges now, like the others."""
+    found = {one.bin: one for one in bins}
+    old, charging = found.pop(Bin.TOO_OLD, None), found.get(Bin.CHARGES)
+    if old is not None:
+        both = [one for one in (old, charging) if one is not None]
+        sums: dict[str, int] = {}
+        for currency, amount_minor in (pair for one in both for pair in one.sums.items()):
+            sums[currency] = sums.get(currency, 0) + amount_minor
+        oldest, newest = min(one.oldest for one in both), max(one.newest for one in both)
+        found[Bin.CHARGES] = BinSummary(Bin.CHARGES, sum(one.count for one in both), sums, oldest, newest, {})
+    return [found[bin_] for bin_ in Bin if bin_ in found]
 
 
 def in_order(candidates: Iterable[Candidate], now: datetime, old_after: timedelta) -> list[Candidate]:

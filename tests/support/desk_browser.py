@@ -169,8 +169,8 @@ def seen(response: httpx.Response) -> SeenPage:
 class DeskBrowser:
     """One browser with its cookies."""
 
-    def __init__(self, app: FastAPI, origin: str = ORIGIN) -> None:
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    def __init__(self, app: FastAPI, origin: str = ORIGIN, network: str = "127.0.0.1") -> None:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True, client=(network, 123))
         self.client = httpx.AsyncClient(transport=transport, base_url=origin, follow_redirects=True, timeout=30)
         self._origin = origin
 
@@ -208,9 +208,9 @@ class DeskUnderTest:
             await people_store.insert_person(connection, person, self.clock())
         return person.id
 
-    async def browser(self, name: str | None = None, *roles: Role) -> DeskBrowser:
+    async def browser(self, name: str | None = None, *roles: Role, network: str = "127.0.0.1") -> DeskBrowser:
         """A browser. With a name, one in which somebody of these roles is signed in: the account is made if there is none."""
-        browser = DeskBrowser(self.app, self.desk.settings.url)
+        browser = DeskBrowser(self.app, self.desk.settings.url, network)
         if name is not None:
             await self._begin_session(browser, name, roles)
         return browser

@@ -1,6 +1,6 @@
 """What people do with dead letters: look, replay, discard."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -19,11 +19,12 @@ from services.staff.actions.results import (
     moment_text,
     unfit,
 )
-from services.staff.charges import OLD_AFTER, REQUESTS
+from services.staff.charges import OLD_AFTER, REQUESTS, ReplayedCharge
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import Case
-from services.staff.people import Actor
+from services.staff.people import Actor, Via
 from services.staff.proposals import ProposalRefusal, ProposedAct, SecondPersonLimits, Stake
+from services.staff.runs import ListedCharge
 from services.staff.store import JournalEntry, Selection
 from shared import crash_points
 from shared.clock import Clock, system_clock
@@ -39,7 +40,7 @@ from shared.messaging.failures import text as text_of
 from shared.messaging.topology import COMMANDS, WORK_QUEUE_NAMES
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database, Trouble, trouble
-from shared.records import dataclass, replace
+from shared.records import dataclass, field, replace
 
 log = structlog.get_logger(__name__)
 
@@ -272,12 +273,15 @@ async def replay_within(
     now: datetime,
     is_told: bool,
     run: int,
+    listed: Mapping[UUID, ListedCharge],
 ) -> tuple[list[ActionResult], list[Outgoing]]:
     """Replay these dead letters for a run, in its transaction, which stores the messages as well.
 
+    `listed` is what the run's list says of them: one that would charge something else is refused.
+
     `is_told`: the service that handles a message tells what became of it.
     """
-    replaying = _Replaying(who, reason, old_after, is_told=is_told, run=run)
+    replaying = _Replaying(who, reason, old_after, is_told=is_told, run=run, listed=listed)
     return await _act_on(tx, ids, who, now, replaying.decide)
 
 
@@ -299,11 +303,12 @@ class _Replaying:
     is_told: bool = True
     run: int | None = None
     undo_s: int = 0
+    listed: Mapping[UUID, ListedCharge] = field(default_factory=dict)
 
     def decide(self, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
         """What replaying this dead letter does, or why it is not replayed."""
         letter = record.letter
-        if (refused := not_replayable(record) or self._too_old(record, now)) is not None:
+        if (refused := not_replayable(record) or self._not_to_be_charged(record, now)) is not None:
             return refused
         details: dict[str, object] = {
             "queue": letter.queue,
@@ -318,14 +323,28 @@ class _Replaying:
         message = replayed_message(after, entry.id, is_told=self.is_told)
         return _Act(after, entry, (message,), f"replayed to {letter.queue}")
 
-    def _too_old(self, record: DeadLetterRecord, now: datetime) -> ActionResult | None:
+    def _not_to_be_charged(self, record: DeadLetterRecord, now: datetime) -> ActionResult | None:
         charge = charges.charge_of(record) if self.old_after is not None else None
-        if charge is None or self.old_after is None or not charge.is_old(now, self.old_after):
+        if charge is None or self.old_after is None:
             return None
         amount = in_major_units(charge.amount_minor, charge.currency)
-        since = moment_text(charge.since)
-        text = f"it would charge {amount} and was sent at {since}: say that it still shall (--charge-old)"
+        listed = self.listed.get(record.id)
+        if listed is not None and not (listed.may_charge and _is_as_listed(charge, listed)):
+            text = f"it would charge {amount}, which the list does not show: it came anew since"
+            return ActionResult(record.id, text, ActionRefusal.CHANGED)
+        if (listed is not None and listed.is_taken_in) or not charge.is_old(now, self.old_after):
+            return None
+        text = f"it would charge {amount} and was sent at {moment_text(charge.since)}: {self._what_then()}"
         return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
+
+    def _what_then(self) -> str:
+        if self.who.via is Via.TERMINAL:
+            return "say that it still shall (--charge-old)"
+        return "discard it and ask the sender, or have a second person take it into a run"
+
+
+def _is_as_listed(charge: ReplayedCharge, listed: ListedCharge) -> bool:
+    return (charge.currency, charge.amount_minor) == (listed.currency, listed.amount_minor)
 
 
 def not_replayable(record: DeadLetterRecord) -> ActionResult | None:

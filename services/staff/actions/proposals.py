@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from services.staff import people_store, store
 from services.staff.actions import dead_letters, payments
-from services.staff.actions.proposing import proposed_text
+from services.staff.actions.proposing import doubtful_text, proposed_text
 from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, moment_text, unfit
 from services.staff.dead_letters import DeadLetterStatus
 from services.staff.people import Actor
@@ -23,8 +23,8 @@ from services.staff.proposals import (
 from services.staff.store import JournalEntry, KeptCase
 from shared.clock import Clock, system_clock
 from shared.contracts.invoice import RequestRefund
-from shared.contracts.payment_gateway import ResolvePayment
 from shared.contracts.mistakes import mistakes
+from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
 
@@ -125,10 +125,7 @@ async def _find(
         return await _is_over(tx, payment_id, proposal_id)
     refusal = refusal_of_answer(proposal, kept.case.version, who)
     if refusal is None and (doubtful := await people_store.let_in_by_clicks(tx, proposal.by, who.name)):
-        text = (
-            f"{' and '.join(doubtful)} got a password at the desk, from somebody who could be both of you: whoever runs Remit has to "
-            "make sure who it is, and give another one (remit desk accounts password)"
-        )
+        text = doubtful_text(doubtful)
         return ActionResult(payment_id, text, ProposalRefusal.NOT_ALLOWED, name=doubtful[0])
     if refusal is None:
         return _Answered(kept, proposal)

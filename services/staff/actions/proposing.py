@@ -87,6 +87,14 @@ async def propose(
     )
 
 
+def doubtful_text(names: Collection[str]) -> str:
+    """Why these are not two people: an admin could be both."""
+    return (
+        f"{' and '.join(names)} got a password at the desk, from somebody who could be both of you: whoever runs Remit has to "
+        "make sure who it is, and give another one (remit desk accounts password)"
+    )
+
+
 def why_second(limits: SecondPersonLimits, stakes: Iterable[Stake]) -> str:
     """Why a second person must agree, in words: `above 500.00 EUR`."""
     above = (stake for stake in stakes if limits.need_second([stake]))

@@ -39,6 +39,7 @@ class ActionRefusal(StrEnum):
     INVALID = "invalid"
     CARD_DATA = "card_data"
     OLD_CHARGE = "old_charge"
+    CHANGED = "changed"
     TOO_LATE_TO_UNDO = "too_late_to_undo"
     TOLD_ALREADY = "told_already"
     NOT_EDITABLE = "not_editable"

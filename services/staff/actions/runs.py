@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from uuid import UUID
 
-from services.staff import letter_store, run_store, runs, store
+from services.staff import letter_store, people_store, run_store, runs, store
+from services.staff.actions.proposing import doubtful_text
 from services.staff.actions.results import ActionRefusal, ActionResult, done_before, journals_refusals, unfit
 from services.staff.charges import OLD_AFTER
 from services.staff.letter_store import LetterFilter
-from services.staff.people import Actor
+from services.staff.people import Actor, Role
+from services.staff.proposals import ProposalRefusal, is_same_person
 from services.staff.run_store import KeptRun
 from services.staff.runs import Bin, Run, RunAct, RunRefusal, RunState
 from services.staff.store import JournalEntry
@@ -133,6 +135,8 @@ async def act(
         after = runs.after(kept.run, what, rate=rate, sure=sure)
         if isinstance(after, RunRefusal):
             return ActionResult(kept.id, _why_not(kept, after), after)
+        if what is RunAct.TRY and (refused := await _not_by_this_person(tx, kept, who)) is not None:
+            return refused
         now = clock()
         details: dict[str, object] = {
             "run": no,
@@ -150,21 +154,71 @@ async def act(
             changed = replace(
                 changed, started_by=who.name, started_via=who.via.value, started_at=now, reason=reason, total=waiting
             )
-        await _with_items(tx, no, what)
+        await _with_items(tx, no, what, kept.run.state)
         await run_store.save_run(tx, changed)
         crash_points.reach("staff.run_act.before_commit")
     crash_points.reach("staff.run_act.after_commit")
     return ActionResult(kept.id, _DONE[what].format(run=kept.name, rate=after.rate), entry=entry.id)
 
 
-async def _with_items(tx: Connection, no: int, act: RunAct) -> None:
+@journals_refusals("run_second")
+async def take_in(database: Database, no: int, *, who: Actor, reason: str, clock: Clock = system_clock) -> ActionResult:
+    """Take what is too old to charge into a run that is not begun, as a second person: neither who made its list, nor who starts it."""
+    if (refused := unfit(who=who.name, reason=reason)) is not None:
+        return refused
+    async with database.transaction() as tx:
+        kept = await run_store.find_run(tx, no, lock=True)
+        if kept is None:
+            return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
+        if not runs.may(kept.run, RunAct.SECOND):
+            return ActionResult(kept.id, _why_not(kept, RunRefusal.RUN_NOT_RUNNING), RunRefusal.RUN_NOT_RUNNING)
+        if is_same_person(kept.made_by, who.name):
+            text = "you made the list: another person has to take in what is too old"
+            return ActionResult(kept.id, text, ProposalRefusal.SAME_PERSON)
+        if not who.can_be_second or Role.REPLAYER not in who.roles:
+            return ActionResult(kept.id, _ONLY_A_PERSON, ProposalRefusal.NOT_ALLOWED)
+        now = clock()
+        taken_in = await run_store.take_in_old(tx, kept, runs.with_old_taken_in(kept.summaries), who.name, now)
+        if not taken_in:
+            text = f"{kept.name} has left out nothing that is too old to charge"
+            return ActionResult(kept.id, text, RunRefusal.NONE_SELECTED)
+        details = {"run": no, "reason": reason, "taken_in": taken_in}
+        entry = JournalEntry.of(who, now, RunAct.SECOND.value, kept.id, details)
+        await store.append_entries(tx, [entry])
+        crash_points.reach("staff.run_second.before_commit")
+    crash_points.reach("staff.run_second.after_commit")
+    text = f"{_messages(taken_in)} of {kept.name} charge now, although they are old: somebody else than you starts it"
+    return ActionResult(kept.id, text, entry=entry.id)
+
+
+_ONLY_A_PERSON = "only a person with the role of a replayer can be the second one, signed in at the desk"
+
+
+async def _not_by_this_person(tx: Connection, kept: KeptRun, who: Actor) -> ActionResult | None:
+    """Why `who` may not start a run into which a second person took what is too old to charge: they must be two people."""
+    second = kept.second_by
+    if second is None:
+        return None
+    if is_same_person(second, who.name):
+        text = "you took in what is too old: another person has to start it"
+        return ActionResult(kept.id, text, ProposalRefusal.SAME_PERSON)
+    if not who.can_be_second:
+        return ActionResult(kept.id, _ONLY_A_PERSON, ProposalRefusal.NOT_ALLOWED)
+    if doubtful := await people_store.let_in_by_clicks(tx, second, who.name):
+        text = doubtful_text(doubtful)
+        return ActionResult(kept.id, text, ProposalRefusal.NOT_ALLOWED, name=doubtful[0])
+    return None
+
+
+async def _with_items(tx: Connection, no: int, act: RunAct, before: RunState) -> None:
     if act is RunAct.STOP:
         await run_store.drop_waiting(tx, no)
-    if act in (RunAct.LEAVE_OUT, RunAct.RESUME):
+    if act is RunAct.LEAVE_OUT or (act is RunAct.RESUME and before is RunState.PAUSED):
         await run_store.note_bad(tx, no)
 
 
 _DONE: Mapping[RunAct, str] = {
+    RunAct.SECOND: "{run} takes in what is too old",
     RunAct.TRY: "{run} tries one message now",
     RunAct.GO: "{run} sends ten, then a hundred, and waits for each",
     RunAct.REST: "{run} sends the rest, at most {rate} a second",

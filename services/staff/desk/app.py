@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.staff.desk import contract, pages
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import STATIC, STATIC_VERSION, MenuCounts, render
+from services.staff.desk.guesses import Guesses
 from services.staff.desk.live import Live
 from services.staff.desk.once import AtWork
 from services.staff.desk.problems import Problem, Refused, problem_of, sentence_of
@@ -50,14 +51,15 @@ def rooms_of_pages() -> list[Room]:
 def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     """The application of this desk, with all its rooms or those that a test names."""
     rooms = rooms_of_pages() if rooms is None else rooms
-    app = FastAPI(title="The staff desk of Remit", openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None)
+    app = FastAPI(title="The staff desk of Remit", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk = desk
     app.state.at_work = AtWork()
     app.state.acts_limiter = Limiter(burst=ACTS_BURST, every_s=ACTS_EVERY_S, clock=desk.clock)
     app.state.menu_counts = MenuCounts(
         {key: source for room in rooms for key, source in room.counts.items()}, desk.clock
     )
-    sign_in = SignIn(desk)
+    app.state.guesses = Guesses(desk.clock)
+    sign_in = SignIn(desk, app.state.guesses)
     app.state.sign_in_view = sign_in.view
     app.state.live = Live(desk, [region for room in rooms for region in room.regions], app.state.menu_counts)
     live = Route("/live", app.state.live.answer, methods=["GET"])
@@ -69,6 +71,7 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
             *SingleSignOn(desk, sign_in).routes(),
             live,
             Route(f"{API}/live", live.endpoint),
+            Route(f"{API}/openapi.json", _description, methods=["GET"]),
         ]
     )
     for room in rooms:
@@ -79,6 +82,13 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     app.add_middleware(_Visits, desk=desk)
     app.add_middleware(Border, headers=HEADERS, body_bytes_max=BODY_BYTES_MAX, is_secure=desk.settings.is_secure)
     return app
+
+
+async def _description(request: Request) -> Response:
+    """The description of the API, for whoever is signed in or has a token: it names all that the desk can do."""
+    await visitor_of(desk_of(request), request)
+    app: FastAPI = request.app
+    return JSONResponse(app.openapi())
 
 
 def static_routes() -> list[Route]:
@@ -167,12 +177,11 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     problem = _problem(error)
     if problem.number is not None:
         log.error("request_failed", number=problem.number, error=describe_error(error), exc_info=error)
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = (error.headers if isinstance(error, HTTPException | Refused) else None) or {}
     if request.url.path.startswith(f"{API}/"):
         return JSONResponse(problem.model_dump(exclude_none=True), problem.status, headers, MEDIA_TYPE)
     response = await _error_page(request, problem)
-    if isinstance(error, HTTPException) and error.headers:
-        response.headers.update(error.headers)
+    response.headers.update(headers)
     return response
 
 

@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import MenuCounts, PageFrame, frame_of, render_part
-from services.staff.desk.problems import Refused
+from services.staff.desk.problems import Refused, too_often
 from services.staff.desk.routing import Region, desk_of
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.desk.shown import count_short
@@ -39,6 +39,7 @@ REGIONS_MAX = 20
 STREAMS_MAX = 500
 STREAMS_OF_ONE_MAX = 30
 """Pages of one person or program: nobody keeps the others from what is live."""
+TOO_MANY_AGAIN_S = 30
 WAITING_MAX = 60
 """Messages that wait for one browser. One that reads nothing for so long is cut off; it comes again by itself."""
 
@@ -107,7 +108,7 @@ class Live:
             raise Refused("invalid", f"A page has at most {REGIONS_MAX} live parts.", 422)
         of_visitor = sum(stream.visitor.id == visitor.id for stream in self._streams)
         if len(self._streams) >= STREAMS_MAX or of_visitor >= STREAMS_OF_ONE_MAX:
-            raise Refused("too_often", "Too many pages are live. Refresh it by hand.", 429)
+            raise too_often(TOO_MANY_AGAIN_S, "Too many pages are live. Refresh it by hand.")
         known = [key for key in keys if key.partition(":")[0] in self._regions]
         frame = replace(await frame_of(desk, request, visitor), done=None)
         events = self._events(Stream(known, visitor, frame), request)

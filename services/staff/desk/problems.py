@@ -11,15 +11,32 @@ from shared.web.problems import title_of
 
 
 class RefusedRequest(Exception):
-    """Somebody asked for what cannot be done. `sentence` says what to do instead; `field` is the field of the form at fault."""
+    """Somebody asked for what cannot be done. `sentence` says what to do instead; `field` is the field of the form at fault.
 
-    def __init__(self, code: str, sentence: str, status: int = HTTPStatus.CONFLICT, field: str | None = None) -> None:
+    `headers` are those of the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        sentence: str,
+        status: int = HTTPStatus.CONFLICT,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(code)
         self.code, self.sentence, self.status, self.field = code, sentence, int(status), field
+        self.headers: Mapping[str, str] = headers or {}
 
 
 Refused = RefusedRequest
 """Its short name, for pages."""
+
+
+def too_often(wait_s: int, sentence: str | None = None) -> RefusedRequest:
+    """The refusal of one try too many, with the seconds after which it may be tried again (RFC 9110, 10.2.3)."""
+    told = sentence or f"Too many tries. Again in {wait_s} seconds."
+    return RefusedRequest("too_often", told, HTTPStatus.TOO_MANY_REQUESTS, headers={"retry-after": str(wait_s)})
 
 
 class Mistaken(RefusedRequest):

@@ -31,7 +31,7 @@ from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import CountOf, TypedForm, render
 from services.staff.desk.once import NUL, Act, AtWork, Done, perform
-from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of
+from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of, too_often
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.people import Actor, Role
 from services.staff.people_store import KeptForm
@@ -401,7 +401,9 @@ class FormAct:
             raise refused from None  # what the form is about is gone, or is not for this person
         if isinstance(view, Response):
             raise refused
-        return await render(desk, request, page.template, view, visitor=visitor, typed=typed, status=refused.status)
+        answer = await render(desk, request, page.template, view, visitor=visitor, typed=typed, status=refused.status)
+        answer.headers.update(refused.headers)
+        return answer
 
     def api(self) -> Handler:
         """The handler for programs, with the signature that FastAPI documents."""
@@ -426,11 +428,6 @@ def with_request(visitor: Visitor, once: UUID) -> Visitor:
     actor = visitor.actor
     named = type(actor)(actor.name, actor.via, actor.roles, actor.is_program, once)
     return Visitor(named, visitor.id, visitor.cookie, visitor.session, visitor.preferences)
-
-
-def too_often(wait_s: int) -> Refused:
-    """The refusal of one try too many."""
-    return Refused("too_often", f"Too many tries. Again in {wait_s} seconds.", HTTPStatus.TOO_MANY_REQUESTS)
 
 
 async def _sign_in_first(

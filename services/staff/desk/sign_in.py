@@ -14,32 +14,27 @@ from services.staff.actions import accounts
 from services.staff.desk import security, sessions
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import render
+from services.staff.desk.guesses import Guesses
 from services.staff.desk.once import NUL
 from services.staff.desk.passwords import PasswordChecker
 from services.staff.desk.problems import Refused
-from services.staff.desk.routing import FORM_KEY, too_often
+from services.staff.desk.routing import FORM_KEY
 from services.staff.people import Actor, Via
 from services.staff.people_store import KeptForm, Person, SessionRecord
-from shared.web.limiter import Limiter, network_of
 
 log = structlog.get_logger(__name__)
 
 VISIT = "visit"
 """The cookie of whoever is not signed in yet. Its secret protects the form by which one signs in."""
 WRONG = "Name or password is wrong."
-NAME_BURST, NAME_EVERY_S = 5, 12.0
-"""Tries at one name: five, then five a minute. A guess of a password takes years, and its owner waits for seconds."""
-ADDRESS_BURST, ADDRESS_EVERY_S = 20, 3.0
 _TEXT_MAX = 300
 
 
 class SignIn:
     """The page where one signs in, with local accounts and the way to single sign-on."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._by_name = Limiter(burst=NAME_BURST, every_s=NAME_EVERY_S, clock=desk.clock)
-        self._by_address = Limiter(burst=ADDRESS_BURST, every_s=ADDRESS_EVERY_S, clock=desk.clock)
+    def __init__(self, desk: Desk, guesses: Guesses) -> None:
+        self._desk, self.guesses = desk, guesses
         self._passwords = PasswordChecker()
 
     def routes(self) -> list[Route]:
@@ -81,7 +76,9 @@ class SignIn:
         """The form, with the reason why somebody was not let in."""
         view = self.view(request, page, None if refused is None else refused.sentence, name)
         status = HTTPStatus.OK if refused is None else refused.status
-        return await render(self._desk, request, "sign-in.html", view, visitor=None, status=status)
+        answer = await render(self._desk, request, "sign-in.html", view, visitor=None, status=status)
+        answer.headers.update({} if refused is None else refused.headers)
+        return answer
 
     async def enter(self, request: Request) -> Response:
         """Sign somebody in, or say that it was wrong. It never says what was wrong."""
@@ -102,14 +99,12 @@ class SignIn:
         """The person who knows the password. Raises `Refused`."""
         if self._desk.settings.local_accounts == "off":
             raise Refused("not_allowed", "Sign in with single sign-on.", HTTPStatus.FORBIDDEN)
-        self.check_pace(request)
-        if (wait_s := self._by_name.wait_s(name.lower())) > 0:
-            raise too_often(wait_s)
+        self.guesses.check(request, name)
         async with self._desk.read() as connection:
             person = await people_store.person_named(connection, name)
         is_right = await self._passwords.is_right(password, None if person is None else person.password)
         if person is not None and is_right and person.active:
-            self._by_name.forget(name.lower())
+            self.guesses.was_right(request, name)
             return person
         if person is not None:
             who, now = Actor(person.name, Via.DESK), self._desk.clock()
@@ -117,12 +112,6 @@ class SignIn:
             await accounts.refuse_sign_in(self._desk.database, person, code, who=who, now=now)
         log.warning("sign_in_refused", known=person is not None)
         raise Refused("wrong_password", WRONG, HTTPStatus.UNAUTHORIZED, "password")
-
-    def check_pace(self, request: Request) -> None:
-        """Raise `Refused` if this browser's address tries to sign in too often."""
-        address = network_of(request.client.host) if request.client else ""
-        if (wait_s := self._by_address.wait_s(address)) > 0:
-            raise too_often(wait_s)
 
     async def leave(self, request: Request) -> Response:
         """Sign out of this browser, or of all with `everywhere`."""

@@ -216,7 +216,7 @@ class SingleSignOn:
     async def begin(self, request: Request) -> Response:
         """Note that a sign-in begins, and send the browser to the provider."""
         page = security.own_page(request.query_params.get("page", "/"))
-        self._sign_in.check_pace(request)
+        self._sign_in.guesses.check_network(request)
         visit = sessions.cookie_of(request, self._desk.settings, VISIT)
         if visit is None:
             visit = request.scope["new_visit"] = sessions.new_secret()

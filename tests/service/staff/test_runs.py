@@ -13,7 +13,7 @@ from services.staff import run_store, store
 from services.staff.__main__ import assemble
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions import runs as run_actions
-from services.staff.dead_letters import DeadLetterRecord, arrive
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, arrive
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Via
 from services.staff.run_sender import TURN_S, RunSender
@@ -116,7 +116,7 @@ async def test_a_preview_fixes_the_list_and_says_what_it_would_charge(database: 
     assert {one["bin"]: (one["count"], one["sums"]) for one in kept.bins} == {
         Bin.CHARGES: (2, {"EUR": 16_00}),
         Bin.CHARGES_NOBODY: (1, {}),
-        Bin.TOO_OLD: (1, {}),
+        Bin.TOO_OLD: (1, {"EUR": 5_00}),
     }
     assert (kept.total, counts[ItemState.LISTED], counts[ItemState.LEFT_OUT]) == (3, 3, 1)
     await keep(database, event(2))
@@ -234,6 +234,24 @@ async def test_what_somebody_else_replayed_or_what_got_too_old_is_left_out(
     found = await rows(environment.databases["staff"], "SELECT why FROM replay_items ORDER BY position")
     assert [row["why"] for row in found] == ["already_replayed", "old_charge"]
     assert len(await sent_ids(environment)) == 1
+
+
+@pytest.mark.parametrize("listed", [event(1), payment("INV-1", 100)])
+async def test_what_came_anew_and_charges_otherwise_than_the_list_shows_is_left_out(
+    environment: Environment, database: Database, sender: RunSender, listed: DeadLetter
+) -> None:
+    """A sender may send another body under the same id."""
+    (letter_id,) = await keep(database, listed)
+    no = await begun(database)
+    other = payment("INV-1", 900_000)
+    async with database.transaction() as tx:
+        records = await store.lock_letters(tx, {letter_id})
+        record = arrive(records[letter_id], replace(other, id=letter_id), system_clock())
+        await store.save_letters(tx, [record], locked=records)
+    await sender.take_turn(no)
+    found = await rows(environment.databases["staff"], "SELECT state, why FROM replay_items")
+    assert [dict(row) for row in found] == [{"state": ItemState.LEFT_OUT, "why": "changed"}]
+    assert await sent_ids(environment) == []
 
 
 async def test_what_waits_stays_open_when_a_run_is_stopped(

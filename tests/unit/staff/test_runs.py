@@ -26,6 +26,7 @@ from services.staff.runs import (
     bins_of,
     in_order,
     turn,
+    with_old_taken_in,
 )
 from shared.records import replace
 
@@ -187,7 +188,13 @@ def test_each_message_is_in_the_bin_that_says_what_a_replay_would_do() -> None:
     assert {bin_: one.bin(NOW, DAY) for bin_, one in found.items()} == {bin_: bin_ for bin_ in found}
     summaries = {one.bin: one for one in bins_of(found.values(), NOW, DAY)}
     assert {bin_: one.count for bin_, one in summaries.items()} == dict.fromkeys(found, 1)
-    assert {bin_: dict(one.sums) for bin_, one in summaries.items() if one.sums} == {Bin.CHARGES: {"EUR": 100}}
+    sums = {bin_: dict(one.sums) for bin_, one in summaries.items() if one.sums}
+    assert sums == {Bin.CHARGES: {"EUR": 100}, Bin.TOO_OLD: {"EUR": 400}}
+    taken_in = {one.bin: one for one in with_old_taken_in(summaries.values())}
+    assert (taken_in[Bin.CHARGES].count, dict(taken_in[Bin.CHARGES].sums)) == (2, {"EUR": 500})
+    assert taken_in[Bin.CHARGES].oldest == summaries[Bin.TOO_OLD].oldest
+    assert taken_in.keys() == summaries.keys() - {Bin.TOO_OLD}
+    assert with_old_taken_in(taken_in.values()) == list(taken_in.values())
     assert summaries[Bin.IN_A_RUN].why == {"R-119": 1}
     assert summaries[Bin.CANNOT].why == {"card_data": 1}
     assert {one.letter_id.int for one in in_order(found.values(), NOW, DAY)} == {1, 2, 3}

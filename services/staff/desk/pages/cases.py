@@ -16,6 +16,7 @@ from services.staff.actions.results import unfit
 from services.staff.case_store import CaseKey, CaseList, ListedCase
 from services.staff.desk import acted, case_words
 from services.staff.desk.frame import Count
+from services.staff.desk.parameters import key_text, read_key
 from services.staff.desk.problems import Mistaken, Refused
 from services.staff.desk.routing import Act, Desk, Done, Room
 from services.staff.domain import Case, CaseStatus
@@ -641,16 +642,12 @@ def _row(listed: ListedCase) -> CaseRow:
 
 def _key(text: str) -> CaseKey | None:
     """The key in an address. One that cannot be read begins the list."""
-    since, _, payment_id = text.partition("_")
-    try:
-        moment = datetime.fromisoformat(since)
-        return CaseKey(moment, UUID(payment_id)) if moment.tzinfo is not None else None
-    except ValueError:
-        return None
+    found = read_key(text)
+    return None if found is None else CaseKey(*found)
 
 
 def _key_text(listed: ListedCase) -> str:
-    return f"{listed.since.isoformat()}_{listed.kept.case.payment_id}"
+    return key_text(listed.since, listed.kept.case.payment_id)
 
 
 def _state(kept: KeptCase) -> CaseBadge:

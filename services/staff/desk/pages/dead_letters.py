@@ -16,12 +16,12 @@ from services.staff.charges import charge_of, read_body
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
 from services.staff.desk.acted import done, sentence
 from services.staff.desk.frame import Count
+from services.staff.desk.parameters import Moment, key_text, read_key
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room, Visitor
 from services.staff.letter_store import Key, LetterFilter, LetterGroup, LetterLine
 from services.staff.people import Actor, Role
 from services.staff.runs import SILENCE_MAX
 from services.staff.store import JournalEntry, Selection
-from shared.ids import read_uuid
 from shared.messaging.envelope import Inbound
 from shared.messaging.topology import COMMANDS
 from shared.persistence.database import Connection
@@ -137,11 +137,11 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
     type: str | None = None,  # noqa: A002 - the word of the address
     reason: str | None = None,
     invoice: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     words: str | None = None,
     after: str | None = None,
-    seen: datetime | None = None,
+    seen: Moment | None = None,
 ) -> DeadLettersView:
     """The groups of failed messages, and those that were asked for."""
     filter_ = LetterFilter(
@@ -180,7 +180,7 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
         letters=[_row(one) for one in rows],
         shows_letters=shows_letters,
         total=_total(chosen, status) if set(filters) == {"group"} else None,
-        next=_key_text(rows[-1]) if len(lines) > ROWS_MAX else None,
+        next=key_text(rows[-1].last_seen, rows[-1].id) if len(lines) > ROWS_MAX else None,
         came=came,
         seen=seen or (rows[0].last_seen if rows else None),
     )
@@ -205,20 +205,11 @@ def _total(chosen: LetterGroup | None, status: str) -> int | None:
 def _key(text: str | None) -> Key | None:
     if text is None:
         return None
-    at, _, id_ = text.partition("_")
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or (found := read_uuid(id_)) is None:
+    if (found := read_key(text)) is None:
         raise Refused(
             "invalid", "After: the key of a page, as the page before has it.", HTTPStatus.UNPROCESSABLE_ENTITY
         )
-    return moment, found
-
-
-def _key_text(line: LetterLine) -> str:
-    return f"{line.last_seen.isoformat()}_{line.id}"
+    return found
 
 
 def name_of(type_: str | None) -> str:
@@ -611,8 +602,9 @@ async def discard_many(form: DiscardManyForm, desk: Desk, actor: Actor) -> Done:
     count = sum(result.ok for result in results)
     if not count:
         return done(results[0], "/dead-letters")
-    left = f"; {len(results) - count} were not, because somebody else was first" if count < len(results) else ""
-    return Done(text=f"{count} discarded{left}.", location="/dead-letters")
+    refused = next((result for result in results if not result.ok), None)
+    left = "" if refused is None else f" {len(results) - count} were not: {refused.text}."
+    return Done(text=f"{count} discarded.{left}", location="/dead-letters")
 
 
 # -- edit and replay ---------------------------------------------------------------------------------------------------------------

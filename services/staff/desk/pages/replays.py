@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -14,18 +14,17 @@ from services.staff.dead_letters import DeadLetterStatus
 from services.staff.desk.acted import done, sentence
 from services.staff.desk.frame import Count
 from services.staff.desk.pages.dead_letters import mistake_words, name_of
+from services.staff.desk.parameters import NUMBER_MAX, Moment, Number
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Role
+from services.staff.proposals import is_same_person
 from services.staff.run_store import KeptRun, RunItem
 from services.staff.runs import Bin, Counts, Halt, ItemState, RunAct, RunState, RunStep
 from shared.persistence.database import Connection
 
 room = Room(__name__)
 
-NO_MAX = 2**63 - 1
-No = Annotated[int, Field(ge=1, le=NO_MAX)]
-"""The number of a run, as the database can have it."""
 ROWS_MAX = 50
 FIRST_MAX = 20
 _STEPS = ((RunStep.ONE, "Try one"), (RunStep.TEN, "Ten, then a hundred"), (RunStep.REST, "The rest"))
@@ -90,7 +89,7 @@ class RunsView(BaseModel):
 
 
 @room.page("/replays", "replays.html")
-async def replays(desk: Desk, before: int | None = None) -> RunsView:
+async def replays(desk: Desk, before: Number | None = None) -> RunsView:
     """Every run, the latest first."""
     async with desk.read() as connection:
         found = await run_store.page_of_runs(connection, before=before, at_most=ROWS_MAX + 1)
@@ -192,6 +191,9 @@ class RunView(BaseModel):
     minutes_left: int | None
     made_by: str
     made_at: datetime
+    second_by: str | None
+    too_old: BinLine | None
+    is_mine: bool
     started_by: str | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -207,16 +209,16 @@ class RunView(BaseModel):
 
 
 @room.page("/replays/{no}", "replay.html")
-async def replay_run(no: No, desk: Desk, before: datetime | None = None) -> RunView:
+async def replay_run(no: Number, desk: Desk, viewer: Actor, before: Moment | None = None) -> RunView:
     """A preview or a run: what it would do, how far it is, what became of each message."""
     async with desk.read() as connection:
-        return await _view(desk, connection, no, before)
+        return await _view(desk, connection, no, before, viewer)
 
 
 @room.region("run", "_run_state.html")
 async def run_state(key: str, desk: Desk, viewer: Actor) -> RunView | None:  # noqa: ARG001 - the same for everybody
     """What changes while a run goes on."""
-    if not key.isdecimal() or len(key) > len(str(NO_MAX)) or int(key) > NO_MAX:
+    if not key.isdecimal() or len(key) > len(str(NUMBER_MAX)) or int(key) > NUMBER_MAX:
         return None
     try:
         async with desk.read() as connection:
@@ -225,7 +227,9 @@ async def run_state(key: str, desk: Desk, viewer: Actor) -> RunView | None:  # n
         return None
 
 
-async def _view(desk: Desk, connection: Connection, no: int, before: datetime | None) -> RunView:
+async def _view(
+    desk: Desk, connection: Connection, no: int, before: datetime | None, viewer: Actor | None = None
+) -> RunView:
     kept = await run_store.find_run(connection, no)
     if kept is None:
         raise Refused("unknown", "There is no such run.", HTTPStatus.NOT_FOUND)
@@ -263,6 +267,9 @@ async def _view(desk: Desk, connection: Connection, no: int, before: datetime | 
         minutes_left=_minutes_left(kept, counts),
         made_by=kept.made_by,
         made_at=kept.made_at,
+        second_by=kept.second_by,
+        too_old=next((one for one in bins if one.bin is Bin.TOO_OLD), None),
+        is_mine=viewer is not None and is_same_person(kept.made_by, viewer.name),
         started_by=kept.started_by,
         started_at=kept.started_at,
         ended_at=kept.ended_at,
@@ -437,6 +444,14 @@ class TryForm(Act):
     sure: bool = False
 
 
+class SecondForm(Act):
+    """Why what is too old still shall charge."""
+
+    reason: str = Field(
+        max_length=1_000, title="Why", json_schema_extra={"missing": "Say why they still shall charge."}
+    )
+
+
 class SpeedForm(Act):
     """How many messages a second."""
 
@@ -448,49 +463,56 @@ async def _do(desk: Desk, no: int, act: RunAct, actor: Actor, **options: object)
     return done(result, f"/replays/{no}")
 
 
+@room.act("/replays/{no}/second", needs=Role.REPLAYER)
+async def second(no: Number, form: SecondForm, desk: Desk, actor: Actor) -> Done:
+    """Take in what is too old to charge, as a second person."""
+    result = await run_actions.take_in(desk.database, no, who=actor, reason=form.reason, clock=desk.clock)
+    return done(result, f"/replays/{no}")
+
+
 @room.act("/replays/{no}/try", needs=Role.REPLAYER)
-async def try_one(no: No, form: TryForm, desk: Desk, actor: Actor) -> Done:
+async def try_one(no: Number, form: TryForm, desk: Desk, actor: Actor) -> Done:
     """Begin: try one message."""
     return await _do(desk, no, RunAct.TRY, actor, rate=form.rate, first=form.first, reason=form.reason, sure=form.sure)
 
 
 @room.act("/replays/{no}/go", needs=Role.REPLAYER)
-async def go(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def go(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Ten, then a hundred."""
     return await _do(desk, no, RunAct.GO, actor)
 
 
 @room.act("/replays/{no}/rest", needs=Role.REPLAYER)
-async def rest(no: No, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+async def rest(no: Number, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
     """The rest, at this speed."""
     return await _do(desk, no, RunAct.REST, actor, rate=form.rate)
 
 
 @room.act("/replays/{no}/speed", needs=Role.REPLAYER)
-async def speed(no: No, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+async def speed(no: Number, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
     """Another speed, from now on."""
     return await _do(desk, no, RunAct.SPEED, actor, rate=form.rate)
 
 
 @room.act("/replays/{no}/pause", needs=Role.REPLAYER)
-async def pause(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def pause(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Send nothing more for now."""
     return await _do(desk, no, RunAct.PAUSE, actor)
 
 
 @room.act("/replays/{no}/resume", needs=Role.REPLAYER)
-async def resume(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def resume(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Go on."""
     return await _do(desk, no, RunAct.RESUME, actor)
 
 
 @room.act("/replays/{no}/leave-out", needs=Role.REPLAYER)
-async def leave_out(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def leave_out(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Go on without what failed again."""
     return await _do(desk, no, RunAct.LEAVE_OUT, actor)
 
 
 @room.act("/replays/{no}/stop", needs=Role.REPLAYER)
-async def stop(no: No, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def stop(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Stop for good: the rest stay failed messages."""
     return await _do(desk, no, RunAct.STOP, actor)

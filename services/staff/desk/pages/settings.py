@@ -5,11 +5,13 @@ from typing import Literal
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 
 from services.staff import people_store
 from services.staff.actions import accounts
 from services.staff.desk import sessions
 from services.staff.desk.frame import zone_named
+from services.staff.desk.guesses import Guesses
 from services.staff.desk.pages.people import passwords
 from services.staff.desk.passwords import unfit_password
 from services.staff.desk.routing import Act, Desk, Done, Mistaken, Refused, Room, Visitor
@@ -98,13 +100,18 @@ async def change(form: PreferencesForm, desk: Desk, visitor: Visitor) -> Done:
 
 
 @room.act("/settings/password", needs=None, api=False)
-async def change_password(form: OwnPasswordForm, desk: Desk, visitor: Visitor, actor: Actor) -> Done:
-    """Give oneself another password. It ends all sessions, this one as well."""
+async def change_password(form: OwnPasswordForm, desk: Desk, visitor: Visitor, actor: Actor, request: Request) -> Done:
+    """Give oneself another password. It ends all sessions, this one as well. Whoever finds a browser open guesses no faster."""
     person = _person(visitor)
     if person.password is None:
         raise Refused("not_local", "You have no password here: single sign-on says who you are.")
+    guesses: Guesses = request.app.state.guesses
+    guesses.check(request, person.name)
     if not await passwords.is_right(form.password_now, person.password):
+        code, now = "wrong_password", desk.clock()
+        await accounts.note_refused_request(desk.database, person.id, "set_password", code, who=actor, now=now)
         raise Mistaken({"password_now": "This is not your password now."})
+    guesses.was_right(request, person.name)
     if (why := unfit_password(form.password)) is not None:
         raise Mistaken({"password": why})
     hashed = await passwords.hashed(form.password)

@@ -231,6 +231,7 @@ async def test_too_many_acts_are_slowed_down(desk: DeskUnderTest, sheet: Sheet) 
     program = await desk.token("eager", Role.RESOLVER)
     answers = [await program.post(f"/api/v1{ACT}", json={"once": str(new_id()), "text": "more"}) for _ in range(61)]
     assert [answer.status_code for answer in answers] == [200] * 60 + [429]
+    assert answers[-1].headers["retry-after"] == "1"
     assert answers[-1].json()["sentence"] == "Too many tries. Again in 1 seconds."
     desk.clock.forward(seconds=1)
     assert (await program.post(f"/api/v1{ACT}", json={"once": str(new_id()), "text": "m"})).status_code == 200

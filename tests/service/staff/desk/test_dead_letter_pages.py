@@ -241,3 +241,39 @@ async def test_the_same_as_json(desk: DeskUnderTest) -> None:
         assert (other.status_code, other.json()["code"]) == (409, "already_replayed")
         made = await program.post("/api/v1/replays", json={"once": str(desk.desk.ids()), "id": [str(letter_id)]})
         assert (await program.get(f"/api/v1{made.json()['location']}")).json()["bins"][0]["bin"] == "not_open"
+
+
+async def test_what_is_too_old_is_taken_in_by_a_second_person(desk: DeskUnderTest, environment: Environment) -> None:
+    await kept(desk, payment("INV-1", 12_500, desk.clock))
+    desk.clock.forward(hours=25)
+    ann = await desk.browser("ann.replayer", Role.REPLAYER)
+    await kept(desk, payment("INV-2", 400, desk.clock))
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays")
+    assert "1 would charge 125.00 EUR" in preview.text
+    assert "/replays/1/second" not in preview.html
+    key = {"form_key": preview.form("/replays/1/try").fields["form_key"][0], "reason": "promised"}
+    own = await ann.post("/replays/1/second", {**key, "once": str(desk.desk.ids())})
+    assert (own.status, "You made the list: another person" in own.text) == (403, True)
+    robot = await desk.token("robot", Role.REPLAYER)
+    program = await robot.post("/api/v1/replays/1/second", json={"once": str(desk.desk.ids()), "reason": "promised"})
+    assert (program.status_code, program.json()["code"]) == (403, "not_allowed")
+    ben = await desk.browser("ben.replayer", Role.REPLAYER)
+    taken = await ben.submit(await ben.open("/replays/1"), "/replays/1/second", reason="promised by telephone")
+    assert "ben.replayer took in what is older than 24 hours" in taken.text
+    assert "Charge up to 2 cards: 129.00 EUR" in taken.text
+    alone = await ben.submit(taken, "/replays/1/try", reason="repaired", sure="true")
+    assert (alone.status, "another person has to start it" in alone.text) == (403, True)
+    (letters,) = await rows(environment.databases["staff"], "SELECT count(*) AS sent FROM outbox")
+    assert letters["sent"] == 0
+    started = await ann.submit(await ann.open("/replays/1"), "/replays/1/try", reason="repaired", sure="true")
+    assert "R-1 tries one message now" in started.text
+    sender = RunSender(desk.desk.database, NoRelay(), desk.clock, old_after=timedelta(days=1))  # type: ignore[arg-type]
+    await sender.take_turn(1)
+    await execute(
+        environment.databases["staff"], "UPDATE dead_letters SET outcome = 'handled' WHERE replay_entry IS NOT NULL"
+    )
+    await sender.take_turn(1)
+    await ann.submit(await ann.open("/replays/1"), "/replays/1/go")
+    await sender.take_turn(1)
+    items = await rows(environment.databases["staff"], "SELECT state, taken_in FROM replay_items ORDER BY position")
+    assert [(row["state"], row["taken_in"]) for row in items] == [(2, False), (1, True)]

@@ -151,7 +151,9 @@ async def test_no_page_has_inline_style_or_script(desk: DeskUnderTest) -> None:
 
 
 async def test_programs_find_the_api_described(desk: DeskUnderTest) -> None:
-    answer = await (await desk.browser()).client.get("/api/v1/openapi.json")
+    nobody = await desk.browser()
+    assert (await nobody.client.get("/api/v1/openapi.json")).status_code == 401
+    answer = await (await desk.token("robot", Role.VIEWER)).get("/api/v1/openapi.json")
     described = answer.json()
     assert {"/api/v1/words", "/api/v1/people", "/api/v1/tokens"} <= set(described["paths"])
     assert "/api/v1/settings" not in described["paths"]

@@ -1,5 +1,7 @@
 """Signing in and out: who gets in, for how long, and what stays of a form that was sent too late."""
 
+from uuid import uuid4
+
 import pytest
 
 from services.staff.desk.passwords import hashed
@@ -48,9 +50,41 @@ async def test_guesses_are_slowed_down(desk: DeskUnderTest) -> None:
     pages = [await browser.sign_in("ann.resolver", f"guess {number}") for number in range(6)]
     assert [page.status for page in pages] == [401] * 5 + [429]
     assert "Too many tries. Again in 12 seconds." in pages[-1].text
+    assert pages[-1].headers["retry-after"] == "12"
     assert (await browser.sign_in("ann.resolver", PASSWORD)).status == 429
+    elsewhere = await desk.browser(network="192.0.2.7")
+    assert (await elsewhere.sign_in("ann.resolver", PASSWORD)).status == 200, "a stranger keeps nobody out"
     desk.clock.forward(seconds=12)
     assert (await browser.sign_in("ann.resolver", PASSWORD)).status != 429
+
+
+async def test_a_name_is_not_guessed_from_many_networks(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("services.staff.desk.passwords.PasswordChecker.is_right", wrong)
+    statuses = [
+        (await (await desk.browser(network=f"192.0.2.{number}")).sign_in("ann", "x")).status for number in range(51)
+    ]
+    assert statuses == [401] * 50 + [429]
+
+
+async def test_whoever_finds_a_browser_open_guesses_no_faster(desk: DeskUnderTest) -> None:
+    await desk.account("ann", Role.VIEWER, password=HASH)
+    browser = await desk.browser("ann")
+    page = await browser.open("/settings")
+    guesses = [{"password_now": f"guess {number}", "password": PASSWORD} for number in range(6)]
+    answers = [await browser.submit(page, "/settings/password", once=uuid4(), **guess) for guess in guesses]
+    assert [answer.status for answer in answers] == [422] * 5 + [429]
+    assert answers[-1].headers["retry-after"] == "12"
+    outside = await desk.browser()
+    assert (await outside.sign_in("ann", PASSWORD)).status == 429, "it is the same name, and the same network"
+    desk.clock.forward(seconds=12)
+    changed = await browser.submit(page, "/settings/password", password_now=PASSWORD, password="another one, and long")
+    assert "Sign in" in changed.text
+    async with desk.desk.database.connection() as connection:
+        noted = await connection.fetch("SELECT details FROM journal WHERE action = 'refused'")
+    assert {row["details"]["action"] for row in noted} == {"set_password"}
 
 
 async def test_a_session_ends_after_half_an_hour_without_a_click(desk: DeskUnderTest) -> None:
