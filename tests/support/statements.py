@@ -46,6 +46,8 @@ class Statement:
 
 OF_SQLITE = {"services/payment_gateway/reconcile/books.py"}
 """Files whose statements are for SQLite. Their tables stand beside them."""
+KIT = ROOT / "shared" / "kit"
+"""What senders take with them. It knows no database."""
 
 
 def statements_of(service: str) -> list[Statement]:
@@ -55,6 +57,7 @@ def statements_of(service: str) -> list[Statement]:
         statement
         for path in sorted(files)
         if path.parent.name != "migrations"
+        and KIT not in path.parents
         and path.relative_to(ROOT).as_posix() not in OF_SQLITE
         and ONE_SERVICE_ONLY.get(path.relative_to(ROOT).as_posix(), service) == service
         for statement in statements(path)

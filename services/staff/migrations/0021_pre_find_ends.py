@@ -2,8 +2,8 @@
 
 from shared.persistence.migrate import make_indexes
 
-revision = "0022"
-down_revision = "0018"
+revision = "0021"
+down_revision = "0020"
 
 
 def upgrade() -> None:
