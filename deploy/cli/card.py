@@ -17,7 +17,7 @@ import typer
 from deploy.cli.output import MISUSED, Json, fail, write_json, write_line
 
 if TYPE_CHECKING:
-    from shared.card_data.encryption import CardDetails
+    from shared.card_data.encryption import CardDetails, CardKeyring
 
 PUBLIC_KEYS = "CARD_PUBLIC_KEYS_FILE"
 _LINE = re.compile(r"\s*([0-9 -]+?)\s+([0-9]{1,2})\s*/\s*([0-9]{4})\s*")
@@ -60,22 +60,52 @@ def keys(
     ],
     public: Annotated[Path, typer.Option(help=f"Where the public set goes, for senders: {PUBLIC_KEYS}.")],
     *,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="A private set whose keys stay valid, to rotate them: both new sets hold them, too.",
+            show_default=False,
+        ),
+    ] = None,
     kid: Annotated[
         str | None, typer.Option(help="Name of the key. Default: its thumbprint.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a key pair. Files that exist are left alone."""
+    """Make a key pair. Files that exist are left alone. The newest key is the last one of its set: senders take that one."""
     from shared.card_data.encryption import generate_keyset  # noqa: PLC0415 - loads the cryptography
 
     public_set, private_set = generate_keyset(kid)
+    if keep is not None:
+        kept = _read_private(keep)
+        if kid in {key["kid"] for key in kept.public_jwks()["keys"]}:
+            fail(f"{keep} has a key {kid} already: choose another name.", MISUSED)
+        public_set["keys"][:0] = kept.public_jwks()["keys"]
+        private_set["keys"][:0] = kept.private_jwks()["keys"]
     _write_new(private, private_set, mode=0o600)
     _write_new(public, public_set, mode=0o644)
-    name = public_set["keys"][0]["kid"]
+    name = public_set["keys"][-1]["kid"]
     if json:
         write_json({"kid": name, "private": str(private), "public": str(public)})
     else:
         write_line(f"key {name}: private in {private}, public in {public}")
+
+
+@app.command("public")
+def public(
+    private: Annotated[Path, typer.Option(help="The private set: CARD_KEYS_FILE of the service.", show_default=False)],
+) -> None:
+    """Write the public set of a private one, to be published to senders: a JWK set (RFC 7517), newest key last."""
+    write_json(_read_private(private).public_jwks())
+
+
+def _read_private(path: Path) -> "CardKeyring":
+    from services.payment_gateway.settings import read_card_keys  # noqa: PLC0415 - loads the cryptography
+
+    try:
+        return read_card_keys(path)
+    except ValueError as error:
+        fail(f"{path} {error}.", MISUSED)
 
 
 def encrypt_card_from_stdin(

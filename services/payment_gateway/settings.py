@@ -320,17 +320,25 @@ def _keyring(path: str) -> CardKeyring | None:
     if not path:
         return None
     try:
-        with os.fdopen(open_private(Path(path), is_of_others=True), "rb") as file:
+        return read_card_keys(Path(path))
+    except ValueError as error:
+        raise ConfigurationError(f"CARD_KEYS_FILE {error}.") from None
+
+
+def read_card_keys(path: Path) -> CardKeyring:
+    """The card keys in the file. Raises ValueError, whose text follows the name of the file and has no full stop."""
+    try:
+        with os.fdopen(open_private(path, is_of_others=True), "rb") as file:
             jwks = read_unambiguous(file.read())
     except SharedFileError as error:
-        raise ConfigurationError(f"CARD_KEYS_FILE {error}, and take new keys if others may have read these.") from None
+        raise ValueError(f"{error}, and take new keys if others may have read these") from None
     except OSError as error:
-        raise ConfigurationError(f"CARD_KEYS_FILE cannot be read: {error.strerror}.") from None
+        raise ValueError(f"cannot be read: {error.strerror}") from None
     except ValueError:
-        raise ConfigurationError("CARD_KEYS_FILE is not JSON: it must hold a private JWK set.") from None
+        raise ValueError("is not JSON: it must hold a private JWK set") from None
     if not isinstance(jwks, dict):
-        raise ConfigurationError("CARD_KEYS_FILE must hold a private JWK set.")
+        raise ValueError("must hold a private JWK set")  # noqa: TRY004 - a mistake in a file
     try:
         return CardKeyring.load(jwks)
     except ValueError as error:
-        raise ConfigurationError(f"CARD_KEYS_FILE: {error}.") from None
+        raise ValueError(f"holds what is no key for cards: {error}") from None

@@ -153,6 +153,10 @@ class CardKeyring:
         """The set to publish to senders, in the order of loading."""
         return {"keys": [dict(key.as_dict(private=False)) for key in self._keys.values()]}
 
+    def private_jwks(self) -> dict[str, Any]:
+        """The set with the private keys, in the order of loading, to be written to a file of ours alone."""
+        return {"keys": [dict(key.as_dict(private=True)) for key in self._keys.values()]}
+
     def decrypt(self, jwe: str, payment_id: UUID) -> CardDetails | CardRefusal:
         """The card, if encrypted for a key of ours and for this payment. Never raises for what a sender wrote."""
         header = _read_header(jwe)

@@ -148,6 +148,7 @@ def test_colours_still_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
         ["invoice", "pay", "INV-1", "--amount-minor", "5", "--currency", "EUR", "--card", "--key-file", EVERYTHING],
         ["card", "encrypt", "--payment-id", EVERYTHING],
         ["card", "keys", "--private", EVERYTHING, "--public", EVERYTHING],
+        ["card", "public", "--private", EVERYTHING],
         ["migrate", EVERYTHING],
         ["run", EVERYTHING],
         ["audit", "--without", EVERYTHING],

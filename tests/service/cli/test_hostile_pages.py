@@ -73,6 +73,7 @@ def invocations(letter: str, folder: Path, words: str = WORDS) -> Invocations:
         ("card", "keys"): [
             ["--private", str(folder / f"{words[5:60].replace('/', '')}.key"), "--public", str(folder / "public"), "--kid", words]
         ],
+        ("card", "public"): [["--private", words]],
         ("config", "check"): [[], ["saga"]],
         ("config", "reference"): [[]],
         ("faults", "list"): [[]],

@@ -5,6 +5,7 @@ import shutil
 import stat
 import sys
 import uuid
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -197,6 +198,30 @@ async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path)
     assert CardKeyring.load(orjson.loads(private.read_bytes())).public_jwks() == orjson.loads(public.read_bytes())
     assert made.json["kid"] == orjson.loads(public.read_bytes())["keys"][0]["kid"]
     assert (again.code, again.err) == (2, f"remit: {private} exists: it may hold a key that is in use.\n")
+
+
+async def test_keys_are_rotated_by_overlap(tmp_path: Path) -> None:
+    old, new, public = (tmp_path / name for name in ("old.json", "new.json", "public.json"))
+    await remit("card", "keys", "--private", str(old), "--public", str(tmp_path / "old.public.json"), "--kid", "2025")
+    rotate = ("card", "keys", "--keep", str(old), "--private", str(new), "--public", str(public), "--kid")
+    taken = await remit(*rotate, "2025")
+    made = await remit(*rotate, "2026", "--json")
+    assert (taken.code, taken.err) == (2, f"remit: {old} has a key 2025 already: choose another name.\n")
+    assert made.json["kid"] == "2026"
+    both = CardKeyring.load(orjson.loads(new.read_bytes()))
+    assert [key["kid"] for key in orjson.loads(public.read_bytes())["keys"]] == ["2025", "2026"]
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    encrypt = ("card", "encrypt", "--payment-id", str(PAYMENT), "--key-file")
+    for file, kid in ((tmp_path / "old.public.json", "2025"), (public, "2026")):
+        jwe = (await remit(*encrypt, str(file), stdin="4242424242424242 1/2031\n")).out.strip()
+        assert orjson.loads(urlsafe_b64decode(jwe.partition(".")[0] + "=="))["kid"] == kid
+        assert isinstance(both.decrypt(jwe, PAYMENT), CardDetails)
+    published = await remit("card", "public", "--private", str(new))
+    assert published.json == orjson.loads(public.read_bytes()) == both.public_jwks()
+    new.chmod(0o644)
+    refused = await remit("card", "public", "--private", str(new))
+    assert refused.code == 2
+    assert refused.err.startswith(f"remit: {new} can be read or changed by others")
 
 
 async def test_a_card_is_encrypted_for_one_payment(tmp_path: Path) -> None:
