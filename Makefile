@@ -69,10 +69,11 @@ mutants: $(READY) ## change each rule of the pure cores in turn: a unit test has
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-schema: $(READY) ## after a change of migrations, contracts or topology: write what is made of them (schema.txt, shared/contracts, Kubernetes)
+schema: $(READY) ## after a change of migrations, contracts, topology or examples: write what is made of them (schema.txt, documents, Kubernetes)
 	@$(BIN)/python -m deploy.contract
 	@$(BIN)/python -m deploy.local.snapshot
 	@$(BIN)/python -m deploy.kubernetes.resources
+	@$(BIN)/python -m deploy.local.snippets
 
 contract-page: $(READY) ## write the page about all messages of others, as the desk shows it at /contract, into one file: .remit/contract.html
 	@$(BIN)/python -m deploy.contract page

@@ -1,25 +1,43 @@
-"""The examples for senders, in each language: they issue, pay, hear the outcome, send again after a doubt, and encrypt a card.
+"""The examples for senders, typed as their page says: they issue, pay, hear the outcome, send again after a doubt, and encrypt a card.
 
-They run as a system upstream does, with the permissions of a sender and a listener, and nothing of this repository beside them.
+They run as a system upstream does, with the permissions of a sender and a listener.
 """
 
-import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import pytest
 
+from deploy.demo import up
 from deploy.local.stack import UPSTREAM
 from deploy.local.system import System, remit
 from tests.faults.frames import Amqp, FrameEvent
-from tests.faults.proxy import Network
-from tests.support.languages import EXAMPLES, LANGUAGES
+from tests.faults.proxy import Network, Proxy
+from tests.support.environment import ROOT
+from tests.support.languages import LANGUAGES
+from tests.system.test_up import type_in
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]  # a compiler that is installed first
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # a compiler may have to be installed first
 
-DEADLINE_S = 60.0
+PAGE: Final = ROOT / "shared/contracts/SENDERS.md"
+EXAMPLES: Final = ROOT / "shared/kit/examples"
+LINES: Final = {
+    (words.partition(",")[0], "first.py" in line): line
+    for words, line in re.findall(r"^\| (\w+[^|]*) \| `(.*)` \|$", PAGE.read_text(), re.MULTILINE)
+    if "INV-" in line
+}
+"""What to type, by language, and whether it is the kit's."""
+
+
+@pytest.fixture
+def environment_file(system: System, tmp_path: Path) -> Path:
+    """The variables of `make up`."""
+    up.write_environment(system, tmp_path / "env")
+    return tmp_path / "env"
 
 
 @pytest.fixture
@@ -31,59 +49,61 @@ def open_to_all(system: System) -> Iterator[None]:
     system.fleet.stop("invoice")
 
 
-def pays(
-    command: tuple[str, ...], system: System, invoice: str, method: str, *, url: str = ""
-) -> "subprocess.CompletedProcess[str]":
-    """Run an example, with the variables that its head names and no others of ours."""
-    plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    keys = system.environment["CARD_PUBLIC_KEYS_FILE"]
-    return subprocess.run(
-        (*command, invoice, method),
-        env=plain | {"REMIT_URL": url or system.stack.rabbitmq_url_of(UPSTREAM), "CARD_PUBLIC_KEYS_FILE": keys},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+class Typist:
+    """Types a line of the page, for another invoice and another method."""
+
+    def __init__(self, line: str, environment_file: Path) -> None:
+        self._line = line
+        self._file = environment_file
+
+    def pays(self, invoice: str, method: str, *, by: Proxy | None = None) -> "subprocess.CompletedProcess[str]":
+        line = re.sub(r" INV-\w+.*$", f" {invoice} {method}", self._line)
+        return type_in(f"export REMIT_URL={by.url}; {line}" if by else line, self._file)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_example_pays_an_invoice(
-    system: System, language: str, tmp_path: Path, network: Network, request: pytest.FixtureRequest
+    system: System, language: str, environment_file: Path, network: Network, request: pytest.FixtureRequest
 ) -> None:
-    command = LANGUAGES[language].program(tmp_path)
-    if language == "shell":  # its tools cannot say who sends
+    LANGUAGES[language].require()
+    is_shell = language == "shell"
+    if is_shell:  # its tools cannot say who sends
         request.getfixturevalue("open_to_all")
+    typist = Typist(LINES[language, False], environment_file)
     proxy = network.stand_before(system.stack.rabbitmq_url_of(UPSTREAM), speaks=Amqp)
     invoice, by_card, declined = (f"{language}-{uuid4()}" for _ in range(3))
 
-    lost = (
-        proxy.drop(FrameEvent.PUBLISHED, about="PayInvoice") if language == "shell" else proxy.drop(FrameEvent.CONFIRM)
-    )
-    done = pays(command, system, invoice, "pm_card_visa", url=proxy.url)
+    lost = proxy.drop(FrameEvent.PUBLISHED, about="PayInvoice") if is_shell else proxy.drop(FrameEvent.CONFIRM)
+    done = typist.pays(invoice, "pm_card_visa", by=proxy)
     assert (done.returncode, lost.fired) == (0, 1), (done.stdout, done.stderr)
     assert "sent again" in done.stdout
     assert "paid, receipt ch_" in done.stdout
     assert f"{invoice}: paid," in remit(system, "invoice", "show", invoice).stdout
 
-    done = pays(command, system, by_card, "card")
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "paid, receipt ch_" in done.stdout
-    done = pays(command, system, declined, "pm_card_chargeDeclined")
+    done = typist.pays(by_card, "card")
+    assert (done.returncode, "paid, receipt ch_" in done.stdout) == (0, True), (done.stdout, done.stderr)
+    done = typist.pays(declined, "pm_card_chargeDeclined")
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "not charged: declined, generic_decline" in done.stderr.replace('"', "")
-    done = pays(command, system, declined, "pm_card_visa")
+    done = typist.pays(declined, "pm_card_visa")
     assert done.returncode == 1, "the invoice is there already"
     assert "already_issued" in done.stdout + done.stderr
 
 
-def test_every_example_is_tried() -> None:
-    programs = {path.name for path in EXAMPLES.iterdir() if path.name.lower().startswith("pay.")}
-    assert programs == {language.file for language in LANGUAGES.values()}
+def test_the_first_example_is_as_short_as_it_looks(system: System, environment_file: Path) -> None:
+    line = LINES["Python", True]
+    done = type_in(line, environment_file)
+    assert (done.returncode, "paid, receipt ch_" in done.stdout) == (0, True), (done.stdout, done.stderr)
+    pasted = re.findall(
+        r"^<!-- include \S+first.py -->\n```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert pasted == [(EXAMPLES / "first.py").read_text()], "what is pasted from the page is what was tried"
 
 
-def test_no_example_needs_more_than_its_head_says() -> None:
-    """Each is one file: it imports nothing of ours."""
+def test_every_example_is_tried_and_needs_nothing_of_ours() -> None:
+    programs = {path.name for path in EXAMPLES.iterdir() if path.is_file() and path.name != "package.json"}
+    assert programs == {"first.py", *(language.file for language in LANGUAGES.values())}
+    assert LINES.keys() == {("Python", True), *((language, False) for language in LANGUAGES)}
     for language in LANGUAGES.values():
         text = (EXAMPLES / language.file).read_text()
         assert "REMIT_URL=amqp://USER:PASSWORD@HOST:5672/%2F" in text

@@ -71,6 +71,7 @@ heard: dict[
 ] = {}  # what was told about us: answers by the id of their command, the outcome by the id of the payment
 
 
+# region message
 def publish(channel: BlockingChannel, event: dict[str, Any]) -> None:
     """Publish, and wait until the broker has it. Raises if it has not, or if no queue takes the message."""
     channel.basic_publish(
@@ -86,6 +87,9 @@ def publish(channel: BlockingChannel, event: dict[str, Any]) -> None:
         ),
         mandatory=True,
     )
+
+
+# endregion
 
 
 def wait_for(channel: BlockingChannel, about: str, seconds: float) -> Any:
