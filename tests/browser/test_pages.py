@@ -85,9 +85,17 @@ async def test_axe_finds_nothing_on_any_page(
             found[address] = problems
     assert not found
     out = await site.window(None, size=size, colours=colours)
-    for address in ("/sign-in", contract.ADDRESS):
-        await out.goto(address)
-        assert not await findings(out, rules), address
+    await out.goto("/sign-in")
+    assert not await findings(out)
+
+
+async def test_axe_finds_nothing_on_the_page_about_messages(site: Site) -> None:
+    """Which nobody signs in for. It fits a phone, too."""
+    page = await site.window(None, size=NARROW)
+    await page.goto(contract.ADDRESS)
+    assert await page.locator("main h1").count() == 1
+    assert not await findings(page)
+    assert not await page.evaluate(_TOO_WIDE)
 
 
 async def test_no_page_is_wider_than_a_phone(site: Site, filled: Filled) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from services.staff.desk.frame import ENVIRONMENT
 from shared import contracts
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 ADDRESS = "/contract"
 DOCUMENT = Path(contracts.__file__).parent / "asyncapi.json"
@@ -35,7 +35,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ShownMessage:
-    """A message with its members and its examples, as JSON."""
+    """A message with the members of its data, and its examples as JSON."""
 
     title: str
     name: str
@@ -46,12 +46,13 @@ class ShownMessage:
 
 @dataclass(frozen=True, slots=True)
 class ShownChannel:
-    """Where messages go: an exchange, or the queue of whoever asked."""
+    """Where messages go: an exchange, or the queue of whoever asked. All of them have the same envelope."""
 
     key: str
     title: str
     address: str
     description: str
+    envelope: tuple[Member, ...]
     messages: tuple[ShownMessage, ...]
 
 
@@ -80,18 +81,30 @@ def page(document: Schema, *, styles: str | None = None) -> str:
 
 
 def _channel(key: str, channel: Schema, document: Schema) -> ShownChannel:
-    address = channel["address"]
+    parts, address = document["components"]["schemas"], channel["address"]
     title = "Answers" if address is None else f"Exchange {address}"
-    messages = tuple(_message(document["components"]["messages"][name], document) for name in channel["messages"])
-    return ShownChannel(key, title, address or "the queue in reply_to", channel["description"], messages)
+    told = [document["components"]["messages"][name] for name in channel["messages"]]
+    messages = tuple(_message(one, parts) for one in told)
+    envelope = tuple(_envelope(told[0], parts))
+    return ShownChannel(key, title, address or "the queue in reply_to", channel["description"], envelope, messages)
 
 
-def _message(message: Schema, document: Schema) -> ShownMessage:
-    parts = document["components"]["schemas"]
-    envelope = _resolved(message["payload"], parts)
+def _envelope(message: Schema, parts: Schema) -> Iterator[Member]:
+    for member in _members(_resolved(message["payload"], parts), parts, ""):
+        if member.path == "type":
+            yield replace(member, must="the name of the message", values=())
+        elif not _is_of_data(member):
+            yield member
+
+
+def _message(message: Schema, parts: Schema) -> ShownMessage:
     examples = tuple(json.dumps(one["payload"], indent=2, ensure_ascii=False) for one in message["examples"])
-    members = tuple(_members(envelope, parts, ""))
+    members = tuple(filter(_is_of_data, _members(_resolved(message["payload"], parts), parts, "")))
     return ShownMessage(message["title"], message["name"], message["description"], members, examples)
+
+
+def _is_of_data(member: Member) -> bool:
+    return member.path.startswith("data.")
 
 
 def _members(schema: Schema, parts: Schema, path: str) -> Iterator[Member]:
