@@ -34,6 +34,7 @@ _HEX_OF_CARD_DATA = b"0" * 2 * READABLE_MIN
 _HEX = re.compile(rb"3[0-9](?:3[0-9](?=3[0-9])|(?:00){1,3}3[0-9]|[2357][0-9A-Fa-f](?:[2357][0-9A-Fa-f]){10})")
 """The digits of a verification value; two digits in UTF-16 or UTF-32; or a digit, and what may stand within a number: digits, signs, `_`
 and `|`."""
+_LONG_HEX = b"0" * 2 * 16
 _HEX_OF_TEXT = re.compile(rb"[2-7](?<![0-9A-Fa-f].)[0-9A-Fa-f](?:[2-7][0-9A-Fa-f]){15}")
 """Begins with as much ASCII as twelve digits have in base64."""
 _IS_READABLE = bytes(ord("0") if byte in range(0x20, 0x7F) or byte in b"\t\r\n" else ord("-") for byte in range(256))
@@ -106,7 +107,7 @@ def _looks_like_base64(data: bytes, folded: bytes) -> bool:
 
 def _looks_like_hex(data: bytes) -> bool:
     return _HEX.search(data) is not None or (
-        _HEX_OF_CARD_DATA in data.translate(_IS_HEX) and _HEX_OF_TEXT.search(data) is not None
+        _LONG_HEX in data.translate(_IS_HEX) and _HEX_OF_TEXT.search(data) is not None
     )
 
 

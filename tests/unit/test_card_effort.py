@@ -130,6 +130,13 @@ def words(source: Random, vocabulary: tuple[str, ...] = WORDS) -> str:
     return " ".join(source.choices(vocabulary, k=8_000))
 
 
+def dates_and_amounts(source: Random) -> str:
+    return "\r\n".join(
+        f"2026-{source.randrange(1, 13):02}-{source.randrange(1, 29):02};{source.uniform(1, 10_000):.2f}"
+        for _ in range(3_000)
+    )
+
+
 def many(kind: str) -> Callable[[Random], Any]:
     """As many as a message may have."""
     return lambda source: [KINDS[kind].make(source) for _ in range(950)]
@@ -181,6 +188,10 @@ ORDINARY: dict[str, Callable[[Random], Any]] = {
         "\r\n".join(
             f"2026-11-22;INV-{source.randrange(10**6):06};{source.choice(WORDS)}" for _ in range(1_400)
         ).encode()
+    ).decode(),
+    "CSV of dates and amounts": lambda source: dates_and_amounts(source)[: 36 * 1024],
+    "CSV of dates and amounts in base64": lambda source: base64.b64encode(
+        dates_and_amounts(source)[: 26 * 1024].encode()
     ).decode(),
     "JSON in JSON": lambda source: json.dumps([{"id": one, "price": 12.5} for one in many("UUID, version 4")(source)]),
 }
