@@ -152,8 +152,9 @@ def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> It
     if exponent := _EXPONENT.match(data, end):
         effort.spend(_BEGINNING_US)
         if mantissa := _MANTISSA.search(data, max(start, end - _MANTISSA_LENGTH_MAX), end):
-            digits = digits_of(mantissa[0]).ljust(int(exponent[1]) + 1, b"0")
-            if is_issued(digits) and passes_luhn(digits):
+            length = int(exponent[1]) + 1
+            digits = digits_of(mantissa[0]).ljust(length, b"0")
+            if len(digits) == length and is_issued(digits) and passes_luhn(digits):  # a longer one is no whole number
                 yield mantissa.start() - 1, exponent.end() - 1
     effort.spend(data.count(b"[", start, end) * _LIST_US)
     for found in _DIGIT_BY_DIGIT.finditer(data, start, end):

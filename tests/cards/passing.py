@@ -79,6 +79,7 @@ def _floats() -> Iterator[tuple[str, Kind]]:
     yield "float around 0", Kind(lambda source: source.gauss(0, 1))
     yield "float, tiny", Kind(lambda source: source.random() * 1e-7)
     yield "floats, geographical", Kind(lambda source: [source.uniform(-90, 90), source.uniform(-180, 180)])
+    yield "float, in floating point", Kind(lambda source: f"{source.uniform(1, 10)!r}E{source.randrange(3, 15)}")
     yield "float, as a text", Kind(lambda source: repr(source.uniform(0, 100)))
 
 
