@@ -18,15 +18,23 @@ COMMANDS_AT_ONCE_MAX = 3
 ANNOUNCEMENTS_LOST_MAX = 3
 """How many more times a payment may have been called overdue than the invoice service knows, because a fail-over lost its last commits. The
 wait doubles each time, so there are few."""
+FACT_OF = {
+    "PaymentCaptured": "Captured",
+    "PaymentDeclined": "Declined",
+    "PaymentNotCharged": "NotCharged",
+    "PaymentInDoubt": "InDoubt",
+    "PaymentNeedsDecision": "NeedsDecision",
+}
+"""What a saga takes an outcome for. One about a refund is one of two facts, by who asked for the refund."""
 REMINDERS_AT_ONCE_MAX = 12
 """A deadline also reminds of at most ten refunds."""
 
 _FROM_UPSTREAM = """
-    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
+    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id, a.correlation_id
     FROM (SELECT *, $1::jsonb->>split_part(type, '.', 1) AS command FROM events) e
     LEFT JOIN answers a ON a.command_id = e.cause_id
     WHERE e.command IS NOT NULL AND e.data->>'requested_by' IS NULL
-      AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
+      AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id OR a.correlation_id <> e.correlation_id
                                      OR split_part(a.command_type, '.', 3) <> e.command)
     ORDER BY e.stream_id, e.version"""
 _NOTHING_BEHIND = """
@@ -45,7 +53,9 @@ _SAME_STEP = """
 _COUNT = "SELECT count(*) FROM events"
 _SAGAS = "SELECT payment_id, deadline, journal_from FROM sagas ORDER BY payment_id"
 _TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
-_OUTCOMES = "SELECT payment_id, version, message_id, body, recorded_at FROM outcomes ORDER BY payment_id, version"
+_OUTCOMES = """
+    SELECT payment_id, version, message_id, split_part(type, '.', 3) AS type, body, recorded_at FROM outcomes
+    ORDER BY payment_id, version"""
 _JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve', 'refund') ORDER BY subject"
 
 
@@ -94,7 +104,8 @@ async def _from_upstream(counted: Tally, stores: Stores) -> None:
 def _of(row: StoredRow) -> str:
     if row["answer"] is None:
         return "has no answer"
-    return f"was {row['answer']}" if row["answer"] != "accepted" else f"is {row['command_type']} of {row['invoice_id']}"
+    told = f"{row['command_type']} of {row['invoice_id']}, correlated as {row['correlation_id']}"
+    return f"was {row['answer']}" if row["answer"] != "accepted" else f"is {told}"
 
 
 class _Known:
@@ -112,7 +123,7 @@ class _Known:
         self.payment_id = payment_id
         payment = UUID(payment_id)
         self.from_invoice = {uuid5(event["cause_id"], position) for event in events for position in _positions(event)}
-        self.from_gateway = {outcome["message_id"] for outcome in outcomes}
+        self.from_gateway = {outcome["message_id"]: outcome["type"] for outcome in outcomes}
         self.deadlines = {
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
         }
@@ -143,12 +154,18 @@ Broken = tuple[str, str, datetime | None]
 
 def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[StoredRow]) -> Iterator[Broken]:
     """Every fact of the saga was published by a service, and every event that changed the invoice has a cause in the saga."""
-    facts = known.from_invoice | known.from_gateway | known.deadlines
+    facts = known.from_invoice | known.from_gateway.keys() | known.deadlines
     for step in transitions:
         if step["cause_id"] not in facts:
             yield (
                 known.payment_id,
                 f"step {step['version']} of its saga, {step['fact']}, has no known cause",
+                step["at"],
+            )
+        elif (told := FACT_OF.get(known.from_gateway.get(step["cause_id"], ""))) not in {None, step["fact"]}:
+            yield (
+                known.payment_id,
+                f"step {step['version']} of its saga is {step['fact']}, and was told {told}",
                 step["at"],
             )
     for event in events:

@@ -30,6 +30,16 @@ _RECORDED_TWICE = """
              (SELECT jsonb_object_agg(key, value) FROM jsonb_each(headers) WHERE key ~ '^(ce[-_]|cloudEvents)')
     HAVING count(*) > 1 ORDER BY 1"""
 
+_MISCOUNTED = """
+    WITH counted AS (
+        SELECT grp, queue, type, reason, error_type, count(*) FILTER (WHERE status = 'open') AS open,
+               count(*) FILTER (WHERE status = 'replayed') AS replayed, count(*) FILTER (WHERE status = 'discarded') AS discarded
+        FROM dead_letters WHERE grp IS NOT NULL GROUP BY grp, queue, type, reason, error_type
+    )
+    SELECT coalesce(g.grp, c.grp) AS grp FROM counted c FULL JOIN dead_letter_groups g ON g.grp = c.grp
+    WHERE (g.queue, g.type, g.reason, g.error_type, g.open, g.replayed, g.discarded)
+        IS DISTINCT FROM (c.queue, c.type, c.reason, c.error_type, c.open, c.replayed, c.discarded) ORDER BY 1"""
+
 _REMAINS = frozenset({"unstorable", "unreadable"})
 """Reasons for which nothing of the message could be read, not even the number of its deliveries."""
 _OF_THE_MESSAGE = frozenset({"PaymentIdReusedError"})
@@ -65,6 +75,8 @@ async def dead_letters_explained(counted: Tally, stores: Stores) -> None:
         _check(counted, dead_letter)
     async for row in staff.rows(_RECORDED_TWICE):
         counted.breach(row["id"], f"the same dead letter has {row['records']} records")
+    async for row in staff.rows(_MISCOUNTED):
+        counted.breach(row["grp"], "the group of dead letters counts others than there are")
 
 
 def _check(counted: Tally, dead_letter: StoredRow) -> None:

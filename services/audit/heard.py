@@ -5,13 +5,13 @@ What staff did not hear is not judged: their queues may drop messages, and a res
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import uuid5
 
-import orjson
-
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
+from services.audit.outcomes import event_of
 from services.audit.routes import kept_as
 from services.audit.stores import DATABASES, Snapshot, Stores
 
@@ -24,14 +24,14 @@ _EVENTS = """
     SELECT stream_id, version, split_part(type, '.', 1) AS event, data, cause_id, cause_position, recorded_at FROM events
     ORDER BY stream_id COLLATE "C", version"""
 _OF_INVOICES = """
-    SELECT invoice_id, id, facts FROM messages WHERE invoice_id IS NOT NULL AND (type < 12 OR type BETWEEN 23 AND 28)
+    SELECT invoice_id, id, at, cause, facts FROM messages WHERE invoice_id IS NOT NULL AND (type < 12 OR type BETWEEN 23 AND 28)
     ORDER BY invoice_id COLLATE "C", id"""
 """The numbers are those under which staff store the types of messages (`services.staff.heard`)."""
 _INVOICES = """SELECT invoice_id, customer_id, amount_minor, currency FROM invoices ORDER BY invoice_id COLLATE "C" """
 _OF_INVOICE = ("customer_id", "amount_minor", "currency")
 _OUTCOMES = "SELECT payment_id, version, message_id, body FROM outcomes ORDER BY payment_id, version"
 _OF_PAYMENTS = """
-    SELECT payment_id, id, facts FROM messages WHERE payment_id IS NOT NULL AND type BETWEEN 13 AND 22 ORDER BY payment_id, id"""
+    SELECT payment_id, id, at, cause, facts FROM messages WHERE payment_id IS NOT NULL AND type BETWEEN 13 AND 22 ORDER BY payment_id, id"""
 _ROWS = "SELECT payment_id, invoice_id, amount_minor, currency, receipt_number, gateway_id FROM payments ORDER BY payment_id"
 _OF_PAYMENT = ("invoice_id", "amount_minor", "currency", "receipt_number", "gateway_id")
 _COMMANDS = "SELECT command_id, type, invoice_id, answer, reason FROM commands ORDER BY command_id"
@@ -65,11 +65,15 @@ async def _invoices(counted: Tally, stores: Stores) -> None:
             counted.breach(invoice_id, why)
 
 
-def _of_events(events: Iterable[StoredRow], messages: Iterable[StoredRow]) -> Iterator[str]:
+def _of_events(events: Iterable[StoredRow], messages: Sequence[StoredRow]) -> Iterator[str]:
     """What an event says, what its message said, and what the command said that caused it."""
     heard = {message["id"]: message["facts"] for message in messages}
+    by_id = {message["id"]: message for message in messages}
     for event in events:
         what = f"event {event['version']}, {event['event']}"
+        own = by_id.get(uuid5(event["cause_id"], str(event["cause_position"])))
+        if own is not None and (own["at"], own["cause"]) != (event["recorded_at"], event["cause_id"]):
+            yield f"{what}: staff heard it of another time, or by another cause"
         for id_ in (uuid5(event["cause_id"], str(event["cause_position"])), event["cause_id"]):
             if names := _other_than(event["data"], heard.get(id_, {})):
                 yield f"{what}: staff heard another {', '.join(names)}"
@@ -85,22 +89,20 @@ async def _payments(counted: Tally, stores: Stores) -> None:
     )
     async for payment_id, (outcomes, messages, rows, known) in align(*sources):
         counted.look(len(messages))
-        heard = {message["id"]: message["facts"] for message in messages}
+        heard = {message["id"]: message for message in messages}
         for outcome in outcomes:
-            said = _data(outcome["body"])
-            if names := _other_than(said, heard.get(outcome["message_id"], {})):
+            event, message = event_of(outcome["body"]), heard.get(outcome["message_id"])
+            if message is None or not event:
+                continue
+            if names := _other_than(event.get("data") or {}, message["facts"]):
                 counted.breach(payment_id, f"outcome {outcome['version']}: staff heard another {', '.join(names)}")
+            said = (event.get("causationid"), datetime.fromisoformat(event["time"]) if "time" in event else None)
+            if said != (str(message["cause"]), message["at"]):
+                counted.breach(
+                    payment_id, f"outcome {outcome['version']}: staff heard it of another time, or by another cause"
+                )
         for why in _differing(rows, known, _OF_PAYMENT):
             counted.breach(payment_id, why)
-
-
-def _data(body: bytes) -> dict[str, Any]:
-    """What a message says. Nothing, if it cannot be read: another check tells."""
-    try:
-        data: dict[str, Any] = orjson.loads(body)["data"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return data
 
 
 _SHORTENED = frozenset({"attempts", "refund"})
@@ -150,8 +152,9 @@ async def _check_answers(counted: Tally, invoices: Snapshot, page: Sequence[Stor
 
 
 def _same_answer(heard: StoredRow, answer: StoredRow) -> bool:
-    same = ("answer", "reason")
-    return heard["type"] == answer["command_type"] and all(heard[name] == answer[name] for name in same)
+    is_about_it = None in {heard["invoice_id"], answer["invoice_id"]} or heard["invoice_id"] == answer["invoice_id"]
+    same = all(heard[name] == answer[name] for name in ("answer", "reason"))
+    return same and is_about_it and heard["type"] == answer["command_type"]
 
 
 def _told(answer: StoredRow) -> str:

@@ -193,6 +193,8 @@ def _case(case: StoredRow, row: StoredRow) -> Iterator[str]:
         yield f"version {row['version']}, and its case shows version {case['version']}"
     elif case["version"] == row["version"] and case["status"] not in {row["status"], "unknown"}:
         yield f"{row['status']}, and its case shows {case['status']}"
+    elif case["version"] == row["version"] and row["decided_by"] and case["decided_by"] != row["decided_by"]:
+        yield f"{row['decided_by']} decided, and its case shows {case['decided_by']}"
 
 
 def _invoice(event: StoredRow, outcomes: Sequence[SaidOutcome]) -> Iterator[str]:

@@ -80,7 +80,8 @@ def _refunds(given_back: str) -> str:
 
 
 _OUR_REFUNDS = """
-    SELECT payment_id, refund_id::text AS refund_id, reason, status, asked_minor, amount_minor, by_hand_minor, decided_by, updated_at
+    SELECT payment_id, refund_id::text AS refund_id, reason, status, asked_minor, amount_minor, by_hand_minor, gateway_id, decided_by,
+           updated_at
     FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""

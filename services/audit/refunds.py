@@ -51,6 +51,8 @@ def made_once(ours: list[StoredRow], theirs: list[StoredRow], *, known: bool) ->
             yield f"the gateway made the refund {refund['refund_id']}, and nobody asked for it here"
         elif row is not None and row["amount_minor"] not in {None, refund["amount"]}:
             yield f"the refund {refund['refund_id']} is {row['amount_minor']} here and {refund['amount']} there"
+        elif row is not None and row["gateway_id"] not in {None, refund["id"]}:
+            yield f"the refund {refund['refund_id']} is known here as {row['gateway_id']}, and there it is {refund['id']}"
     if known:
         yield from _not_made(ours, theirs)
 
@@ -87,6 +89,12 @@ def on_invoice(events: list[StoredRow]) -> dict[str, tuple[str, int]]:
     return known
 
 
+def _asked(events: list[StoredRow]) -> dict[str, tuple[int | None, str]]:
+    """What the invoice asked for: the amount (None: all that is left), and why."""
+    data = [event["data"] for event in events if event["event"] == "RefundRequested"]
+    return {one["refund_id"]: (one["amount_minor"], one["reason"]) for one in data}
+
+
 _ON_INVOICE = {_MADE: {"Refunded"}, _KEPT: {"RefundFailed"}, _AT_WORK: {"RefundRequested", "RefundFailed"}}
 
 
@@ -94,7 +102,7 @@ def disagreeing(
     payment_id: str, events: list[StoredRow], ours: list[StoredRow]
 ) -> Iterator[tuple[str, datetime | None]]:
     """What the invoice knows of a refund is what the payment gateway service knows. A refund of ours was asked for by the invoice."""
-    known = on_invoice(events)
+    known, asked = on_invoice(events), _asked(events)
     recorded = max((event["recorded_at"] for event in events), default=None)
     for row in ours:
         if row["refund_id"] == payment_id:
@@ -109,6 +117,11 @@ def disagreeing(
             yield f"the refund {row['refund_id']} is {row['status']}, and the invoice knows {told}", since
         elif told == "Refunded" and amount != row["amount_minor"]:
             yield f"the refund {row['refund_id']} is {row['amount_minor']}, and the invoice knows {amount}", since
+        elif row["reason"] != _BY_OTHERS and asked.get(row["refund_id"]) not in {
+            None,
+            (row["asked_minor"], row["reason"]),
+        }:
+            yield f"the refund {row['refund_id']} is another than the invoice asked for", since
     for refund_id, (told, _) in known.items():
         yield f"the invoice knows {told} of the refund {refund_id}, and there is none here", recorded
 

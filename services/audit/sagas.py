@@ -69,7 +69,7 @@ _OVERDUE = """
 _UNENDED = """
     SELECT payment_id, status, updated_at,
            EXISTS (SELECT FROM deadlines d WHERE d.payment_id = s.payment_id AND d.fired_at IS NULL
-                       AND d.due_at < now() + make_interval(days => $2)) AS has_deadline
+                       AND d.number = s.deadline AND d.due_at < now() + make_interval(days => $2)) AS has_deadline
     FROM sagas s WHERE status <> ALL($1::text[]) ORDER BY payment_id"""
 _FOR_A_PERSON = frozenset({"needs_decision", "refund_in_doubt"})
 

@@ -85,6 +85,8 @@ def refund(name: str) -> UUID:
 
 
 PART_MINOR = 500
+OF_COMMANDS = frozenset({"Issued", "PaymentRequested", "Voided", "RefundRequested"})
+"""Events that are correlated as the commands of their sender are."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ class FinishedBooks:
             data=data,
             cause_id=cause,
             cause_position=0,
-            correlation_id="c",
+            correlation_id=str(cause) if type_ in OF_COMMANDS else "c",
             recorded_at=self.tick(),
         )
         message_id = uuid5(cause, "0")

@@ -793,7 +793,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
             f"UPDATE outcomes SET type = 'remit.payment_gateway.PaymentInDoubt.v1' {ROW}",
             payment("declined"),
         ),
-        {"paid_when_captured", "outcomes_agree"},
+        {"paid_when_captured", "outcomes_agree", "caused_by_commands"},
     ),
     "two wrong sums that balance each other": (amounts_swapped, {"books_balance", "settled_agrees"}),
     "one message, two steps of a saga": (

@@ -3,19 +3,22 @@
 import re
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from uuid import UUID, uuid5
 
 import pytest
 import pytest_asyncio
 
+from deploy.local.snapshot import path_of
+from deploy.local.stack import SERVICES
 from services.audit.checks import CHECKS
 from services.audit.evidence import Evidence
 from services.audit.stores import Stores
 from tests.service.audit.books import Connections, FinishedBooks, open_books, open_connections
-from tests.service.audit.falsifications import FALSIFICATIONS, Falsification
+from tests.service.audit.falsifications import FALSIFICATIONS, NO_TRUTH_ELSEWHERE, Falsification
 from tests.service.audit.test_checks import broken, explained, found
 from tests.service.audit.workload import command, finish_workload, invoice, payment, refund
 from tests.support.environment import Environment
@@ -111,3 +114,19 @@ async def test_a_falsification_breaks_the_checks_that_it_names(
     production = in_production(stores)
     seen = broken([await found(name, production) for name in sorted(one.red)])
     assert bool(seen) == one.seen_in_production, seen
+
+
+def columns() -> Iterator[str]:
+    """Every column of every table, as `database.table.column`."""
+    for service in SERVICES:
+        for table, lines in re.findall(r"^TABLE (\w+)\n((?: {4}.*\n)*)", path_of(service).read_text(), re.MULTILINE):
+            yield from (f"{service}.{table}.{column}" for column in re.findall(r"^ {4}([a-z_]+) ", lines, re.MULTILINE))
+
+
+async def test_every_column_is_falsified_or_has_no_truth_elsewhere() -> None:
+    falsified = {one.of for one in FALSIFICATIONS}
+    left = {column for column in columns() if column not in falsified}
+    unexplained = [one for one in left if not any(fnmatchcase(one, pattern) for pattern in NO_TRUTH_ELSEWHERE)]
+    assert unexplained == [], "falsify these columns, or say in NO_TRUTH_ELSEWHERE why nothing else tells of them"
+    needless = [pattern for pattern in NO_TRUTH_ELSEWHERE if not any(fnmatchcase(one, pattern) for one in left)]
+    assert needless == [], "these are falsified, or there is no such column"
