@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from deploy.cli.config import settings_of
 from deploy.cli.operate import Program, Service
-from deploy.cli.settings import AuditSettings, CardSettings, DeskAccessSettings, StaffPagesSettings, TerminalSettings
+from deploy.cli.settings import (
+    AuditSettings,
+    CardSettings,
+    DeskAccessSettings,
+    DoorAccessSettings,
+    StaffPagesSettings,
+    TerminalSettings,
+)
 from shared.service import ServiceSettings
 from shared.settings import FOREIGN_VARIABLES, Declared
 
@@ -33,7 +40,14 @@ def reference() -> str:
     for program, service in ((Program.DESK, Service.STAFF), (Program.DOOR, Service.INVOICE)):
         known = common | {one.name for one in settings_of(service).declared()}
         sections += [(program.value, [one for one in settings_of(program).declared() if one.name not in known])]
-    of_remit = (StaffPagesSettings, DeskAccessSettings, CardSettings, AuditSettings, TerminalSettings)
+    of_remit = (
+        StaffPagesSettings,
+        DeskAccessSettings,
+        DoorAccessSettings,
+        CardSettings,
+        AuditSettings,
+        TerminalSettings,
+    )
     sections += [("remit", [one for kind in of_remit for one in kind.declared() if one.name not in of_staff])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
 

@@ -42,8 +42,8 @@ def doctor(
 ) -> None:
     """Look at servers, rights, clocks, queues, lag and certificates, and say of each trouble what to type. It changes nothing.
 
-    Looks at every database whose *_DATABASE_URL is set, the broker of RABBITMQ_URL, the gateway of GATEWAY_URL and the staff desk of
-    REMIT_DESK_URL (or DESK_URL). Exit code 1 if anything is broken.
+    Looks at every database whose *_DATABASE_URL is set, the broker of RABBITMQ_URL, the gateway of GATEWAY_URL, the staff desk of
+    REMIT_DESK_URL (or DESK_URL) and the door of REMIT_DOOR_URL. Exit code 1 if anything is broken.
     """
     databases, rabbitmq_url = servers()
     if not databases and rabbitmq_url is None:

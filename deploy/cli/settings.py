@@ -16,7 +16,7 @@ class StaffPagesSettings(ReplaySettings):
     user: str = variable("USER", "", must="a name", unset="the user of the process", about="See `REMIT_WHO`.")
 
 
-def _of_a_desk(url: str) -> str:
+def _of_a_web_process(url: str) -> str:
     """The address without a path. Raises ValueError, whose text follows the name of the variable."""
     parts = urlsplit(url)
     is_own = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
@@ -25,10 +25,22 @@ def _of_a_desk(url: str) -> str:
     return url.rstrip("/")
 
 
+class DoorAccessSettings(Settings):
+    """Where `remit doctor` finds the door."""
+
+    url: Annotated[str, AfterValidator(_of_a_web_process)] = variable(
+        "REMIT_DOOR_URL",
+        "",
+        must="an address such as https://door.example.com, without a path",
+        unset="it is not looked at",
+        about="The door as senders reach it: `remit doctor` looks whether it answers.",
+    )
+
+
 class DeskAccessSettings(Settings):
     """The settings of the pages for staff that ask the staff desk instead of the database."""
 
-    url: Annotated[str, AfterValidator(_of_a_desk)] = variable(
+    url: Annotated[str, AfterValidator(_of_a_web_process)] = variable(
         "REMIT_DESK_URL",
         "",
         must="an address such as https://desk.example.com, without a path",

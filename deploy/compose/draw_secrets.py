@@ -10,6 +10,7 @@ environment of a container, or in the volume of another process. The drawing is 
     rabbitmq/definitions.json            users and permissions, with salted hashes
     postgres/password                    of the superuser, whom only the set-up uses
     SERVICE/VARIABLE                     the URLs of this service; with the keys that payment_gateway needs
+    door/VARIABLE                        the URL of the door
     remit/ROLE/VARIABLE                  the same for whoever types `remit`, by user and role
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.permissions.broker import AUDIT, SETUP, NameRefusedError, broker_users, definitions
-from deploy.permissions.databases import PURGE, SERVICES, roles
+from deploy.permissions.databases import DOOR, PURGE, SERVICES, roles
 from deploy.permissions.passwords import kept_passwords
 from shared.card_data.encryption import generate_keyset
 from shared.private_files import MODE
@@ -69,6 +70,7 @@ def _urls(passwords: Mapping[str, str], upstream: Sequence[str]) -> Iterator[tup
     yield "setup/RABBITMQ_URL", broker(SETUP)
     for user in (OPERATOR, AUDIT, *upstream):
         yield f"{OPERATOR}/{user}/RABBITMQ_URL", broker(user)
+    yield f"{DOOR}/{database_variable('invoice')}", database("invoice", DOOR)
     for service in SERVICES:
         variable = database_variable(service)
         yield f"setup/{variable}", database(service, ADMINISTRATOR)

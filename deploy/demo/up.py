@@ -22,6 +22,7 @@ from deploy.cli.history import HISTORY
 from deploy.cli.terminal import SafeConsole
 from deploy.demo.scenes import reject_one
 from deploy.local.desk import DESK, LocalDesk, start_desk
+from deploy.local.door import DOOR, LocalDoor, start_door
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.rabbitmq import PrivateRabbit
@@ -40,6 +41,8 @@ SENDER_URL: Final = "REMIT_URL"
 INVOICES: Final = 3
 """Invoices of the steps. The last one is issued by a good command that waits as a dead letter when everything has started."""
 
+ASK: Final = 'curl -sH "Authorization: Bearer $REMIT_DOOR_TOKEN" "$REMIT_DOOR_URL/invoices/{invoice}?wait=30"'
+
 console = SafeConsole()
 
 
@@ -56,7 +59,8 @@ def main() -> int:
                 number = next_number(system)
                 ports = start(system, number)
                 desk = start_desk(system, health_port=ports[DESK])
-                write_environment(system, ENVIRONMENT_FILE)
+                door = start_door(system, health_port=ports[DOOR])
+                write_environment(system, ENVIRONMENT_FILE, door)
                 console.print(page(system, ports, desk, ENVIRONMENT_FILE, number), soft_wrap=True)
                 while True:
                     signal.pause()
@@ -110,7 +114,7 @@ def start(system: System, number: int = 1) -> dict[str, int]:
     for service, port in ports.items():
         system.fleet.start(service, HEALTH_PORT=str(port))
     system.fleet.keep_running()
-    return {**ports, DESK: system.fleet.claim_port()}
+    return {**ports, DESK: system.fleet.claim_port(), DOOR: system.fleet.claim_port()}
 
 
 async def _spoil_one(system: System, invoice_id: str) -> None:
@@ -127,12 +131,12 @@ async def _spoil_one(system: System, invoice_id: str) -> None:
     await reject_one(system.stack.rabbitmq_url, spoiled, json.dumps(event).encode(), command_id)
 
 
-def write_environment(system: System, file: Path) -> None:
-    """Write the variables for other terminals, readable by this user only: they hold passwords."""
+def write_environment(system: System, file: Path, door: LocalDoor) -> None:
+    """Write the variables for other terminals, readable by this user only: they hold passwords and a token."""
     upstream = {SENDER_URL: system.stack.rabbitmq_url_of(UPSTREAM)}
     evidence = {"REMIT_AUDIT_LEDGER": system.ledger, "REMIT_AUDIT_LOGS": system.folder, HISTORY: system.history}
     system.history.touch()
-    variables: Mapping[str, object] = {**system.environment, **upstream, **evidence}
+    variables: Mapping[str, object] = {**system.environment, **upstream, **evidence, **door.variables}
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     write_private(file, "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()))
@@ -198,6 +202,8 @@ def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_
             text.append(f"  {command}\n", style="not bold cyan")
     text.append("\nThe same and more in a browser, on the staff desk:\n\n", style="not bold")
     text.append(f"  {desk.sentence}\n", style="not bold cyan")
+    text.append("\nAsk at the door, as a sender does that hears no messages:\n\n", style="not bold")
+    text.append(f"  {ASK.format(invoice=f'INV-{number}')}\n", style="not bold cyan")
     urls = [
         ("broker", system.stack.rabbitmq_url),
         ("databases", system.stack.postgres_url),

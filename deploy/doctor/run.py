@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 from deploy.doctor.broker import look_at_broker
 from deploy.doctor.certificates import look_at_certificate
 from deploy.doctor.databases import look_at_database
-from deploy.doctor.desk import look_at_desk
 from deploy.doctor.diagnosis import Diagnosis, broken, look, unseen, well
 from deploy.doctor.gateway import fly_canary, look_at_gateway
 from deploy.doctor.node import look_at_node, runner
+from deploy.doctor.web import DESK, DOOR, look_at_web
 from deploy.permissions.databases import SERVICES
 from shared.build import this_build
 from shared.clock import Clock
@@ -50,7 +50,9 @@ async def examine(around: Surroundings, clock: Clock) -> list[Diagnosis]:
     found += await asyncio.to_thread(look_at_node, ctl, _vhost(around.rabbitmq_url), SERVICES, clock)
     found.append(await look_at_gateway() if os.environ.get("GATEWAY_URL") else _unnamed("gateway", "GATEWAY_URL"))
     desk_url = os.environ.get("REMIT_DESK_URL") or os.environ.get("DESK_URL")
-    found.append(await look_at_desk(desk_url.rstrip("/")) if desk_url else _unnamed("desk", "REMIT_DESK_URL"))
+    door_url = os.environ.get("REMIT_DOOR_URL")
+    for one, at, variable in ((DESK, desk_url, "REMIT_DESK_URL"), (DOOR, door_url, "REMIT_DOOR_URL")):
+        found.append(await look_at_web(one, at.rstrip("/")) if at else _unnamed(one.what, variable))
     for variable, url in _urls(around):
         if (seen := await look_at_certificate(variable, url, clock())) is not None:
             found.append(seen)
@@ -83,7 +85,7 @@ def _urls(around: Surroundings) -> Iterator[tuple[str, str]]:
     """The variables whose servers may have certificates."""
     named = {database_variable(service): url for service, url in around.databases.items()}
     named |= {"RABBITMQ_URL": around.rabbitmq_url or "", "GATEWAY_URL": os.environ.get("GATEWAY_URL", "")}
-    named |= {"REMIT_DESK_URL": os.environ.get("REMIT_DESK_URL", "")}
+    named |= {variable: os.environ.get(variable, "") for variable in ("REMIT_DESK_URL", "REMIT_DOOR_URL")}
     yield from ((variable, url) for variable, url in named.items() if url)
 
 

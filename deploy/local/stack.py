@@ -26,7 +26,7 @@ from deploy.local.processes import Processes
 from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.scratch import Scratch
 from deploy.permissions.broker import broker_users, definitions
-from deploy.permissions.databases import AUDIT, SERVICES, Service, owner, roles, roles_sql
+from deploy.permissions.databases import AUDIT, DOOR, SERVICES, Service, owner, roles, roles_sql
 from deploy.permissions.passwords import kept_passwords
 from shared.settings import database_variable
 
@@ -131,12 +131,15 @@ class Stack:
     def environment_of(self, who: str) -> dict[str, str]:
         """The variables with the servers' addresses for a service, the `OPERATOR` or the `AUDIT`: each has a user and roles of its own.
 
-        The staff desk, `desk`, has those of the staff service, without the broker.
+        The staff desk, `desk`, has those of the staff service, without the broker. The door, `door`, has a role of its own in the database
+        of the invoice service.
 
         What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
         """
         senders = "named" if self.passwords else os.environ.get(SENDERS_VARIABLE) or "trusted"
-        told = {SENDERS_VARIABLE: senders} if who == "invoice" else {}
+        told = {SENDERS_VARIABLE: senders} if who in {"invoice", DOOR} else {}
+        if who == DOOR:
+            return {database_variable("invoice"): self.database_url_of("invoice", DOOR)} | told
         if who == "desk":
             return {database_variable("staff"): self.database_url_of("staff", "staff")}
         if not self.passwords:

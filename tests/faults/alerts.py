@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from deploy.local.desk import DESK
+from deploy.local.door import DOOR
 from deploy.local.stack import SERVICES
 from shared.contracts.invoice import IssueInvoice, PayInvoice, TokenMethod
 from shared.ids import new_id
@@ -247,15 +248,15 @@ async def away(testbed: Testbed) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def desk_away(testbed: Testbed) -> AsyncIterator[None]:
-    """The staff desk ran, and does not any more."""
-    settings: dict[str, Any] = {"program": "services.staff.desk", "DESK_PORT": str(free_port())}
-    await testbed.start(DESK, **settings)
-    await until_ready(testbed, DESK)
+async def web_away(testbed: Testbed, *, name: str, program: str) -> AsyncIterator[None]:
+    """A web process ran, and does not any more."""
+    settings: dict[str, Any] = {"program": program, f"{name.upper()}_PORT": str(free_port())}
+    await testbed.start(name, **settings)
+    await until_ready(testbed, name)
     await asyncio.sleep(SCRAPED_S)
-    await testbed.kill(DESK)
+    await testbed.kill(name)
     yield
-    await testbed.start(DESK, **settings)
+    await testbed.start(name, **settings)
 
 
 @asynccontextmanager
@@ -341,7 +342,15 @@ FAULTS: Final = (
         f"no payment_gateway runs, and {PAID} payments are asked for",
         away,
     ),
-    AlertingFault("desk-away", ("DeskAway",), "the staff desk is killed", desk_away),
+    AlertingFault(
+        "desk-away",
+        ("DeskAway",),
+        "the staff desk is killed",
+        partial(web_away, name=DESK, program="services.staff.desk"),
+    ),
+    AlertingFault(
+        "door-away", ("DoorAway",), "the door is killed", partial(web_away, name=DOOR, program="services.invoice.door")
+    ),
     AlertingFault("without-a-right", ("BackgroundFails",), "the saga may not read its outbox", without_a_right),
     AlertingFault("two-builds", ("DifferentBuilds",), "instances of two builds run side by side", two_builds, 120.0),
     AlertingFault("changed-journal", ("JournalBroken",), "an entry of the journal is changed", changed_journal),

@@ -193,7 +193,7 @@ ROWS: Final[dict[int, CatalogueRow]] = {
         {
             "money and the gateway": "alerts/unanswered,alerts/refusing,alerts/limited,alerts/forged,alerts/contradicting",
             "messages": "alerts/*-listener,alerts/quarantined,alerts/dead-letters,alerts/stuck,alerts/alarm",
-            "services": "alerts/away,alerts/desk-away,alerts/without-a-right,alerts/two-builds,alerts/changed-journal",
+            "services": "alerts/away,alerts/desk-away,alerts/door-away,alerts/without-a-right,alerts/two-builds,alerts/changed-journal",
         },
     ),
 }

@@ -14,6 +14,8 @@ from deploy.kubernetes.resources import SCALER, dns_name
 from deploy.kubernetes.secrets import ROLES, secrets
 from deploy.permissions.broker import broker_users
 from deploy.permissions.databases import AUDIT, PURGE, SERVICES, owner
+from services.invoice.door.settings import PORT as DOOR_PORT
+from services.invoice.door.settings import DoorSettings
 from services.invoice.settings import InvoiceSettings
 from services.payment_gateway import webhooks
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
@@ -22,6 +24,7 @@ from services.staff.desk.settings import DeskSettings
 from shared import service as shared_service
 from shared.messaging.topology import QUEUES, SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
 from shared.observability.health import Liveness, Readiness, health_app
+from shared.service import ServiceSettings
 from shared.settings import EnvironmentVariables
 from tests.kubernetes.manifests import (
     BASES,
@@ -147,7 +150,7 @@ def test_all_stands_in_one_namespace() -> None:
 
 # -- pods ----------------------------------------------------------------------------------------------------------------------------------
 
-DEPLOYED: Final = (*map(dns_name, SERVICES), "desk")
+DEPLOYED: Final = (*map(dns_name, SERVICES), "desk", "door")
 TEMPLATES: Final = (*DEPLOYED, "remit-setup", "remit-operator")
 
 
@@ -252,7 +255,7 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
         if spec["selector"]["matchLabels"].items() <= _labels(pod).items()
         for port in pod["spec"]["containers"][0]["ports"]
     }
-    assert ports == {(spec["podMetricsEndpoints"][0]["port"], 8080), ("desk", DESK_PORT)}
+    assert ports == {(spec["podMetricsEndpoints"][0]["port"], 8080), ("desk", DESK_PORT), ("door", DOOR_PORT)}
     assert {variables["HEALTH_PORT"] for _, variables in environments("services")} == {"8080"}
 
 
@@ -288,7 +291,7 @@ def test_containers_leave_the_program_to_the_image() -> None:
 
 def test_every_variable_is_one_that_the_code_reads() -> None:
     read = {name for service in SERVICES for name in settings_of(service).known_variables()}
-    read |= set(DeskSettings.known_variables())
+    read |= {*DeskSettings.known_variables(), *DoorSettings.known_variables()}
     for where, variables in environments(*EXAMPLE):
         assert variables.keys() - UNREAD <= read, where
         assert EnvironmentVariables(variables).misspelled(sorted(read)) is None, where
@@ -305,6 +308,7 @@ def test_a_service_takes_its_settings(name: str, folder: str) -> None:
     told = dict(environments(folder))[f"{dns_name(name)}/remit"]
     told.pop("CARD_KEYS_FILE", None)  # a file in the pod
     settings = settings_of(name).read(EnvironmentVariables(told))
+    assert isinstance(settings, ServiceSettings)
     broker, database = urlsplit(settings.rabbitmq_url), urlsplit(settings.database_url)
     assert (broker.hostname, broker.port, unquote(broker.path)) == ("remit-rabbitmq", 5672, f"/{resources.VHOST}")
     assert (database.hostname, database.port, database.path) == ("remit-postgres-rw", 5432, f"/{name}")
@@ -329,12 +333,26 @@ def test_the_desk_takes_its_settings(folder: str) -> None:
     assert settings.port == DESK_PORT
 
 
-def test_the_desk_is_reached_by_its_service_alone() -> None:
-    service = of_kind("Service", "services")["desk"]["spec"]
-    chosen = [name for name, pod in pods("setup", "services") if service["selector"].items() <= _labels(pod).items()]
-    assert (chosen, service["ports"][0]["targetPort"]) == (["desk"], "desk")
-    policy = of_kind("NetworkPolicy", "platform")["desk"]["spec"]
-    assert policy["ingress"][0]["ports"] == [{"port": DESK_PORT, "protocol": "TCP"}]
+@pytest.mark.parametrize("folder", ["services", "example/services"])
+def test_the_door_takes_its_settings(folder: str) -> None:
+    told = dict(environments(folder))["door/remit"]
+    settings = DoorSettings.read(EnvironmentVariables(told))
+    database = urlsplit(settings.database_url)
+    assert (database.username, database.hostname, database.path) == ("door", "remit-postgres-rw", "/invoice")
+    assert "RABBITMQ_URL" not in told
+    assert (settings.port, settings.host) == (DOOR_PORT, "0.0.0.0")  # noqa: S104 - what is under test
+    invoice = settings_of("invoice").read(EnvironmentVariables(dict(environments(folder))["invoice/remit"]))
+    assert isinstance(invoice, InvoiceSettings)
+    assert settings.of_senders() == invoice.of_senders(), "whose is what, both say alike"
+
+
+@pytest.mark.parametrize(("name", "port"), [("desk", DESK_PORT), ("door", DOOR_PORT)])
+def test_what_is_asked_over_http_is_reached_by_its_service_alone(name: str, port: int) -> None:
+    service = of_kind("Service", "services")[name]["spec"]
+    chosen = [other for other, pod in pods("setup", "services") if service["selector"].items() <= _labels(pod).items()]
+    assert (chosen, service["ports"][0]["targetPort"]) == ([name], name)
+    policy = of_kind("NetworkPolicy", "platform")[name]["spec"]
+    assert policy["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
 
 
 def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
@@ -409,7 +427,8 @@ def test_every_address_is_a_service_that_the_operators_make() -> None:
     }
     for one in of_kind("ScaledObject", "services").values():
         for trigger in one["spec"]["triggers"]:
-            host = trigger["metadata"]["host"]
+            if (host := trigger["metadata"].get("host")) is None:
+                continue  # it asks the cluster how busy pods are
             used.add((urlsplit(host).hostname or host).removesuffix(f".{NAMESPACE}.svc.cluster.local"))
     of_others = {"api.stripe.com", "desk.example"}  # the gateway, and what browsers type
     assert used - of_others == made
@@ -483,11 +502,12 @@ OPTIONAL = {queue.name for queue in QUEUES if queue.is_optional}
 def test_each_service_is_scaled_by_the_queues_that_it_works_through() -> None:
     """Of suspect commands there are hardly any, what is unreadable nobody consumes, and for mere views no instance is added."""
     readers = {dns_name(user.name): user.read for user in broker_users() if user.name in SERVICES}
-    scaled = {name: {one["queueName"] for one in found} for name, found in _triggers("rabbitmq").items()}
+    scaled = {name: {one["queueName"] for one in found} for name, found in _triggers("rabbitmq").items() if found}
+    assert _triggers("rabbitmq").keys() - scaled.keys() == {"door"}, "it takes requests, and no messages"
     assert scaled == {
         name: set(read) - {SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS, *OPTIONAL} for name, read in readers.items()
     }
-    for found in _triggers("rabbitmq").values():
+    for found in filter(None, _triggers("rabbitmq").values()):
         assert {(one["protocol"], one["mode"], one["vhostName"]) for one in found} == {
             ("http", "QueueLength", resources.VHOST)
         }
@@ -502,6 +522,8 @@ def test_the_scalers_log_in_with_secrets_that_exist() -> None:
     given = {name: one["spec"]["secretTargetRef"] for name, one in of_kind("TriggerAuthentication", "services").items()}
     for one in of_kind("ScaledObject", "services").values():
         for trigger in one["spec"]["triggers"]:
+            if trigger["type"] == "cpu":
+                continue
             whose = {drawn()[entry["name"]] for entry in given[trigger["authenticationRef"]["name"]]}
             assert whose == {AUDIT if trigger["type"] == "postgresql" else SCALER.name}
 

@@ -19,7 +19,7 @@ from deploy.local.stack import KIND_VARIABLE, SERVICES, Service
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE_FILE: Final = ROOT / "deploy/compose.yaml"
 BASE_IMAGE: Final = "python:3.13-slim"
-BUILT: Final = ("secrets", *SERVICES, "desk")
+BUILT: Final = ("secrets", *SERVICES, "desk", "door")
 """What `compose.yaml` builds. The operator's tools are built for the first job."""
 REVISION: Final = "0123456789abcdef0123456789abcdef01234567"
 IMPATIENT: Final = {
@@ -33,7 +33,7 @@ IMPATIENT: Final = {
 }
 """What takes minutes in production takes seconds here. The ladder is long, since a busy machine is slow to answer."""
 COMMAND_WITHIN_S: Final = 240.0
-PORTS: Final = ("RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "SANDBOX_PORT", "DESK_PORT")
+PORTS: Final = ("RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "SANDBOX_PORT", "DESK_PORT", "DOOR_PORT")
 
 
 def why_not() -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.demo import up
 from deploy.local.desk import DESK, start_desk
+from deploy.local.door import DOOR, LocalDoor, start_door
 from deploy.local.errors import StackError
 from deploy.local.system import System
 from tests.support.desk_browser import seen
@@ -53,16 +54,34 @@ async def sign_in_as_printed(printed: str) -> None:
             assert (page.address, name in page.text) == ("/words", True)
 
 
+async def ask_as_printed(printed: str, door: LocalDoor) -> None:
+    """Ask at the door with what the page says, whose variables stand in the file."""
+    (path,) = re.findall(r'"\$REMIT_DOOR_URL(/\S+)"$', printed, re.MULTILINE)
+    authorization = {"authorization": f"Bearer {door.token}"}
+    async with httpx.AsyncClient(base_url=door.url, headers=authorization) as sender:
+
+        async def answers() -> bool:
+            try:
+                return (await sender.get(path.partition("?")[0])).status_code in (httpx.codes.OK, httpx.codes.NOT_FOUND)
+            except httpx.TransportError:
+                return False
+
+        await until(answers, what="the door", within_s=DEADLINE_S)
+    assert door.token not in printed
+
+
 @pytest.mark.timeout(300)  # fifteen programs, one after the other, on a busy machine
 async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path) -> None:
     file = tmp_path / "env"
     for name in whole_system.fleet.names:
         whole_system.fleet.stop(name)
     ports = await asyncio.to_thread(up.start, whole_system)
-    up.write_environment(whole_system, file)
+    door = await asyncio.to_thread(start_door, whole_system, health_port=ports[DOOR])
+    up.write_environment(whole_system, file, door)
     desk = await asyncio.to_thread(start_desk, whole_system, health_port=ports[DESK])
     printed = up.page(whole_system, ports, desk, file).plain
     await sign_in_as_printed(printed)
+    await ask_as_printed(printed, door)
     assert file.stat().st_mode & 0o777 == 0o600
     assert whole_system.stack.rabbitmq_url not in printed, "it holds a password"
     assert max(len(line) for line in printed.splitlines() if not line.startswith("  ")) <= 130

@@ -10,7 +10,7 @@ from deploy.compose.draw_secrets import draw
 from deploy.permissions.broker import NameRefusedError
 from deploy.permissions.databases import SERVICES
 
-VOLUMES = ("setup", "rabbitmq", "postgres", *SERVICES, "remit")
+VOLUMES = ("setup", "rabbitmq", "postgres", *SERVICES, "door", "remit")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_each_process_sees_its_own_passwords_only(volumes: Path) -> None:
         }
         for volume in VOLUMES
     }
-    of_services: dict[str, set[str]] = {service: {service} for service in SERVICES}
+    of_services: dict[str, set[str]] = {one: {one} for one in (*SERVICES, "door")}
     of_operator = {"remit", "remit_audit", "remit_purge", "shop", *SERVICES}
     others = {"setup": set(passwords), "rabbitmq": set(), "postgres": {"postgres"}, "remit": of_operator}
     assert seen == of_services | others
@@ -94,11 +94,11 @@ def test_only_for_an_upgrade_senders_may_do_what_the_build_before_needs(volumes:
 
 
 def test_what_a_service_installs_is_locked_as_everywhere_else() -> None:
-    """Four locks of one truth: `make lock` writes them together."""
-    service, desk, runtime, dev = (
-        pins(f"deploy/requirements/{name}.txt") for name in ("service", "desk", "runtime", "dev")
+    """Five locks of one truth: `make lock` writes them together."""
+    service, door, desk, runtime, dev = (
+        pins(f"deploy/requirements/{name}.txt") for name in ("service", "door", "desk", "runtime", "dev")
     )
-    assert service < desk < dev
+    assert service < door < desk < dev
     assert service < runtime < dev
     of_desk, of_tools = {"authlib", "fastapi", "uvicorn"}, {"alembic", "rich", "sqlalchemy", "typer"}
     assert of_desk <= {pin.partition("==")[0] for pin in desk - runtime}

@@ -263,6 +263,13 @@ TRIALS: Final[Mapping[str, AlertTrial]] = {
         "The staff desk does not answer: staff see no alert's page.",
         (9, 14, 30),
     ),
+    "DoorAway": AlertTrial(
+        {_of("door", "up"): "1x9 0x19 1x60"},
+        20,
+        {"severity": "page", "job": "door"},
+        "The door does not answer: senders cannot ask what became of their commands.",
+        (9, 11, 30),
+    ),
     "NotReady": AlertTrial(
         {
             _of("saga", "remit_ready", component="publisher"): "1x9 0x19 1x60",
