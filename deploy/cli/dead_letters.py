@@ -16,6 +16,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli import desk_dead_letters
+from deploy.cli.desk_client import desk_of_environment
 from deploy.cli.ids import short_length
 from deploy.cli.output import (
     LISTED,
@@ -83,6 +85,9 @@ def list_dead_letters(
 ) -> None:
     """Messages that could not be handled, latest first."""
     wanted = _selection(queue, reason, type_, older_than, newer_than, status=None if everything or ids else status)
+    if (desk := desk_of_environment()) is not None:
+        desk_dead_letters.list_letters(desk, wanted, ids, limit=limit, json=json)
+        return
 
     async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
         selection = await _with_ids(database, wanted, ids)
@@ -105,6 +110,9 @@ def list_dead_letters(
 @app.command("show")
 def show_dead_letter(dead_letter_id: DeadLetterId, *, json: Json = False) -> None:
     """Everything about one dead letter: why it failed, where it came from, its body, and what people did."""
+    if (desk := desk_of_environment()) is not None:
+        desk_dead_letters.show_letter(desk, dead_letter_id, json=json)
+        return
 
     async def look(database: Database) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
         return await dead_letter_actions.show_dead_letter(
@@ -147,8 +155,13 @@ def replay_dead_letters(
     if given and (everything or any(filters)):
         fail("Give either IDs or filters, not both.", MISUSED)
     wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
-    old_after = _old_after()
     asks = not (yes or json)
+    if (desk := desk_of_environment()) is not None:
+        confirm = (lambda rows: _confirm_at_desk(len(rows))) if asks else None
+        at_desk = desk_dead_letters.replay_letters(desk, given, wanted, charge_old=charge_old, confirm=confirm)
+        report(at_desk, json=json, done="replayed")
+        return
+    old_after = _old_after()
     if not given:
         run(lambda database: _refuse_unknown_values(database, wanted))
     unknown, found = run(lambda database: _found(database, given))
@@ -186,6 +199,9 @@ def discard_dead_letters(
     given = [*(dead_letter_ids or []), *(ids or [])]
     if not given:
         fail("Say which: one or more IDs.", MISUSED)
+    if (desk := desk_of_environment()) is not None:
+        report(desk_dead_letters.discard_letters(desk, given, reason), json=json, done="discarded")
+        return
 
     async def act(database: Database) -> list[ActionResult]:
         unknown, found = await _found(database, given)
@@ -308,6 +324,14 @@ def _confirm(records: Sequence[DeadLetterRecord], count: int) -> None:
     queues = Counter(record.letter.queue for record in records)
     where = ", ".join(f"{number} to {visible(queue)}" for queue, number in sorted(queues.items()))
     if not typer.confirm(f"Replay {count} messages ({where})?", err=True):
+        fail("Nothing was replayed.", REFUSED)
+
+
+def _confirm_at_desk(count: int) -> None:
+    if not count:
+        say("No dead letters.", style="green")
+        raise typer.Exit
+    if not typer.confirm(f"Replay {count} messages?", err=True):
         fail("Nothing was replayed.", REFUSED)
 
 

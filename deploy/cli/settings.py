@@ -44,8 +44,8 @@ class DeskAccessSettings(Settings):
         "REMIT_DESK_URL",
         "",
         must="an address such as https://desk.example.com, without a path",
-        unset="`remit payments` asks the database",
-        about="The staff desk that `remit payments` asks; it then needs no password of a database.",
+        unset="`remit payments` and `remit dead-letters` ask the database",
+        about="The staff desk that `remit payments` and `remit dead-letters` ask; they then need no password of a database.",
     )
     token: str = variable(
         "REMIT_DESK_TOKEN",

@@ -177,12 +177,19 @@ class WantedRefund:
     currency: str
 
 
+def _largest(stakes: Iterable[Stake], currency: str) -> int | None:
+    """The largest of these amounts. None if one of them is not known, or is in another currency."""
+    amounts = [stake.amount_minor if stake.currency == currency else None for stake in stakes]
+    known = [amount for amount in amounts if amount is not None]
+    return max(known) if len(known) == len(amounts) else None
+
+
 def refund_stake(case: Case, wanted: WantedRefund, asked: Iterable[WantedRefund]) -> Stake:
     """The money of this refund and of all that people `asked` for before, since small refunds add up. Never more than the payment.
 
     Asked for again, a refund counts once. That two people agreed with it before makes it no smaller: they agreed with what was sent then.
     """
-    of_payment = case.amount_minor if case.currency == wanted.currency else None
+    of_payment = _largest(stakes_of(case), wanted.currency)
     amounts: dict[UUID, int | None] = {}
     for one in (*asked, wanted):
         known = amounts.get(one.refund_id, 0)

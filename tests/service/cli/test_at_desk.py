@@ -1,4 +1,4 @@
-"""`remit payments` with REMIT_DESK_URL: the desk is asked with a token, and no database. The desk is a real one, behind real HTTP."""
+"""`remit payments` and `remit dead-letters` with REMIT_DESK_URL: a real desk is asked by real HTTP, with a token, and no database."""
 
 import asyncio
 import json
@@ -15,12 +15,16 @@ from deploy.cli.output import CliError
 from services.staff.domain import CaseStatus, DecisionRefusal
 from services.staff.people import Role
 from services.staff.proposals import ProposalRefusal
+from shared.records import replace
 from tests.service.cli.remit import Typed, remit
 from tests.support.databases import rows
 from tests.support.desk_browser import DeskUnderTest, open_desk
 from tests.support.environment import Environment
+from tests.support.hostile import HOSTILE as HOSTILE_TEXTS
 from tests.support.kept_cases import LIMIT, keep_case
+from tests.support.kept_letters import event, keep, payment
 
+HOSTILE = " ".join(HOSTILE_TEXTS[name] for name in ("escape sequences", "C1 controls", "direction overrides", "markup"))
 WHY = ("--evidence", "its books show no charge", "--reason", "none")
 
 
@@ -32,8 +36,12 @@ class DeskByHttp:
 
     async def remit(self, *arguments: str, **variables: str) -> Typed:
         """Run `remit payments` beside the desk, without any database."""
+        return await self.run("payments", *arguments, **variables)
+
+    async def run(self, *arguments: str, stdin: str = "", **variables: str) -> Typed:
+        """Run `remit` beside the desk, without any database."""
         asked = {"REMIT_DESK_URL": self.url, "REMIT_DESK_TOKEN": self.token, **variables}
-        return await remit("payments", *arguments, environment=None, **asked)
+        return await remit(*arguments, environment=None, stdin=stdin, **asked)
 
 
 @asynccontextmanager
@@ -52,7 +60,7 @@ async def _listening(desk: DeskUnderTest) -> AsyncIterator[str]:
 @pytest.fixture
 async def at_desk(environment: Environment) -> AsyncIterator[DeskByHttp]:
     async with open_desk(environment.databases["staff"]) as desk, _listening(desk) as url:
-        token = await desk.token("robot", Role.RESOLVER, Role.VIEWER)
+        token = await desk.token("robot", Role.RESOLVER, Role.REPLAYER, Role.VIEWER)
         secret = token.headers["authorization"].removeprefix("Bearer ")
         yield DeskByHttp(desk, url, secret)
 
@@ -106,6 +114,8 @@ async def test_what_is_wrong_with_desk_or_token_is_a_sentence(at_desk: DeskByHtt
     assert (await at_desk.remit("show", "not-an-id")).code == 2
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    unset = await at_desk.run("dead-letters", "list", REMIT_DESK_TOKEN="")
+    assert (unset.code, unset.err.startswith("remit: REMIT_DESK_TOKEN is not set")) == (2, True), unset
     for variables, sentence in (
         ({"REMIT_DESK_TOKEN": "wrong"}, "REMIT_DESK_TOKEN: "),
         ({"REMIT_DESK_TOKEN": ""}, "REMIT_DESK_TOKEN is not set"),
@@ -140,3 +150,51 @@ async def test_what_is_no_desk_is_told(at_desk: DeskByHttp) -> None:
     client = DeskClient(f"{at_desk.url}/sign-in?x=", at_desk.token)
     with pytest.raises(CliError, match="is no staff desk of Remit"):
         await asyncio.to_thread(client.get, "/cases")
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_dead_letters_are_listed_shown_replayed_and_discarded(
+    environment: Environment, at_desk: DeskByHttp
+) -> None:
+    desk = at_desk.desk
+    one, two, paying = await keep(
+        desk.desk.database, event(1), event(2), payment("INV-1", 12_50, desk.clock), clock=desk.clock
+    )
+    listed = await at_desk.run("dead-letters", "list")
+    assert (listed.code, "PayInvoice" in listed.out, "12.50 EUR" in listed.out) == (0, True, True), listed
+    of_queue = await at_desk.run("dead-letters", "list", "--queue", "saga.events", "--json")
+    assert {row["id"] for row in of_queue.json} == {str(one), str(two)}
+    by_id = await at_desk.run("dead-letters", "list", "--id", str(one), "--json")
+    assert [row["id"] for row in by_id.json] == [str(one)]
+    hostile = replace(event(3), queue="saga.deadlines", type=HOSTILE, error_text=HOSTILE, headers={HOSTILE: HOSTILE})
+    (strange,) = await keep(desk.desk.database, replace(hostile, body=HOSTILE.encode()), clock=desk.clock)
+    for arguments in (["list"], ["show", str(strange)]):
+        told = await at_desk.run("dead-letters", *arguments)
+        assert (told.code, "\x1b" in told.out, "\u202e" in told.out) == (0, False, False), told
+    shown = await at_desk.run("dead-letters", "show", str(paying)[-8:])
+    assert (shown.code, "INV-1" in shown.out, "pm_card_visa" in shown.out) == (0, True, False), shown
+    replayed = await at_desk.run("dead-letters", "replay", str(one), "nonsense", "--json")
+    assert (replayed.code, [result["ok"] for result in replayed.json]) == (1, [True, False]), replayed
+    again = await at_desk.run("dead-letters", "replay", str(one), "--json")
+    assert [result["refusal"] for result in again.json] == ["already_replayed"], again
+    refused = await at_desk.run("dead-letters", "replay", "--queue", "saga.events", stdin="n\n")
+    assert (refused.code, "Replay 1 messages?" in refused.err) == (1, True), refused
+    filtered = await at_desk.run("dead-letters", "replay", "--queue", "saga.events", "--yes")
+    assert filtered.code == 0, filtered
+    discarded = await at_desk.run("dead-letters", "discard", str(paying), "--reason", "paid otherwise")
+    assert discarded.code == 0, discarded
+    assert await outbox(environment) == 3
+    journal = await rows(environment.databases["staff"], "SELECT DISTINCT who, details ->> 'via' AS via FROM journal")
+    assert {(entry["who"], entry["via"]) for entry in journal} >= {("robot", "api")}
+
+
+async def test_what_is_old_or_many_is_for_the_desk_itself(environment: Environment, at_desk: DeskByHttp) -> None:
+    desk = at_desk.desk
+    await keep(desk.desk.database, *(event(number) for number in range(51)), clock=desk.clock)
+    many = await at_desk.run("dead-letters", "replay", "--all", "--yes")
+    assert (many.code, "go as a run: preview it at the desk" in many.err) == (2, True), many
+    old = await at_desk.run("dead-letters", "replay", "--all", "--charge-old")
+    assert (old.code, "At the desk a second person takes in what is old" in old.err) == (2, True), old
+    assert await outbox(environment) == 0

@@ -21,6 +21,7 @@ from services.staff.proposals import (
     together,
 )
 from services.staff.settings import StaffSettings
+from shared.records import replace
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 NOW = datetime(2026, 11, 28, 2, tzinfo=UTC)
@@ -121,6 +122,14 @@ def test_refunds_of_one_payment_add_up(
 def test_all_that_is_left_of_an_unknown_payment_may_be_any_amount() -> None:
     assert refund_stake(Case(PAYMENT, "INV-1"), refund(ONE, None), ()) == Stake(None, "EUR")
     assert refund_stake(Case(PAYMENT, "INV-1"), refund(ONE, 9), ()) == Stake(9, "EUR")
+
+
+def test_more_than_the_invoice_is_at_stake_where_more_was_captured() -> None:
+    shown = replace(PAID, gateway=GatewaySide("captured", 900_000, 0, "EUR"))
+    assert refund_stake(shown, refund(ONE, None), ()) == Stake(900_000, "EUR")
+    assert refund_stake(replace(shown, gateway=GatewaySide("captured", 1, 0, "USD")), refund(ONE, None), ()) == Stake(
+        None, "EUR"
+    )
 
 
 # -- who may agree -----------------------------------------------------------------------------------------------------------------------

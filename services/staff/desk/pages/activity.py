@@ -1,7 +1,5 @@
 """The activity log: what people did or were refused, whether its chain is whole, and the log as a file."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from http import HTTPStatus
@@ -18,6 +16,7 @@ from services.staff import journal_store, journal_words
 from services.staff.actions import log
 from services.staff.desk.frame import zone_of
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room, Visitor
+from services.staff.desk.spreadsheet import cell, csv_lines
 from services.staff.journal_check import LOOK_EVERY
 from services.staff.journal_store import EntryFilter, ReadEntry
 from services.staff.people import Actor, Role
@@ -348,23 +347,9 @@ async def _lines(desk: Desk, filter_: EntryFilter, *, until: int) -> AsyncIterat
 
 
 async def _as_csv(pieces: AsyncIterator[list[ReadEntry]]) -> AsyncIterator[str]:
-    yield _csv_lines([COLUMNS])
+    yield csv_lines([COLUMNS])
     async for piece in pieces:
-        yield _csv_lines([[cell(_as_dict(one)[name]) for name in COLUMNS] for one in piece])
-
-
-def _csv_lines(rows: Sequence[Sequence[str]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
-    return file.getvalue()
-
-
-def cell(value: object) -> str:
-    """A value as a cell that no spreadsheet takes for a formula, and in which nothing hides."""
-    if value is None:
-        return ""
-    text = visible(value if isinstance(value, str) else orjson.dumps(value).decode())
-    return f"'{text}" if text.lstrip(" ")[:1] in ("=", "+", "-", "@", "|", "%") else text
+        yield csv_lines([[cell(_as_dict(one)[name]) for name in COLUMNS] for one in piece])
 
 
 async def _as_json_lines(pieces: AsyncIterator[list[ReadEntry]]) -> AsyncIterator[bytes]:

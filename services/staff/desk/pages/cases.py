@@ -1,12 +1,13 @@
 """Cases: payments of which nobody knows what happened to the money, and what a person does about them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response, StreamingResponse
 
 from services.staff import case_store, domain, people_store, store, told_store
 from services.staff.actions import cases as case_actions
@@ -19,7 +20,9 @@ from services.staff.desk.frame import Count
 from services.staff.desk.parameters import key_text, read_key
 from services.staff.desk.problems import Mistaken, Refused
 from services.staff.desk.routing import Act, Desk, Done, Room
+from services.staff.desk.spreadsheet import cell, csv_lines
 from services.staff.domain import Case, CaseStatus
+from services.staff.find import minor_units
 from services.staff.people import Actor, Role
 from services.staff.proposals import (
     Proposal,
@@ -39,7 +42,7 @@ from shared.records import dataclass
 
 room = Room(__name__)
 
-LISTED = 50
+LISTED, DOWNLOADED_AT_ONCE = 50, 500
 STORY_SHOWN = 12
 """The last steps of the story that stand beside a case; the whole of it has a page of its own."""
 SHOWN: tuple[tuple[CaseList, str], ...] = (
@@ -230,6 +233,7 @@ class CaseView(CaseStateView):
     limit: str
     choices: list[DecisionChoice]
     can_reopen: bool
+    can_give_back: bool
     calls: list[list[GatewayCallView]]
     refunds: list[CaseRefundView]
     claimed_by: str | None
@@ -308,10 +312,14 @@ class AskForm(Act):
 
 
 class GiveBackForm(Act):
-    """A refund is asked for: `amount_minor`, or all that is left. Invoice and currency are those of the case, if there is one."""
+    """A refund is asked for: `amount` as people write it or `amount_minor`, or else all that is left.
 
-    reason: Why
+    Invoice and currency are those of the case, if there is one.
+    """
+
+    reason: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH_MAX, json_schema_extra={"missing": "Say why."})]
     refund_id: UUID | None = None
+    amount: str | None = Field(None, max_length=40, title="Amount")
     amount_minor: int | None = Field(None, ge=1, le=AMOUNT_MINOR_MAX)
     invoice_id: str | None = Field(None, max_length=TEXT_LENGTH_MAX)
     currency: str | None = Field(None, max_length=3)
@@ -386,6 +394,50 @@ async def cases(desk: Desk, viewer: Actor, show: CaseList = "open", after: str =
         ],
         next=f"/cases?{urlencode({'show': show, 'after': _key_text(page[-1])})}" if len(found) > LISTED else None,
     )
+
+
+COLUMNS = (
+    "payment_id",
+    "invoice_id",
+    "status",
+    "version",
+    "reason",
+    "amount_minor",
+    "currency",
+    "gateway_id",
+    "since",
+    "claimed_by",
+    "decided_by",
+)
+
+
+@room.page("/cases/download", "cases.html")
+async def download(desk: Desk, viewer: Actor, show: CaseList = "open") -> Response:
+    """A list of cases as CSV, the longest wait first."""
+    headers = {"content-disposition": f'attachment; filename="remit-cases-{show}-{desk.clock():%Y-%m-%d}.csv"'}
+    return StreamingResponse(_as_csv(desk, viewer, show), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _as_csv(desk: Desk, viewer: Actor, show: CaseList) -> AsyncIterator[str]:
+    yield csv_lines([COLUMNS])
+    key: CaseKey | None = None
+    while True:
+        async with desk.read() as connection:
+            found = await case_store.cases_of(connection, show, after=key, who=viewer.name, at_most=DOWNLOADED_AT_ONCE)
+        if not found:
+            return
+        yield csv_lines([[cell(value) for value in _cells(one)] for one in found])
+        key = CaseKey(found[-1].since, found[-1].kept.case.payment_id)
+
+
+def _cells(listed: ListedCase) -> list[object]:
+    case = listed.kept.case
+    more = {
+        "payment_id": str(case.payment_id),
+        "since": listed.since.isoformat(),
+        "claimed_by": listed.kept.claimed_by,
+    }
+    return [more[name] if name in more else getattr(case, name) for name in COLUMNS]
 
 
 @room.page("/cases/{payment_id}", "case.html")
@@ -507,12 +559,27 @@ async def refund(payment_id: UUID, form: GiveBackForm, desk: Desk, actor: Actor)
         refund_id=form.refund_id or form.once,
         reason=form.reason,
         who=actor,
-        amount_minor=form.amount_minor,
+        amount_minor=await _amount_minor(desk, payment_id, form),
         currency=form.currency,
         invoice_id=form.invoice_id,
         clock=desk.clock,
     )
     return acted.done(result, _at(payment_id))
+
+
+async def _amount_minor(desk: Desk, payment_id: UUID, form: GiveBackForm) -> int | None:
+    """The amount in the minor unit of its currency. None: all that is left. Raises `Mistaken`."""
+    if form.amount is None:
+        return form.amount_minor
+    async with desk.read() as connection:
+        kept = await store.find_case(connection, payment_id)
+    currency = form.currency or (kept.case.currency if kept is not None else None)
+    amount_minor = minor_units(form.amount, currency) if currency is not None else None
+    if not amount_minor or form.amount_minor not in {None, amount_minor}:
+        raise Mistaken(
+            {"amount": "Amount: such as 310.00, with the decimals of its currency, or nothing for all that is left."}
+        )
+    return amount_minor
 
 
 @room.act("/cases/{payment_id}/answer", needs=Role.RESOLVER, api=False)
@@ -732,6 +799,7 @@ def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str, now: dateti
         "limit": _limit(looked.limits, stakes),
         "choices": [_choice(name, case) for name in case_words.ORDER if name in fitting],
         "can_reopen": "reopen" in fitting,
+        "can_give_back": case.status is CaseStatus.CAPTURED and case.currency is not None,
         "calls": [[_call(one) for one in group] for group in case_words.folded(case.attempts)],
         "refunds": [_refund(one) for one in case.refunds],
         "claimed_by": kept.claimed_by,

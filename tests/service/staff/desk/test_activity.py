@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.staff import store
-from services.staff.desk.pages.activity import ENTRIES_A_PAGE, cell
+from services.staff.desk.pages.activity import ENTRIES_A_PAGE
+from services.staff.desk.spreadsheet import cell
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Actor, Role, Via
 from services.staff.store import JournalEntry

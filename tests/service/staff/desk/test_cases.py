@@ -1,6 +1,8 @@
 """Cases at the desk, over a real database: lists, decide, check, the second person, and what was contradicted."""
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -324,3 +326,36 @@ async def test_hostile_texts_are_only_shown(desk: DeskUnderTest, text: str) -> N
 
 def test_states_of_proposals_are_those_of_the_table() -> None:
     assert {state.value for state in ProposalState} == {"open", "agreed", "refused", "withdrawn", "outdated"}
+
+
+async def test_money_is_given_back_by_a_form_with_the_same_limit(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database, 90_000, status=CaseStatus.CAPTURED)
+    browser, here = await ann(desk), f"/cases/{payment_id}"
+    page = await browser.open(here)
+    assert "Leave it empty to give back all that is left of 900.00 EUR." in page.text
+    wrong = await browser.submit(page, f"{here}/refund", amount="1.234", reason="damaged")
+    assert (wrong.status, "Amount: such as 310.00" in wrong.text, "damaged" in wrong.html) == (422, True, True)
+    done = await browser.submit(wrong, f"{here}/refund", amount="12.50", reason="damaged")
+    assert "Asked for refund" in done.text
+    assert await outbox(environment) == 1
+    whole = await browser.submit(done, f"{here}/refund", reason="damaged")
+    assert "Proposed: refund; a second person must agree" in whole.text
+    assert f"{here}/refund" not in {form.action for form in whole.forms}, "the proposal is answered first"
+    other = await ben(desk)
+    agreed = await other.submit(await other.open(here), f"{here}/answer", saw="it came back broken", answer="agree")
+    assert agreed.status == 200
+    assert await outbox(environment) == 2
+
+
+async def test_cases_are_downloaded_as_a_table(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.staff.desk.pages.cases.DOWNLOADED_AT_ONCE", 2)
+    ids = [await keep_case(desk.desk.database, at=NOW + timedelta(minutes=n), invoice_id=f"=INV-{n}") for n in range(3)]
+    viewer = await desk.browser("vic", Role.VIEWER)
+    page = await viewer.open("/cases")
+    (link,) = {link for link in page.links if link.startswith("/cases/download")}
+    file = await viewer.client.get(link)
+    assert file.headers["content-disposition"] == 'attachment; filename="remit-cases-open-2026-11-28.csv"'
+    header, *lines = list(csv.reader(io.StringIO(file.text)))
+    assert [dict(zip(header, line, strict=True))["payment_id"] for line in lines] == [str(id_) for id_ in ids]
+    assert {line[1][:2] for line in lines} == {"'="}, "no spreadsheet takes it for a formula"
+    assert (await viewer.client.get("/cases/download?show=lost")).status_code == 422
