@@ -115,9 +115,10 @@ _GROUPS = """
     ) g
     LEFT JOIN LATERAL (SELECT d.error_text FROM dead_letters d WHERE d.id = g.example) newest ON true
     LEFT JOIN LATERAL (
-        SELECT coalesce(jsonb_object_agg(s.currency, s.total), '{}') AS sums, coalesce(sum(s.letters), 0)::bigint AS charges
+        SELECT coalesce(jsonb_object_agg(s.currency, s.total) FILTER (WHERE s.currency IS NOT NULL), '{}') AS sums,
+            coalesce(sum(s.letters), 0)::bigint AS charges
         FROM (SELECT d.currency, sum(d.amount_minor)::bigint AS total, count(*) AS letters FROM dead_letters d
-              WHERE d.grp = g.grp AND d.status = 'open' AND d.may_charge AND g.queue = ANY($3::text[]) AND d.currency IS NOT NULL
+              WHERE d.grp = g.grp AND d.status = 'open' AND d.may_charge AND g.queue = ANY($3::text[])
               GROUP BY d.currency) s
     ) charge ON true
     LEFT JOIN LATERAL (

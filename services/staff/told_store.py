@@ -23,11 +23,7 @@ FOUND_MAX: Final = 51
 
 async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
     """Everything that is known about an invoice. It is empty if nothing was ever heard of it."""
-    invoice = await connection.fetchrow(
-        """SELECT invoice_id, customer_id, amount_minor, currency, status, issued_at, changed_at FROM invoices
-           WHERE invoice_id = $1""",
-        invoice_id,
-    )
+    invoice = await invoice_heard(connection, invoice_id)
     payments = await connection.fetch(
         """SELECT payment_id, invoice_id, amount_minor, currency, status, version, receipt_number, reference_code, gateway_id,
                correlation_id, requested_at, settled_at
@@ -52,7 +48,7 @@ async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
     entries = await _entries(connection, [*payment_ids, *(letter.id for letter in letters)])
     return InvoiceTold(
         invoice_id,
-        InvoiceHeard(*invoice.values()) if invoice is not None else None,
+        invoice,
         tuple(PaymentHeard(*row.values()) for row in payments),
         tuple(CommandHeard(*row.values()) for row in commands),
         tuple(MessageHeard(*row.values()) for row in messages),
@@ -60,6 +56,16 @@ async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
         tuple(letters),
         tuple(entries),
     )
+
+
+async def invoice_heard(connection: Connection, invoice_id: str) -> InvoiceHeard | None:
+    """An invoice as messages tell of it; None if they do not."""
+    row = await connection.fetchrow(
+        """SELECT invoice_id, customer_id, amount_minor, currency, status, issued_at, changed_at FROM invoices
+           WHERE invoice_id = $1""",
+        invoice_id,
+    )
+    return InvoiceHeard(*row.values()) if row is not None else None
 
 
 async def _cases(connection: Connection, invoice_id: str) -> list[CaseTold]:

@@ -1,16 +1,20 @@
 """What the pages show in tests: cases, failed messages and entries of the log, also with texts that want to do harm."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from services.staff import store
+from services.staff import store, story_store
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from services.staff.domain import Case, CaseAttempt, CaseStatus
+from services.staff.heard import Heard, hear
 from services.staff.people import Actor, Via
 from services.staff.store import JournalEntry
 from shared.persistence.database import Database
-from shared.records import dataclass
+from shared.records import dataclass, replace
 from tests.support.desk_browser import NOW
+from tests.support.heard_messages import life_of_an_invoice
 
 HOSTILE = (
     "<script>alert('harm')</script><img src=x onerror=alert(1)>\"'><svg onload=alert(2)>"
@@ -43,7 +47,29 @@ async def fill(database: Database, *, with_hostile: bool = True) -> Filled:
         await store.save_cases(tx, [(case, "corr-1") for case in cases], NOW - timedelta(hours=4), locked=())
         await store.save_letters(tx, [_letter(filled), *([_hostile_letter(filled)] if with_hostile else [])], locked=())
         await store.append_entries(tx, _entries(filled, HOSTILE if with_hostile else "The customer was told."))
+        if with_hostile:
+            await story_store.save(tx, _hostile_life())
     return filled
+
+
+def _hostile_life() -> Heard:
+    """The life of an invoice whose every text wants to do harm, its number among them."""
+    heard = hear(life_of_an_invoice(NOW - timedelta(hours=4)))
+    return replace(
+        heard,
+        invoices=tuple(replace(one, invoice_id=HOSTILE, customer_id=HOSTILE) for one in heard.invoices),
+        payments=tuple(
+            replace(one, invoice_id=HOSTILE, receipt_number=HOSTILE, reference_code=HOSTILE, gateway_id=HOSTILE)
+            for one in heard.payments
+        ),
+        commands=tuple(replace(one, invoice_id=HOSTILE, reason=HOSTILE) for one in heard.commands),
+        messages=tuple(replace(one, invoice_id=HOSTILE, facts=_hostile(one.facts)) for one in heard.messages),
+    )
+
+
+def _hostile(facts: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {"currency", "amount_minor", "outcome", "status", "resolution", "at", "attempts"}
+    return {name: HOSTILE if isinstance(value, str) and name not in kept else value for name, value in facts.items()}
 
 
 def _case(payment_id: UUID, invoice_id: str, reason: str, evidence: str) -> Case:

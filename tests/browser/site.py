@@ -29,6 +29,7 @@ class Site:
 
     desk: DeskUnderTest
     url: str
+    database_url: str
     browser: Browser
     troubles: list[str] = field(default_factory=list)
     windows: list[BrowserContext] = field(default_factory=list)
@@ -115,7 +116,7 @@ async def open_site(database_url: str, browser: Browser) -> AsyncIterator[Site]:
         server = _Quiet(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            yield Site(desk, url, browser)
+            yield Site(desk, url, database_url, browser)
         finally:
             await desk.app.state.live.close()
             server.should_exit = True

@@ -2,10 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Page, expect
 
 from services.staff import store
 from services.staff.desk.passwords import hashed
@@ -13,30 +12,9 @@ from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
 from tests.browser.filled import Filled
 from tests.browser.site import Site
+from tests.browser.ways import WAYS, Press, by_mouse
 
 PASSWORD = "correct horse battery staple"
-
-Press = Callable[[Locator], Awaitable[None]]
-
-
-async def by_mouse(control: Locator) -> None:
-    await control.click()
-
-
-async def by_keyboard(control: Locator) -> None:
-    """Go on with the Tab key until the control has the focus, as somebody without a mouse does."""
-    page = control.page
-    for _ in range(200):
-        if await control.evaluate("one => one === document.activeElement"):
-            await page.keyboard.press("Enter")
-            return
-        await page.keyboard.press("Tab")
-    raise AssertionError("the Tab key does not reach the control")
-
-
-WAYS = pytest.mark.parametrize(
-    ("press", "scripts"), [(by_mouse, True), (by_keyboard, True), (by_mouse, False)], ids=["mouse", "keyboard", "plain"]
-)
 
 
 async def looked(site: Site) -> None:

@@ -2,14 +2,17 @@
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 from axe_playwright_python.base import AXE_FILE_PATH  # type: ignore[import-untyped]
 from playwright.async_api import Page
 
 from services.staff.desk import contract
 from services.staff.desk.app import rooms_of_pages
-from tests.browser.filled import HOSTILE, Filled
+from tests.browser.filled import HOSTILE, Filled, fill
+from tests.browser.sending import Sending
 from tests.browser.site import NARROW, WIDE, Site
 
 OUTSIDE_ROOMS = ("/sign-in", "/no-such-page")
@@ -34,6 +37,15 @@ _TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter(one => {
 }).map(one => one.outerHTML.slice(0, 120))"""
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def filled(site: Site) -> Filled:
+    """With runs that stopped by themselves."""
+    filled = await fill(site.desk.desk.database)
+    for letter_id, title in ((filled.dead_letter, "KeyError"), (filled.hostile_letter, HOSTILE)):
+        await Sending(site).halt_at(letter_id, title)
+    return filled
+
+
 def addresses(filled: Filled, *, hostile: bool = False) -> list[str]:
     """Each page of each room once, with something to see at its address."""
     samples = {
@@ -41,9 +53,9 @@ def addresses(filled: Filled, *, hostile: bool = False) -> list[str]:
         "letter_id": filled.hostile_letter if hostile else filled.dead_letter,
         "id": filled.hostile_letter if hostile else filled.dead_letter,
         "command_id": filled.dead_letter,
-        "invoice_id": filled.invoice,
+        "invoice_id": quote(HOSTILE, safe="") if hostile else filled.invoice,
         "position": 2 if hostile else 1,
-        "no": 1,
+        "no": 2 if hostile else 1,
         "number": 1,
         "name": "ann",
         "group": "00000000",
@@ -54,7 +66,7 @@ def addresses(filled: Filled, *, hostile: bool = False) -> list[str]:
         assert name in samples, f"tests/browser/test_pages.py: give `samples` a value for {{{name}}}"
         return str(samples[name])
 
-    return [re.sub(r"\{(\w+)\}", sample, address) for address in ADDRESSES]
+    return [*(re.sub(r"\{(\w+)\}", sample, address) for address in ADDRESSES), "/dead-letters?queue=saga.events"]
 
 
 async def findings(page: Page, rules: str = _RUN) -> list[str]:

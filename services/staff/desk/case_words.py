@@ -64,6 +64,8 @@ STEP_WORDS: Final[Mapping[str, str]] = {
     "refund": "Give back",
     "inquire_refund": "Ask about the refund",
 }
+ASKING: Final = frozenset({"inquire", "inquire_refund"})
+"""The calls that ask, and change nothing."""
 FOLDED_FROM: Final = 4
 """So many calls in a row with the same answer are one line: the first and the last of them stay."""
 
@@ -109,6 +111,13 @@ def reason_words(case: Case) -> str:
         return f"decided by {case.decided_by}" if case.decided_by else ""
     words = _REASON_WORDS.get(case.reason, case.reason)
     return f"{words}, {case.decided_by}" if case.decided_by and case.status not in OPEN else words
+
+
+def known_words(case: Case) -> str:
+    """What is known of an open case, in sentences: why it is in doubt, and how often the gateway was asked."""
+    asked = sum(one.step in ASKING for one in case.attempts)
+    times = f" Remit has asked the gateway {asked} time{'s' if asked != 1 else ''}." if asked else ""
+    return f"{reason_words(case)}.{times}"
 
 
 def question_of(case: Case) -> str:

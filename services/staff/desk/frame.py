@@ -146,16 +146,16 @@ class TypedForm:
         refusal: str | None = None,
     ) -> None:
         self.act, self._values, self.mistakes, self.refusal = act, values or {}, mistakes or {}, refusal
-        self._drawn: str | None = None
+        self._drawn: frozenset[str] = frozenset()
 
-    def begin(self, act: str) -> str:
-        """The form of this act is drawn from here on. It returns nothing to be seen."""
-        self._drawn = act.partition("?")[0]
+    def begin(self, *acts: str) -> str:
+        """The form of this act is drawn from here on, or of these, if it has several buttons. It returns nothing to be seen."""
+        self._drawn = frozenset(act.partition("?")[0] for act in acts)
         return ""
 
     def end(self) -> str:
         """The form is drawn."""
-        self._drawn = None
+        self._drawn = frozenset()
         return ""
 
     def is_open(self, _summary: str) -> bool:
@@ -165,7 +165,7 @@ class TypedForm:
     @property
     def is_here(self) -> bool:
         """Whether the form that is drawn is the one that was sent."""
-        return self.act is not None and self._drawn == self.act
+        return self.act in self._drawn
 
     def value(self, name: str, otherwise: object) -> object:
         """What was typed into this field of the form that is drawn."""

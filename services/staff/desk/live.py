@@ -46,11 +46,12 @@ WAITING_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What makes one part look different for two people."""
+    """What makes one part look different for two people. Its forms have the key of one session."""
 
     zone: str
     roles: frozenset[str]
     name: str
+    form_key: str
 
 
 class Stream:
@@ -66,7 +67,7 @@ class Stream:
     @property
     def look(self) -> Look:
         roles = frozenset(role.value for role in self.frame.roles)
-        return Look(self.frame.zone_text, roles, self.visitor.actor.name)
+        return Look(self.frame.zone_text, roles, self.visitor.actor.name, self.frame.form_key)
 
     def send(self, event: str) -> None:
         """Have this sent. A browser that does not read is cut off."""

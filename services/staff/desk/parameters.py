@@ -25,6 +25,11 @@ Number = Annotated[int, Field(ge=1, le=NUMBER_MAX)]
 Moment = Annotated[datetime, AfterValidator(_in_time)]
 
 
+def read_moment(text: str) -> datetime:
+    """A moment in ISO 8601. Raises ValueError."""
+    return _in_time(datetime.fromisoformat(text))
+
+
 def read_key(text: str) -> tuple[datetime, UUID] | None:
     """Where a page of a list ends, `MOMENT_ID`; None if it is no such key."""
     at, _, id_ = text.partition("_")

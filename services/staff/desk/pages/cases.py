@@ -204,6 +204,8 @@ class CaseStateView(CasePart):
     state: CaseBadge
     steps: list[DecisionStep]
     refused: list[str]
+    changed: bool = False
+    """It has moved on since its page was opened."""
 
 
 class StoryLine(CasePart):
@@ -220,8 +222,10 @@ class CaseView(CaseStateView):
 
     title: str
     question: str
+    known: str
     amount_minor: int | None
     currency: str | None
+    charged_at: datetime | None
     since: datetime
     gateway_id: str | None
     gateway_url: str | None
@@ -480,13 +484,16 @@ async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: UUID) ->
 
 @room.region("case", "_case_state.html")
 async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | None:  # noqa: ARG001 - everybody sees the same
-    """How a case stands now, and how far its decision has come. None if there is no such case."""
-    payment_id = read_uuid(key)
+    """How a case stands now, and how far its decision has come. None if there is no such case. The key has the version of the page."""
+    id_, _, version = key.partition(".")
+    payment_id = read_uuid(id_)
     if payment_id is None:
         return None
     async with desk.read() as connection:
         kept = await store.find_case(connection, payment_id)
-    return None if kept is None else CaseStateView(**_state_fields(kept))
+    if kept is None:
+        return None
+    return CaseStateView(**_state_fields(kept), changed=bool(version) and version != str(kept.case.version))
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
@@ -786,6 +793,8 @@ def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str, now: dateti
     return _state_fields(kept) | {
         "title": f"{case.invoice_id}: {question}",
         "question": question,
+        "known": case_words.known_words(case),
+        "charged_at": next((one.at for one in case.attempts if one.step == "execute"), None),
         "amount_minor": case.amount_minor,
         "currency": case.currency,
         "since": kept.contradicted_at if case.is_contradicted and kept.contradicted_at else kept.opened_at,

@@ -3,25 +3,31 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from urllib.parse import urlencode
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from services.staff import editing, letter_store, store
+from services.staff import editing, letter_store, runs, store, told_store
 from services.staff.actions import dead_letters as letter_actions
+from services.staff.actions import runs as run_actions
 from services.staff.actions import second_thoughts
 from services.staff.actions.results import ActionResult
 from services.staff.charges import charge_of, read_body
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
 from services.staff.desk.acted import done, sentence
 from services.staff.desk.frame import Count
-from services.staff.desk.parameters import Moment, key_text, read_key
+from services.staff.desk.once import NUL
+from services.staff.desk.parameters import Moment, key_text, read_key, read_moment
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room, Visitor
+from services.staff.heard import InvoiceHeard
 from services.staff.letter_store import Key, LetterFilter, LetterGroup, LetterLine
 from services.staff.people import Actor, Role
 from services.staff.runs import SILENCE_MAX
 from services.staff.store import JournalEntry, Selection
+from shared.contracts.catalogue import short_name
+from shared.ids import read_uuid
 from shared.messaging.envelope import Inbound
 from shared.messaging.topology import COMMANDS
 from shared.persistence.database import Connection
@@ -33,6 +39,9 @@ ROWS_MAX = 50
 GROUPS_MAX = 20
 NEWS_MAX = 1_000
 FORMER_MAX = 200
+_TEXTS = ("group", "queue", "type", "reason", "invoice", "words")
+_MOMENTS = ("since", "until")
+"""The filters of the list."""
 _REASONS = {
     "handler_failed": "the handler failed",
     "broker_delivery_limit": "the broker gave it out too often",
@@ -100,9 +109,10 @@ class DeadLettersView(BaseModel):
     letters: list[LetterRow]
     shows_letters: bool
     total: int | None
+    after: str | None
     next: str | None
     came: int
-    seen: datetime | None
+    seen: datetime
     words_max: int = letter_store.WORDS_LETTERS_MAX
 
     @property
@@ -124,8 +134,29 @@ class DeadLettersView(BaseModel):
 
     def address(self, **changes: str | None) -> str:
         """The address of this list with other filters."""
+        return f"/dead-letters?{self.query(**changes)}"
+
+    def query(self, **changes: str | None) -> str:
+        """The query of this list, with other filters."""
         kept = {"status": self.status, **self.filters, **changes}
-        return f"/dead-letters?{urlencode({name: value for name, value in kept.items() if value})}"
+        return urlencode({name: value for name, value in kept.items() if value})
+
+    @property
+    def place(self) -> str:
+        """The query of this page of the list. A form that is refused comes back to it."""
+        return self.query(after=self.after, seen=self.seen.isoformat())
+
+    @property
+    def live(self) -> str | None:
+        """The live part that tells what failed since. Words are looked for when somebody asks, and not each second."""
+        return None if "words" in self.filters else f"letters:{self.query(seen=self.seen.isoformat())}"
+
+
+class LettersNewsView(BaseModel):
+    """How many messages that the filters mean failed since a list began, and the address of the list as it is now."""
+
+    came: int
+    address: str
 
 
 @room.page("/dead-letters", "dead-letters.html")
@@ -144,20 +175,10 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
     seen: Moment | None = None,
 ) -> DeadLettersView:
     """The groups of failed messages, and those that were asked for."""
-    filter_ = LetterFilter(
-        status=_status(status),
-        group=group,
-        queue=queue,
-        type=type,
-        reason=reason,
-        invoice=invoice,
-        since=since,
-        until=until,
-        words=words,
-    )
     named = {"group": group, "queue": queue, "type": type, "reason": reason, "invoice": invoice, "words": words}
     filters = {name: value for name, value in named.items() if value}
-    filters |= {name: at.isoformat() for name, at in (("since", since), ("until", until)) if at is not None}
+    filters |= {name: at.isoformat() for name, at in zip(_MOMENTS, (since, until), strict=True) if at is not None}
+    filter_ = _filter(status, filters)
     key = _key(after)
     async with desk.read() as connection:
         counts = await letter_store.counts_by_status(connection)
@@ -180,10 +201,36 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
         letters=[_row(one) for one in rows],
         shows_letters=shows_letters,
         total=_total(chosen, status) if set(filters) == {"group"} else None,
+        after=after,
         next=key_text(rows[-1].last_seen, rows[-1].id) if len(lines) > ROWS_MAX else None,
         came=came,
-        seen=seen or (rows[0].last_seen if rows else None),
+        seen=seen
+        or max([*(row.last_seen for row in rows[:1]), *(one.last_seen for one in groups)], default=desk.clock()),
     )
+
+
+@room.region("letters", "_letters_news.html")
+async def letters_news(key: str, desk: Desk, viewer: Actor) -> LettersNewsView | None:  # noqa: ARG001 - the same for everybody
+    """What failed since a list began. The key is the query of the list."""
+    sent = dict(parse_qsl(key))
+    if NUL in key or "words" in sent:
+        return None
+    status, seen = sent.pop("status", "open"), sent.pop("seen", "")
+    try:
+        filter_, since = _filter(status, sent), read_moment(seen)
+    except ValueError:
+        return None
+    async with desk.read() as connection:
+        came = await letter_store.came_since(connection, filter_, since, at_most=NEWS_MAX)
+    return LettersNewsView(came=came, address=f"/dead-letters?{urlencode({'status': status, **sent})}")
+
+
+def _filter(status: str, filters: Mapping[str, str]) -> LetterFilter:
+    """The filters of an address, as the store has them."""
+    moments = {name: read_moment(filters[name]) for name in _MOMENTS if name in filters}
+    texts = {name: filters[name] for name in _TEXTS if name in filters}
+    given: dict[str, Any] = {**texts, **moments}
+    return LetterFilter(status=_status(status), **given)
 
 
 def _status(text: str) -> DeadLetterStatus | None:
@@ -214,8 +261,7 @@ def _key(text: str | None) -> Key | None:
 
 def name_of(type_: str | None) -> str:
     """The name of a message, for people: that in its type, or the type as it came."""
-    parts = (type_ or "").split(".")
-    return parts[2] if len(parts) == 4 and parts[0] == "remit" else type_ or "A message without a type"  # noqa: PLR2004 - remit, owner, name, version
+    return short_name(type_ or "") or "A message without a type"
 
 
 def mistake_words(reason: str, error_type: str | None) -> str:
@@ -270,23 +316,32 @@ class HistoryLine(BaseModel):
     sequence: UUID | None = None
 
 
-class LetterView(BaseModel):
-    """One failed message. Sentences are for people; codes are beside them."""
+class LetterStateView(BaseModel):
+    """How a message stands. `stamp` is another one whenever something else can be done with it; `changed`: it is not that of the page."""
 
     id: UUID
     name: str
+    group: str | None
+    invoice_id: str | None
+    amount_minor: int | None
+    currency: str | None
+    badge: tuple[str, str]
+    stamp: str
+    changed: bool
+
+
+class LetterView(LetterStateView):
+    """One failed message. Sentences are for people; codes are beside them."""
+
     type: str | None
     queue: str
     status: DeadLetterStatus
-    badge: tuple[str, str]
     happened: str
     mistake: str
-    group: str | None
     alike: int
-    invoice_id: str | None
+    invoice_status: str | None
+    customer_id: str | None
     payment_id: UUID | None
-    amount_minor: int | None
-    currency: str | None
     charges: bool
     asked_at: datetime | None
     is_too_old: bool
@@ -322,7 +377,41 @@ async def dead_letter(letter_id: UUID, desk: Desk) -> LetterView:
         record, entries = await _found(connection, letter_id)
         group, alike = await letter_store.group_of(connection, letter_id)
         may_edit = await second_thoughts.may_edit(connection)
-    return _view(desk, record, entries, group, max(alike - 1, 0), may_edit=may_edit)
+        named = record.letter.invoice_id
+        invoice = await told_store.invoice_heard(connection, named) if named is not None else None
+    return _view(desk, record, entries, group, max(alike - 1, 0), invoice, may_edit=may_edit)
+
+
+@room.region("letter", "_letter_state.html")
+async def letter_state(key: str, desk: Desk, viewer: Actor) -> LetterStateView | None:  # noqa: ARG001 - the same for everybody
+    """How a message stands now: the key is its id, and the stamp of the page."""
+    id_, _, stamp = key.partition(".")
+    if (letter_id := read_uuid(id_)) is None:
+        return None
+    async with desk.read() as connection:
+        record, entries = await _found(connection, letter_id)
+        group, _ = await letter_store.group_of(connection, letter_id)
+    return LetterStateView(**_state(record, _undo_until(record, entries), group, desk.clock(), stamp=stamp))
+
+
+def _state(
+    record: DeadLetterRecord, undo_until: datetime | None, group: str | None, now: datetime, *, stamp: str | None
+) -> dict[str, Any]:
+    """The fields of `LetterStateView`. `stamp`: that of the page; None if this is the page."""
+    letter = record.letter
+    can_undo = undo_until is not None and now < undo_until
+    own = f"{record.status.value}-{record.replays}-{record.outcome or ''}-{'undo' if can_undo else ''}"
+    return {
+        "id": record.id,
+        "name": name_of(letter.type),
+        "group": group,
+        "invoice_id": letter.invoice_id,
+        "amount_minor": letter.amount_minor,
+        "currency": letter.currency,
+        "badge": _badge(record, undo_until, now),
+        "stamp": own,
+        "changed": stamp is not None and stamp != own,
+    }
 
 
 async def _found(connection: Connection, letter_id: UUID) -> tuple[DeadLetterRecord, list[JournalEntry]]:
@@ -333,7 +422,14 @@ async def _found(connection: Connection, letter_id: UUID) -> tuple[DeadLetterRec
 
 
 def _view(
-    desk: Desk, record: DeadLetterRecord, entries: list[JournalEntry], group: str | None, alike: int, *, may_edit: bool
+    desk: Desk,
+    record: DeadLetterRecord,
+    entries: list[JournalEntry],
+    group: str | None,
+    alike: int,
+    invoice: InvoiceHeard | None,
+    *,
+    may_edit: bool,
 ) -> LetterView:
     letter, now = record.letter, desk.clock()
     old_after = timedelta(seconds=desk.settings.replay_charges_within_s)
@@ -345,20 +441,16 @@ def _view(
     settled = record.settlement
     tells = _tells(record)
     return LetterView(
-        id=record.id,
-        name=name_of(letter.type),
+        **_state(record, undo_until, group, now, stamp=None),
         type=letter.type,
         queue=letter.queue,
         status=record.status,
-        badge=_badge(record, undo_until, now),
         happened=_happened(record),
         mistake=letter.error_text or mistake_words(letter.reason, letter.error_type),
-        group=group,
         alike=alike,
-        invoice_id=letter.invoice_id,
+        invoice_status=None if invoice is None else (invoice.status or "").replace("_", " ") or None,
+        customer_id=None if invoice is None else invoice.customer_id,
         payment_id=letter.payment_id,
-        amount_minor=letter.amount_minor,
-        currency=letter.currency,
         charges=charge is not None,
         asked_at=None if charge is None else charge.since,
         is_too_old=charge is not None and charge.is_old(now, old_after),
@@ -605,6 +697,72 @@ async def discard_many(form: DiscardManyForm, desk: Desk, actor: Actor) -> Done:
     refused = next((result for result in results if not result.ok), None)
     left = "" if refused is None else f" {len(results) - count} were not: {refused.text}."
     return Done(text=f"{count} discarded.{left}", location="/dead-letters")
+
+
+# -- replay many ---------------------------------------------------------------------------------------------------------------------------
+
+
+class PreviewForm(Act):
+    """Which messages a run takes: the chosen ones (`ids`), or all that the filters mean."""
+
+    what: Literal["selected", "group"] = "selected"
+    id: list[UUID] = Field(default_factory=list, max_length=runs.LETTERS_MAX)
+    group: str | None = Field(None, max_length=64)
+    queue: str | None = Field(None, max_length=255)
+    type: str | None = Field(None, max_length=255)
+    reason: str | None = Field(None, max_length=255)
+    invoice: str | None = Field(None, max_length=255)
+
+
+@room.act("/replays", needs=Role.REPLAYER, page="/dead-letters")
+async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
+    """Fix a list, and say what replaying it would do. Nothing is sent."""
+    if form.what == "selected" and not form.id:
+        raise Refused("none_selected", "Select at least one.", HTTPStatus.UNPROCESSABLE_ENTITY)
+    by_ids = form.what == "selected"
+    filter_ = (
+        LetterFilter(status=None, ids=tuple(form.id))
+        if by_ids
+        else LetterFilter(
+            status=DeadLetterStatus.OPEN,
+            group=form.group,
+            queue=form.queue,
+            type=form.type,
+            reason=form.reason,
+            invoice=form.invoice,
+        )
+    )
+    previewed = await run_actions.preview(
+        desk.database,
+        filter_,
+        who=actor,
+        title=await _title(desk, form, by_ids=by_ids),
+        old_after=timedelta(seconds=desk.settings.replay_charges_within_s),
+        clock=desk.clock,
+    )
+    if previewed.no is None:
+        return done(previewed.result, "/dead-letters")
+    text = sentence(previewed.result.text)
+    if previewed.beyond > 0:
+        whole = previewed.beyond + runs.LETTERS_MAX
+        text = (
+            f"A run takes {runs.LETTERS_MAX:,}; the first {runs.LETTERS_MAX:,} of {whole:,} are in this one.".replace(
+                ",", " "
+            )
+        )
+    return Done(text=text, location=f"/replays/{previewed.no}", entry=previewed.result.entry)
+
+
+async def _title(desk: Desk, form: PreviewForm, *, by_ids: bool) -> str:
+    if by_ids:
+        return f"{len(form.id)} chosen messages"
+    if form.group is None:
+        return "All that fit the filters"
+    async with desk.read() as connection:
+        found = await letter_store.groups(connection, desk.clock(), group=form.group, at_most=1)
+    if not found:
+        return "A group"
+    return f"{name_of(found[0].type)}: {mistake_words(found[0].reason, found[0].error_type)}"
 
 
 # -- edit and replay ---------------------------------------------------------------------------------------------------------------

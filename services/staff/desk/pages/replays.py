@@ -1,22 +1,20 @@
 """Replays of many messages: the preview, the steps, what became of each, and what people can do with a run."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from services.staff import letter_store, run_store, runs, store
+from services.staff import run_store, runs, store
 from services.staff.actions import runs as run_actions
-from services.staff.dead_letters import DeadLetterStatus
-from services.staff.desk.acted import done, sentence
+from services.staff.desk.acted import done
 from services.staff.desk.frame import Count
 from services.staff.desk.pages.dead_letters import mistake_words, name_of
 from services.staff.desk.parameters import NUMBER_MAX, Moment, Number
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room
-from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
 from services.staff.run_store import KeptRun, RunItem
@@ -28,7 +26,8 @@ room = Room(__name__)
 ROWS_MAX = 50
 FIRST_MAX = 20
 _STEPS = ((RunStep.ONE, "Try one"), (RunStep.TEN, "Ten, then a hundred"), (RunStep.REST, "The rest"))
-_ENDS = (ItemState.HANDLED, ItemState.DUPLICATE, ItemState.REJECTED, ItemState.FAILED, ItemState.NO_SIGN)
+_BAD = (ItemState.FAILED, ItemState.NO_SIGN)
+_ENDS = (ItemState.HANDLED, ItemState.DUPLICATE, ItemState.REJECTED, *_BAD)
 _BADGES = {
     RunState.PREVIEWED: ("quiet", "Nothing is sent yet"),
     RunState.RUNNING: ("work", "Running"),
@@ -164,8 +163,8 @@ class RunHistoryLine(BaseModel):
     text: str
 
 
-class RunView(BaseModel):
-    """One run. `can` are the acts that are possible now; sums are in minor units, by currency."""
+class RunStateView(BaseModel):
+    """What changes while a run goes on. `can` are the acts that are possible now."""
 
     no: int
     name: str
@@ -175,20 +174,36 @@ class RunView(BaseModel):
     badge: tuple[str, str]
     steps: list[tuple[str, str]]
     total: int
-    listed: int
     sent: int
     set_aside: int
     counts: dict[str, int]
+    halt: HaltView | None
+    rate: int
+    minutes_left: int | None
+    can: list[RunAct]
+    is_told: bool
+
+    def may(self, act: str) -> bool:
+        """Whether this can be done now."""
+        return RunAct[act] in self.can
+
+    @property
+    def told(self) -> int:
+        """Of how many of its messages it is known what became of them."""
+        return sum(self.counts[state.name.lower()] for state in _ENDS)
+
+
+class RunView(RunStateView):
+    """One run. Sums are in minor units, by currency."""
+
+    listed: int
     bins: list[BinLine]
     charges: int
     sums: dict[str, int]
     first: list[RunItemLine]
     items: list[RunItemLine]
     next: datetime | None
-    halt: HaltView | None
     charged: dict[str, int]
-    rate: int
-    minutes_left: int | None
     made_by: str
     made_at: datetime
     second_by: str | None
@@ -198,14 +213,16 @@ class RunView(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     reason: str | None
-    can: list[RunAct]
     old_after_h: int
-    is_told: bool
     history: list[RunHistoryLine]
 
-    def may(self, act: str) -> bool:
-        """Whether this can be done now."""
-        return RunAct[act] in self.can
+
+class RunNewsView(BaseModel):
+    """What happened in a run since somebody opened its page: `more` were sent, and `told`: more is known of those before."""
+
+    no: int
+    more: int
+    told: bool
 
 
 @room.page("/replays/{no}", "replay.html")
@@ -216,15 +233,52 @@ async def replay_run(no: Number, desk: Desk, viewer: Actor, before: Moment | Non
 
 
 @room.region("run", "_run_state.html")
-async def run_state(key: str, desk: Desk, viewer: Actor) -> RunView | None:  # noqa: ARG001 - the same for everybody
-    """What changes while a run goes on."""
-    if not key.isdecimal() or len(key) > len(str(NUMBER_MAX)) or int(key) > NUMBER_MAX:
+async def run_state(key: str, desk: Desk, viewer: Actor) -> RunStateView | None:  # noqa: ARG001 - the same for everybody
+    """What changes while a run goes on, and what can be done with it now."""
+    if (no := _no(key)) is None:
         return None
-    try:
-        async with desk.read() as connection:
-            return await _view(desk, connection, int(key), None)
-    except Refused:
+    async with desk.read() as connection:
+        kept = await run_store.find_run(connection, no)
+        return None if kept is None else RunStateView(**await _state(desk, connection, kept))
+
+
+@room.region("run-news", "_run_news.html")
+async def run_news(key: str, desk: Desk, viewer: Actor) -> RunNewsView | None:  # noqa: ARG001 - the same for everybody
+    """That there is more than a page shows, which was drawn when so many were sent, and the end of so many was known."""
+    no, sent, told = (_no(part) for part in [*key.split("."), "", ""][:3])
+    if no is None or sent is None or told is None:
         return None
+    async with desk.read() as connection:
+        counts = await run_store.counts_of(connection, no)
+    return RunNewsView(no=no, more=counts.sent - sent, told=sum(counts[state] for state in _ENDS) > told)
+
+
+def _no(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= len(str(NUMBER_MAX)) and int(text) <= NUMBER_MAX else None
+
+
+async def _state(desk: Desk, connection: Connection, kept: KeptRun) -> dict[str, Any]:
+    """The fields of `RunStateView`."""
+    counts = await run_store.counts_of(connection, kept.no)
+    bad = await run_store.items_of(connection, kept.no, _BAD, before=None, at_most=ROWS_MAX) if _is_halted(kept) else []
+    return {
+        "no": kept.no,
+        "name": kept.name,
+        "title": kept.title,
+        "state": kept.run.state,
+        "step": kept.run.step,
+        "badge": _BADGES[kept.run.state],
+        "steps": _steps(kept),
+        "total": kept.total,
+        "sent": counts.sent,
+        "set_aside": counts.set_aside,
+        "counts": {state.name.lower(): counts[state] for state in ItemState},
+        "halt": _halt(kept, bad),
+        "rate": kept.run.rate,
+        "minutes_left": _minutes_left(kept, counts),
+        "can": [act for act in RunAct if run_actions.may(kept.run, act)],
+        "is_told": desk.settings.staff_replays == "on",
+    }
 
 
 async def _view(
@@ -233,38 +287,23 @@ async def _view(
     kept = await run_store.find_run(connection, no)
     if kept is None:
         raise Refused("unknown", "There is no such run.", HTTPStatus.NOT_FOUND)
-    counts = await run_store.counts_of(connection, no)
     is_preview = kept.run.state is RunState.PREVIEWED
     first = await run_store.smallest_of(connection, no, at_most=FIRST_MAX) if is_preview else []
     states = (ItemState.SENT, *_ENDS, ItemState.LEFT_OUT)
     items = [] if is_preview else await run_store.items_of(connection, no, states, before=before, at_most=ROWS_MAX + 1)
-    bad = await run_store.items_of(connection, no, (ItemState.FAILED, ItemState.NO_SIGN), before=None, at_most=ROWS_MAX)
     entries = await store.entries_about(connection, kept.id)
     bins = [_bin(one) for one in kept.bins]
     charging = next((one for one in bins if one.bin is Bin.CHARGES), None)
     return RunView(
-        no=no,
-        name=kept.name,
-        title=kept.title,
-        state=kept.run.state,
-        step=kept.run.step,
-        badge=_BADGES[kept.run.state],
-        steps=_steps(kept),
-        total=kept.total,
+        **await _state(desk, connection, kept),
         listed=sum(one.count for one in bins),
-        sent=counts.sent,
-        set_aside=counts.set_aside,
-        counts={state.name.lower(): counts[state] for state in ItemState},
         bins=bins,
         charges=kept.run.charges,
         sums=charging.sums if charging is not None else {},
         first=[_item(one) for one in first],
         items=[_item(one) for one in items[:ROWS_MAX]],
         next=items[ROWS_MAX - 1].ended_at if len(items) > ROWS_MAX else None,
-        halt=_halt(kept, bad),
         charged=await run_store.charged_by(connection, no),
-        rate=kept.run.rate,
-        minutes_left=_minutes_left(kept, counts),
         made_by=kept.made_by,
         made_at=kept.made_at,
         second_by=kept.second_by,
@@ -274,9 +313,7 @@ async def _view(
         started_at=kept.started_at,
         ended_at=kept.ended_at,
         reason=kept.reason,
-        can=[act for act in RunAct if run_actions.may(kept.run, act)],
         old_after_h=int(desk.settings.replay_charges_within_s // 3600),
-        is_told=desk.settings.staff_replays == "on",
         history=[_history(entry.at, entry.who, entry.action, entry.details) for entry in entries],
     )
 
@@ -323,9 +360,13 @@ def _after_s(item: RunItem) -> float | None:
     return round((item.ended_at - item.sent_at).total_seconds(), 1)
 
 
+def _is_halted(kept: KeptRun) -> bool:
+    return kept.run.state is RunState.HALTED
+
+
 def _halt(kept: KeptRun, bad: Sequence[RunItem]) -> HaltView | None:
     how, why = kept.run.halted_how, kept.run.halted_why
-    if kept.run.state is not RunState.HALTED or how is None:
+    if not _is_halted(kept) or how is None:
         return None
     item = next((one for one in bad if one.letter_id == kept.run.halted_by), None)
     if item is None:
@@ -370,69 +411,6 @@ def _history(at: datetime, who: str, action: str, details: object) -> RunHistory
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
-
-
-class PreviewForm(Act):
-    """Which messages a run takes: the chosen ones (`ids`), or all that the filters mean."""
-
-    what: Literal["selected", "group"] = "selected"
-    id: list[UUID] = Field(default_factory=list, max_length=runs.LETTERS_MAX)
-    group: str | None = Field(None, max_length=64)
-    queue: str | None = Field(None, max_length=255)
-    type: str | None = Field(None, max_length=255)
-    reason: str | None = Field(None, max_length=255)
-    invoice: str | None = Field(None, max_length=255)
-
-
-@room.act("/replays", needs=Role.REPLAYER)
-async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
-    """Fix a list, and say what replaying it would do. Nothing is sent."""
-    if form.what == "selected" and not form.id:
-        raise Refused("none_selected", "Select at least one.", HTTPStatus.UNPROCESSABLE_ENTITY)
-    by_ids = form.what == "selected"
-    filter_ = (
-        LetterFilter(status=None, ids=tuple(form.id))
-        if by_ids
-        else LetterFilter(
-            status=DeadLetterStatus.OPEN,
-            group=form.group,
-            queue=form.queue,
-            type=form.type,
-            reason=form.reason,
-            invoice=form.invoice,
-        )
-    )
-    previewed = await run_actions.preview(
-        desk.database,
-        filter_,
-        who=actor,
-        title=await _title(desk, form, by_ids=by_ids),
-        old_after=timedelta(seconds=desk.settings.replay_charges_within_s),
-        clock=desk.clock,
-    )
-    if previewed.no is None:
-        return done(previewed.result, "/dead-letters")
-    text = sentence(previewed.result.text)
-    if previewed.beyond > 0:
-        whole = previewed.beyond + runs.LETTERS_MAX
-        text = (
-            f"A run takes {runs.LETTERS_MAX:,}; the first {runs.LETTERS_MAX:,} of {whole:,} are in this one.".replace(
-                ",", " "
-            )
-        )
-    return Done(text=text, location=f"/replays/{previewed.no}", entry=previewed.result.entry)
-
-
-async def _title(desk: Desk, form: PreviewForm, *, by_ids: bool) -> str:
-    if by_ids:
-        return f"{len(form.id)} chosen messages"
-    if form.group is None:
-        return "All that fit the filters"
-    async with desk.read() as connection:
-        found = await letter_store.groups(connection, desk.clock(), group=form.group, at_most=1)
-    if not found:
-        return "A group"
-    return f"{name_of(found[0].type)}: {mistake_words(found[0].reason, found[0].error_type)}"
 
 
 class TryForm(Act):

@@ -26,10 +26,11 @@
   // -- copy buttons ---------------------------------------------------------------------------------------------------------------
 
   document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-copy]");
+    const button = event.target.closest("[data-copy], [data-copy-from]");
     if (!button) return;
+    const text = button.dataset.copy ?? document.getElementById(button.dataset.copyFrom).textContent;
     try {
-      await navigator.clipboard.writeText(button.dataset.copy);
+      await navigator.clipboard.writeText(text);
       say("Copied.");
       button.classList.add("copied");
       window.setTimeout(() => button.classList.remove("copied"), 1500);
@@ -133,13 +134,26 @@
     for (const link of all("[data-refresh]")) link.hidden = shown.isLive;
   };
   const show = (isLive, text) => { shown = { isLive, text }; apply(); };
+  // A part that somebody is in is swapped when they leave it. What was typed in it stays.
+  const later = new Map();
+  const swap = (part, html) => {
+    const typed = all("input[id]", part).filter((field) => field.value !== field.defaultValue).map((field) => [field.id, field.value]);
+    const words = () => { const one = part.querySelector("[data-say]"); return one ? one.textContent : ""; };
+    const wordsBefore = words();
+    part.innerHTML = html;
+    for (const [id, value] of typed) { const field = document.getElementById(id); if (field) field.value = value; }
+    if (words() && words() !== wordsBefore) say(words());
+    apply();
+  };
+  const swapLater = () => { for (const [part, html] of later) if (!isInUse(part)) { later.delete(part); swap(part, html); } };
+  for (const event of ["focusout", "selectionchange"]) document.addEventListener(event, () => window.setTimeout(swapLater));
   const stream = new EventSource(`/live?on=${encodeURIComponent(keys.join(","))}`);
   const isHeard = () => { heardAt = Date.now(); };
   stream.addEventListener("part", (event) => {
     isHeard();
     const { key, html } = JSON.parse(event.data);
-    for (const part of all("[data-live]")) if (part.dataset.live === key && !isInUse(part)) part.innerHTML = html;
-    apply();
+    for (const part of all("[data-live]")) if (part.dataset.live === key) later.set(part, html);
+    swapLater();
   });
   stream.addEventListener("now", (event) => {
     isHeard();

@@ -169,7 +169,7 @@ async def test_somebody_has_the_log_checked_and_reads_that_it_is_whole(desk: Des
     page = await browser.open("/activity")
     assert "The log is whole" in page.text
     assert "2 entries" in page.text
-    assert "None of them is sealed yet" in page.text
+    assert "None is under a seal yet" in page.text
 
 
 async def test_a_check_that_is_long_ago_proves_nothing(desk: DeskUnderTest) -> None:

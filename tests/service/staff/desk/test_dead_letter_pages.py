@@ -70,6 +70,12 @@ async def test_a_run_that_is_held_says_why_and_goes_on(
     assert says not in on.text
 
 
+async def test_a_group_that_would_charge_an_unknown_amount_says_so(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    later = replace(payment("INV-1", 12_500, desk.clock), amount_minor=None, currency=None)
+    await kept(desk, later)
+    assert "Replaying charges cards: amount not known yet." in (await ann.open("/dead-letters")).text
+
+
 async def test_a_list_goes_on_by_key(desk: DeskUnderTest, ann: DeskBrowser) -> None:
     await kept(desk, *(event(number) for number in range(60)))
     first = await ann.open("/dead-letters?queue=saga.events")
@@ -80,7 +86,7 @@ async def test_a_list_goes_on_by_key(desk: DeskUnderTest, ann: DeskBrowser) -> N
     assert not ids[0] & ids[1]
     desk.clock.forward(seconds=1)
     await kept(desk, event(99))
-    assert "1 more failed since this list began. Show them" in (await ann.open(older)).text
+    assert "1 more failed since this list began. Show it" in (await ann.open(older)).text
 
 
 async def test_one_message_is_replayed_and_undone(
