@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.staff.desk import contract, pages
+from services.staff.desk.contacts import Contact, read_contacts
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import STATIC, STATIC_VERSION, MenuCounts, render
 from services.staff.desk.guesses import Guesses
@@ -26,7 +27,7 @@ from services.staff.desk.once import AtWork
 from services.staff.desk.problems import Problem, Refused, problem_of, sentence_of
 from services.staff.desk.routing import ACTS_BURST, ACTS_EVERY_S, API, Room, desk_of, routes_of
 from services.staff.desk.security import BODY_BYTES_MAX, HEADERS
-from services.staff.desk.sessions import Visitor, set_cookie, visitor_of
+from services.staff.desk.sessions import Visitor, cookie_of, set_cookie, visitor_of
 from services.staff.desk.sign_in import VISIT, SignIn
 from services.staff.desk.single_sign_on import SingleSignOn
 from shared.observability import metrics
@@ -189,8 +190,20 @@ async def _error_page(request: Request, problem: Problem) -> Response:
     desk = desk_of(request)
     is_away = problem.code == "away"
     visitor = None if is_away else await _visitor(desk, request)
-    view: dict[str, Any] = {"problem": problem, "page": _page(request), "is_away": is_away}
+    view: dict[str, Any] = {
+        "problem": problem,
+        "page": _page(request),
+        "is_away": is_away,
+        "whom": _whom_to_call(request, desk) if problem.number is not None else None,
+    }
     return await render(desk, request, "error.html", view, visitor=visitor, status=problem.status)
+
+
+def _whom_to_call(request: Request, desk: Desk) -> Contact | None:
+    """The first of those whom one may call, for whoever has been signed in: without the database nobody can say who that is."""
+    if cookie_of(request, desk.settings) is None:
+        return None
+    return next(iter(read_contacts(desk.settings.contacts_file).people), None)
 
 
 async def _visitor(desk: Desk, request: Request) -> Visitor | None:

@@ -1,12 +1,14 @@
 """The frame of the desk: what every page has, who gets one, and what becomes of errors."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from services.staff.people import Role
 from shared.persistence.database import Database
-from tests.support.desk_browser import DeskUnderTest
+from tests.support.desk_browser import DeskUnderTest, open_desk
+from tests.support.environment import Environment
 
 
 async def test_a_page_stands_in_its_frame(desk: DeskUnderTest) -> None:
@@ -66,6 +68,24 @@ async def test_while_the_database_is_away_a_page_says_what_to_do(
     assert "hunter2" not in page.html
     assert (problem.status_code, problem.json()["code"]) == (503, "away")
     assert (await browser.open("/words")).status == 200
+
+
+async def test_an_error_says_whom_to_call_to_those_who_work_here(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "contacts.json"
+    file.write_text('[{"name": "On call: cleo", "number": "+49 30 23125 147"}, {"name": "Head", "number": "+49 30 1"}]')
+    async with open_desk(environment.databases["staff"], contacts_file=str(file)) as desk:
+        signed_in, stranger = await desk.browser("ann", Role.VIEWER), await desk.browser()
+
+        def away(_: Database) -> None:
+            raise ConnectionRefusedError(111, "away")
+
+        monkeypatch.setattr(Database, "connection", away)
+        assert "call On call: cleo, +49 30 23125 147, and say REQ-" in (await signed_in.open("/words")).text
+        told = await stranger.open("/sign-in")
+        assert "+49" not in told.html
+        monkeypatch.undo()
 
 
 async def test_an_error_of_ours_has_a_number_and_shows_nothing_else(
