@@ -12,6 +12,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from tests.cards.numbers import luhn_digit
+
 DIGITS = "0123456789"
 BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -114,6 +116,7 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
     yield "SSCC-18", Kind(lambda source: _gtin(_of(source, DIGITS, 17)))
     yield "ISBN-13", Kind(lambda source: _gtin(f"978{_of(source, DIGITS, 9)}"))
     yield "creditor's reference", Kind(_creditor_reference)
+    yield "SIRET, in a member named so", Kind(_siret, name="siret")
     yield "postal code of India", Kind(lambda source: str(source.randrange(110_000, 860_000)), name="pincode")
     for country in IBANS:
         yield f"IBAN, {country}", Kind(partial(_iban, country))
@@ -247,6 +250,12 @@ def _iban(country: str, source: Random) -> str:
     account = "".join(source.choice({"d": DIGITS, "A": BASE62[10:36]}[sign]) for sign in pattern)
     remainder = int("".join(str(int(sign, 36)) for sign in f"{account}{code}00")) % 97
     return f"{code}{98 - remainder:02}{account}"
+
+
+def _siret(source: Random) -> str:
+    """The number of a place of business in France has the check digit of a card number."""
+    digits = _of(source, DIGITS, 13)
+    return digits + luhn_digit(digits)
 
 
 def _creditor_reference(source: Random) -> str:
