@@ -38,6 +38,8 @@ _LONG_HEX = b"0" * 2 * 16
 _HEX_OF_TEXT = re.compile(rb"[2-7](?<![0-9A-Fa-f].)[0-9A-Fa-f](?:[2-7][0-9A-Fa-f]){15}")
 """Begins with as much ASCII as twelve digits have in base64."""
 _IS_READABLE = bytes(ord("0") if byte in range(0x20, 0x7F) or byte in b"\t\r\n" else ord("-") for byte in range(256))
+_DIGITS_APART = re.compile(rb"\0[0-9]\0{1,3}[0-9]\0{1,3}[0-9]")
+"""Digits in UTF-16 or UTF-32."""
 _PIECE = re.compile(b"0" * READABLE_MIN + b"+")
 
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
@@ -64,7 +66,7 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 # What the steps cost, in microseconds: of a byte, unless they are named.
 _PASS_US, _NON_ASCII_US = 0.001, 0.03
-_BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US, _THREE_US = (
+_BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US, _THREE_US, _ZERO_US = (
     0.02,
     0.3,
     0.04,
@@ -72,6 +74,7 @@ _BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US,
     0.6,
     0.04,
     0.06,
+    0.02,
 )
 
 
@@ -210,10 +213,11 @@ def _holds_hex(data: bytes, effort: Effort) -> bool:
 
 
 def _readable(data: bytes, effort: Effort) -> Iterator[bytes]:
-    """The pieces that are long enough for card data, as one text. The others are noise, and there is much of it. Without zeros UTF-16 and
-    UTF-32 read like ASCII."""
-    effort.spend(len(data) * 3 * _PASS_US)
-    data = data.translate(None, b"\0")
-    places = [found.span() for found in _PIECE.finditer(data.translate(_IS_READABLE))]
-    if places:
-        yield APART.encode().join(data[start:end] for start, end in places)
+    """The pieces that are long enough for card data, as one text. The others are noise, and there is much of it."""
+    effort.spend(data.count(b"\0") * _ZERO_US)
+    texts = (data, data.replace(b"\0", b"")) if _DIGITS_APART.search(data) else (data,)
+    for text in texts:
+        effort.spend(len(text) * 2 * _PASS_US)
+        places = [found.span() for found in _PIECE.finditer(text.translate(_IS_READABLE))]
+        if places:
+            yield APART.encode().join(text[start:end] for start, end in places)
