@@ -40,7 +40,15 @@ def modules(*names: str) -> Path:
 def _install(folder: Path, wanted: list[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    quiet = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "1"]
+    quiet = [
+        "--no-save",
+        "--no-package-lock",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--fetch-retries=1",
+        "--fetch-timeout=30000",
+    ]
     try:
         subprocess.run(
             ["npm", "install", "--prefix", folder, *quiet, *wanted], check=True, capture_output=True, timeout=_NPM_S
