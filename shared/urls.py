@@ -108,10 +108,20 @@ _OTHER_NAMES = {
     "ca_certs": "cafile",
     "ssl_cafile": "cafile",
     "connection_timeout": "timeout",
+    "socket_timeout": "timeout",
+    "stack_timeout": "timeout",
     "auth_mechanism": "auth",
     "verify": "no_verify_ssl",
 }
 """What other clients call some of these."""
+_OF_OTHERS = frozenset(
+    {
+        *("backpressure_detection", "blocked_connection_timeout", "channel_max", "connection_attempts", "frame_max"),
+        *("locale", "retry_delay", "ssl_options", "tcp_options"),  # pika
+        *("channelMax", "frameMax"),  # amqplib
+    }
+)
+"""What other clients of the broker know, and what nobody here obeys."""
 _ESCAPES = "in user and password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
 
 
@@ -146,6 +156,10 @@ def check_broker_url(url: str) -> str:
     ((host, _),) = _hosts(parts.netloc.rpartition("@")[2], most=1)
     if not host:
         raise NoUrlError
+    if parts.path.count("/") > 1 and parts.path.endswith("/"):
+        raise UrlError(
+            "has a / behind the name of the virtual host: leave it out, or write it as %2F if the name has it"
+        )
     if parts.path.count("/") > 1:
         raise UrlError("has a / in the name of the virtual host: write it as %2F")
     tls = {"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"} & query.keys()
@@ -187,6 +201,8 @@ def _unknown(name: str, known: Mapping[str, Check]) -> str:
     meant = _OTHER_NAMES.get(name)
     if meant in known:
         return f"has the parameter {name}, which is {meant} here"
+    if name in _OF_OTHERS:
+        return f"has the parameter {name}, which is another client's: leave it out"
     near = min(known, key=lambda one: distance(name, one))
     if distance(name, near) <= min(SLIP_MOST, len(near) // 2):
         return f"has the parameter {name}: did you mean {near}"

@@ -204,6 +204,10 @@ def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_
     text.append(f"  {desk.sentence}\n", style="not bold cyan")
     text.append("\nAsk at the door, as a sender does that hears no messages:\n\n", style="not bold")
     text.append(f"  {ASK.format(invoice=f'INV-{number}')}\n", style="not bold cyan")
+    text.append(
+        "\nFrom programs of yours, in Python, Node, Java, Go and the shell: shared/contracts/SENDERS.md\n",
+        style="not bold",
+    )
     urls = [
         ("broker", system.stack.rabbitmq_url),
         ("databases", system.stack.postgres_url),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
+from aiormq.connection import Connection as AmqpConnection
 from asyncpg import connect_utils
 
 from shared.persistence.database import mistake_of
@@ -130,13 +132,46 @@ def test_a_broker_url_may_have_what_the_client_obeys(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "vhost"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("/%2F", "/"),
+        ("/%2f", "/"),
+        ("/shop", "shop"),
+        ("/a%2Fb", "a/b"),
+        ("/a%20b", "a b"),
+        ("/a%25", "a%"),
+    ],
+)
+def test_a_virtual_host_is_read_as_pika_and_amqplib_read_it(path: str, vhost: str) -> None:
+    url = check_broker_url(f"amqp://u:p@host:5672{path}")
+    assert AmqpConnection(url).vhost == vhost
+    read_by_pika = pika.URLParameters(url).virtual_host
+    assert read_by_pika == vhost
+
+
+@pytest.mark.parametrize(
     ("url", "sentence"),
     [
         ("amqp://h/v?hartbeat=5", "has the parameter hartbeat: did you mean heartbeat"),
         ("amqp://h/v?heartbeat=soon", "has heartbeat, which must be a whole number from 0 to 3600"),
         ("amqps://h/v?cacertfile=x", "has the parameter cacertfile, which is cafile here"),
         ("amqps://h/v?cafile=/nowhere", "has cafile, which must be a file that can be read"),
-        ("amqp://h/v?frame_max=100", "has a parameter that is not known: it may have auth, .*"),
+        ("amqp://h/v?xyzzy=100", "has a parameter that is not known: it may have auth, .*"),
+        (
+            "amqp://h/v?heartbeat=60&connection_attempts=3",
+            "has the parameter connection_attempts, which is another .*: .*",
+        ),
+        (
+            "amqp://h/v?blocked_connection_timeout=300",
+            "has the parameter blocked_connection_timeout, which is another .*",
+        ),
+        ("amqps://h/v?ssl_options=%7B%7D", "has the parameter ssl_options, which is another client's: leave it out"),
+        ("amqp://h/v?frameMax=8192", "has the parameter frameMax, which is another client's: leave it out"),
+        ("amqp://h/v?socket_timeout=5", "has the parameter socket_timeout, which is timeout here"),
+        ("amqp://h/%2F/", "has a / behind the name of the virtual host: leave it out, or write it as %2F if .*"),
+        ("amqp://h//", "has a / behind the name of the virtual host: leave it out, or write it as %2F if .*"),
         ("amqp://h/a/b", "has a / in the name of the virtual host: write it as %2F"),
         ("amqp://h1,h2/v", "has more than one host"),
         ("amqp://h/v?no_verify_ssl=1", "has no_verify_ssl and begins with amqp://: .*"),

@@ -140,6 +140,12 @@ def test_reasons_of_answers_are_those_that_senders_get() -> None:
     assert_same(LANGUAGE, "reasons of answers", told, set(AnswerReason), source="shared/contracts/invoice.py")
 
 
+def test_senders_are_told_what_to_do_about_each_reason() -> None:
+    told = table(LANGUAGE, "reason", "meaning", "what to do")
+    silent = [row[0] for row, what in zip(told.rows, told.column("what to do"), strict=True) if not what]
+    assert not silent, f"{name_of(LANGUAGE)}: say what to do about {silent}"
+
+
 def test_reasons_of_failed_payments_are_ours() -> None:
     told = table(LANGUAGE, "reason", "meaning").codes("reason")
     ours = set(payment.OutcomeReason) - OF_A_CASE | set(CardRefusal) | {saga.REJECTED_CODE, saga.REFUNDED_CODE}
