@@ -76,7 +76,8 @@ async def caused_by_commands(counted: Tally, stores: Stores) -> None:
     async for payment_id, (events, rows, outcomes, sagas, transitions, journal) in align(*sources):
         known = _Known(payment_id, events, outcomes, sagas, transitions, journal)
         for about, why, since in (
-            *_steps(known, events, transitions),
+            *_steps(known, transitions),
+            *_changes(known, events),
             *_gateway_actions(known, events, rows, outcomes),
         ):
             counted.breach(about, why, since=since)
@@ -152,8 +153,8 @@ def _positions(event: StoredRow) -> Iterator[str]:
 Broken = tuple[str, str, datetime | None]
 
 
-def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[StoredRow]) -> Iterator[Broken]:
-    """Every fact of the saga was published by a service, and every event that changed the invoice has a cause in the saga."""
+def _steps(known: _Known, transitions: Iterable[StoredRow]) -> Iterator[Broken]:
+    """Every fact of the saga was published by a service, under the name of what it told."""
     facts = known.from_invoice | known.from_gateway.keys() | known.deadlines
     for step in transitions:
         if step["cause_id"] not in facts:
@@ -168,6 +169,10 @@ def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[Sto
                 f"step {step['version']} of its saga is {step['fact']}, and was told {told}",
                 step["at"],
             )
+
+
+def _changes(known: _Known, events: Iterable[StoredRow]) -> Iterator[Broken]:
+    """Every event that changed the invoice has a cause: a command from upstream, a step of the saga, or a person."""
     for event in events:
         if event["event"] in FROM_STAFF and event["data"][BY_PERSON] is not None:
             if event["cause_id"] not in known.from_staff and not _is_of_the_gateway(known, event):

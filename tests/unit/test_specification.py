@@ -37,6 +37,7 @@ from tests.service.saga.test_saga import STORIES
 from tests.service.staff import test_accounts as accounts_served
 from tests.service.staff import test_cases as cases_served
 from tests.service.staff import test_dead_letters as dead_letters_served
+from tests.service.staff import test_runs as runs_served
 from tests.service.staff import test_second_person as second_person_served
 from tests.service.staff import test_second_thoughts as second_thoughts_served
 from tests.support.scenarios import Scenario
@@ -250,6 +251,7 @@ REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal | ProposalRefusal, Callab
     ActionRefusal.INVALID: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.CARD_DATA: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.OLD_CHARGE: dead_letters_served.test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so,
+    ActionRefusal.CHANGED: runs_served.test_what_came_anew_and_charges_otherwise_than_the_list_shows_is_left_out,
     ActionRefusal.TOO_LATE_TO_UNDO: second_thoughts_served.test_what_a_sweeper_has_taken_is_not_undone,
     ActionRefusal.TOLD_ALREADY: second_thoughts_served.test_only_what_nobody_was_told_of_is_brought_back,
     ActionRefusal.NOT_EDITABLE: second_thoughts_served.test_nobody_edits_before_an_admin_allows_it,
