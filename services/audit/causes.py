@@ -174,22 +174,19 @@ def _steps(known: _Known, transitions: Iterable[StoredRow]) -> Iterator[Broken]:
 def _changes(known: _Known, events: Iterable[StoredRow]) -> Iterator[Broken]:
     """Every event that changed the invoice has a cause: a command from upstream, a step of the saga, or a person."""
     for event in events:
-        if event["event"] in FROM_STAFF and event["data"][BY_PERSON] is not None:
-            if event["cause_id"] not in known.from_staff and not _is_of_the_gateway(known, event):
-                yield (
-                    event["invoice_id"],
-                    f"{event['event']} of {known.payment_id} names a person, and has no cause in the journal",
-                    event["recorded_at"],
-                )
-            continue
-        if event["event"] in UPSTREAM_COMMANDS:
-            continue
-        if event["event"] not in FROM_SAGA or not known.may_be_of_saga(event["cause_id"]):
-            yield (
-                event["invoice_id"],
-                f"{event['event']} of {known.payment_id} has no cause among the steps of its saga",
-                event["recorded_at"],
-            )
+        if (why := _without_cause(known, event)) is not None:
+            yield event["invoice_id"], f"{event['event']} of {known.payment_id} {why}", event["recorded_at"]
+
+
+def _without_cause(known: _Known, event: StoredRow) -> str | None:
+    """What is wrong with the cause of an event, if something is."""
+    if event["event"] in FROM_STAFF and event["data"][BY_PERSON] is not None:
+        is_known = event["cause_id"] in known.from_staff or _is_of_the_gateway(known, event)
+        return None if is_known else "names a person, and has no cause in the journal"
+    if event["event"] in UPSTREAM_COMMANDS:
+        return None
+    is_known = event["event"] in FROM_SAGA and known.may_be_of_saga(event["cause_id"])
+    return None if is_known else "has no cause among the steps of its saga"
 
 
 def _is_of_the_gateway(known: _Known, event: StoredRow) -> bool:
