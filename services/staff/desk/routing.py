@@ -438,11 +438,11 @@ async def _sign_in_first(
     address = "/" if page is None else _filled(page.address, request.path_params)
     if session is not None:
         typed = {
-            name: [_with_line_feeds(text) for text in sent.getlist(name) if isinstance(text, str)]
+            _with_line_feeds(name): [_with_line_feeds(text) for text in sent.getlist(name) if isinstance(text, str)]
             for name in sent
             if name not in ("once", FORM_KEY) and not name.startswith(PASSWORD)
         }
-        if sum(len(text) for texts in typed.values() for text in texts) <= KEPT_CHARACTERS_MAX:
+        if sum(len(text) for name, texts in typed.items() for text in (name, *texts)) <= KEPT_CHARACTERS_MAX:
             async with desk.database.connection() as connection:
                 await people_store.keep_form(connection, session.hash, KeptForm(address, request.url.path, typed))
     view: Mapping[str, Any] = request.app.state.sign_in_view(request, address, refused.sentence)

@@ -46,6 +46,15 @@ async def test_a_zero_byte_in_a_form_is_shown_as_such(desk: DeskUnderTest) -> No
     assert (await nobody.sign_in("an\0n", "wrong\0")).status == 401
 
 
+async def test_a_zero_byte_in_the_name_of_a_field_is_no_error_when_the_session_has_ended(desk: DeskUnderTest) -> None:
+    """What was typed is kept for the session that has ended, and the database takes no such text."""
+    browser = await desk.browser("ann", *Role)
+    key = (await browser.open("/people")).form("/people").fields["form_key"][0]
+    desk.clock.forward(minutes=31)
+    late = await browser.post("/people", {"form_key": key, "once": str(desk.desk.ids()), "na\0me": "be\0n"})
+    assert (late.status, "You were signed out after 30 minutes." in late.text) == (401, True)
+
+
 async def test_to_sign_in_takes_the_cookie_of_the_form(desk: DeskUnderTest) -> None:
     """Otherwise another site could sign somebody in as somebody else: it knows the key of no cookie at all."""
     nobody = await desk.browser()
