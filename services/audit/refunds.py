@@ -109,21 +109,24 @@ def disagreeing(
             continue  # the saga asked for it, because the invoice could not take the money
         told, amount = known.pop(row["refund_id"], (None, 0))
         since = max(row["updated_at"], recorded) if recorded else row["updated_at"]
-        if told is None and row["status"] == _AT_WORK:
-            continue  # a person gives back what is not as it should be: the invoice hears of it once it is made
-        if told is None:
-            yield f"the refund {row['refund_id']} was asked for by no invoice", since
-        elif told not in _ON_INVOICE.get(row["status"], {"RefundRequested"}):
-            yield f"the refund {row['refund_id']} is {row['status']}, and the invoice knows {told}", since
-        elif told == "Refunded" and amount != row["amount_minor"]:
-            yield f"the refund {row['refund_id']} is {row['amount_minor']}, and the invoice knows {amount}", since
-        elif row["reason"] != _BY_OTHERS and asked.get(row["refund_id"]) not in {
-            None,
-            (row["asked_minor"], row["reason"]),
-        }:
-            yield f"the refund {row['refund_id']} is another than the invoice asked for", since
+        if (why := _differing(row, told, amount, asked)) is not None:
+            yield f"the refund {row['refund_id']} {why}", since
     for refund_id, (told, _) in known.items():
         yield f"the invoice knows {told} of the refund {refund_id}, and there is none here", recorded
+
+
+def _differing(row: StoredRow, told: str | None, amount: int, asked: dict[str, tuple[int | None, str]]) -> str | None:
+    """How a refund of ours differs from what the invoice was `told` of it and asked for, if it does."""
+    status, wanted = row["status"], asked.get(row["refund_id"])
+    if told is None:  # a person gives back what is not as it should be: the invoice hears of it once it is made
+        return None if status == _AT_WORK else "was asked for by no invoice"
+    if told not in _ON_INVOICE.get(status, {"RefundRequested"}):
+        return f"is {status}, and the invoice knows {told}"
+    if told == "Refunded" and amount != row["amount_minor"]:
+        return f"is {row['amount_minor']}, and the invoice knows {amount}"
+    if row["reason"] != _BY_OTHERS and wanted not in {None, (row["asked_minor"], row["reason"])}:
+        return "is another than the invoice asked for"
+    return None
 
 
 def lacks_evidence(row: StoredRow, resolution: str | None, decisions: list[StoredRow]) -> bool:

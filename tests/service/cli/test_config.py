@@ -55,5 +55,5 @@ async def test_without_a_service_all_are_checked_and_what_they_share_is_told_onc
     typed = await remit("config", "check", "--json", HEALT_PORT="1")
     assert typed.code == 2
     assert list(typed.json["settings"]) == ["invoice", "payment_gateway", "saga", "staff", "desk", "door"]
-    for name in ("HEALT_PORT", "RABBITMQ_URL"):
+    for name in ("HEALT_PORT", "RABBITMQ_URL", "STAFF_DATABASE_URL"):
         assert sum(name in mistake for mistake in typed.json["mistakes"]) == 1
