@@ -8,12 +8,13 @@ import argparse
 import asyncio
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
@@ -24,15 +25,15 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.cli.terminal import SafeConsole
-from deploy.demo.scenes import PART_MINOR, SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
+from deploy.demo import waiting
+from deploy.demo.scenes import PART_MINOR, SCENES, Played, Scene, Stage, UnexpectedError, programme
 from deploy.demo.upstream import Upstream
-from deploy.local.desk import start_desk
+from deploy.local.desk import LocalDesk, start_desk
 from deploy.local.errors import StackError
 from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, open_system, remit, wait_until_drained
 from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import IssueInvoice
-from shared.ids import new_id
 
 AT_ONCE = 40
 """The number of scenes that play at the same time."""
@@ -107,15 +108,17 @@ def _logs_on_failure(system: System) -> Iterator[None]:
 
 
 def _demonstrate(system: System, invoices: int) -> int:
-    asyncio.run(_spoil_one(system))
+    spoiled = asyncio.run(_spoil(system))
     for service in SERVICES:
         pid = system.fleet.start(service)
         console.print(f"[dim]{service} runs as process {pid}[/]")
     system.fleet.keep_running()
-    console.print(f"the staff desk, as long as this runs: {start_desk(system).sentence}", soft_wrap=True)
+    desk = start_desk(system)
+    console.print(f"the staff desk, as long as this runs: {desk.sentence}", soft_wrap=True)
     show = asyncio.run(_play_all(system, invoices))
+    asyncio.run(waiting.send(system, WAITING, "demo-desk"))
     _print_results(show, system)
-    _act_as_staff(system)
+    _act_as_staff(system, spoiled)
     console.print("\n[bold]The audit reads the raw stores, the gateway's ledger and the sender's own history[/]")
     wait_until_drained(system)
     system.fleet.stop_keeping()
@@ -124,29 +127,33 @@ def _demonstrate(system: System, invoices: int) -> int:
     console.print(
         f"{time.monotonic() - show.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
     )
-    console.print("`make up` keeps everything running, with the staff desk and something to try there")
     for surprise in show.surprises:
         console.print(Text(str(surprise), "red"))
+    _let_somebody_try(desk)
     return 1 if show.surprises else audited.returncode
 
 
+def _let_somebody_try(desk: LocalDesk) -> None:
+    """Whoever started it in a terminal may try the desk, until they press Ctrl-C."""
+    if not (console.is_terminal and sys.stdin.isatty()):
+        console.print("`make up` keeps everything running, with the staff desk and something to try there")
+        return
+    console.print("\nPayments in doubt and groups of failed messages are left on the staff desk, for you to try:")
+    console.print(f"  {desk.sentence}\nCtrl-C stops everything.", soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        signal.pause()
+
+
 SPOILED = IssueInvoice(invoice_id="DEMO-SPOILED", customer_id="C-100", amount_minor=9_900, currency="EUR")
-SPOILED_ID = new_id()
+WAITING = waiting.invoices_of([f"DEMO-DESK-{number}" for number in range(1, waiting.INVOICES + 1)])
 
 
-async def _spoil_one(system: System) -> None:
-    """Dead-letter a good command before the services start, as a faulty old build of a consumer would."""
-    event = {
-        "specversion": "1.0",
-        "id": str(SPOILED_ID),
-        "type": SPOILED.wire_name,
-        "source": "/demo",
-        "data": SPOILED.model_dump(mode="json"),
-    }
-    await reject_one(system.stack.rabbitmq_url, SPOILED, json.dumps(event).encode(), SPOILED_ID)
-    system.history.write_text(
-        json.dumps({"command_id": str(SPOILED_ID), "type": SPOILED.wire_name, "confirmed": True}) + "\n"
-    )
+async def _spoil(system: System) -> UUID:
+    """Dead-letter a good command before the services start, as a faulty old build of a consumer would. Returns its id."""
+    spoiled = await waiting.spoil(system, SPOILED, "/demo")
+    line = {"command_id": str(spoiled), "type": SPOILED.wire_name, "confirmed": True}
+    system.history.write_text(json.dumps(line) + "\n")
+    return spoiled
 
 
 async def _play_all(system: System, invoices: int) -> Show:
@@ -208,26 +215,26 @@ def _remit_json(system: System, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def _act_as_staff(system: System) -> None:
+def _act_as_staff(system: System, spoiled: UUID) -> None:
     console.print("\n[bold]What waits for a person[/]")
     sys.stdout.write(_remit(system, "payments", "in-doubt").stdout)
     sys.stdout.write(_remit(system, "dead-letters", "list").stdout)
-    _replay_the_spoiled(system)
+    _replay_the_spoiled(system, spoiled)
     _settle_one(system)
     _refund_one(system)
 
 
-def _replay_the_spoiled(system: System) -> None:
+def _replay_the_spoiled(system: System, spoiled: UUID) -> None:
     """Replay the command that the old build rejected. This time it is handled."""
     letters = _remit_json(system, "dead-letters", "list")
-    letter = next(one for one in letters if one["message_id"] == str(SPOILED_ID))
+    letter = next(one for one in letters if one["message_id"] == str(spoiled))
     console.print(f"\n$ remit dead-letters replay {letter['id']} --yes")
     sys.stdout.write(_remit(system, "dead-letters", "replay", letter["id"], "--yes", "--who", "demo").stdout)
     _until(
-        lambda: _remit(system, "command", "show", str(SPOILED_ID), "--json").stdout.find("accepted") >= 0,
+        lambda: _remit(system, "command", "show", str(spoiled), "--json").stdout.find("accepted") >= 0,
         "the replayed command",
     )
-    sys.stdout.write(_remit(system, "command", "show", str(SPOILED_ID)).stdout)
+    sys.stdout.write(_remit(system, "command", "show", str(spoiled)).stdout)
 
 
 def _settle_one(system: System) -> None:

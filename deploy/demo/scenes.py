@@ -376,20 +376,26 @@ def programme(invoices: int) -> Iterator[Scene]:
                 yield scene
 
 
-async def reject_one(rabbitmq_url: str, command: Contract, body: bytes, message_id: UUID) -> None:
-    """What an old build of a consumer did to a good command: refuse it, so that the broker itself dead-letters it."""
-    connection = await aio_pika.connect(rabbitmq_url, timeout=10)
-    async with connection:
-        channel = await connection.channel()
-        exchange = await channel.get_exchange(command.exchange, ensure=False)
+async def reject_one(
+    rabbitmq_url: str, command: Contract, body: bytes, message_id: UUID, *, sender_url: str | None = None
+) -> None:
+    """What an old build of a consumer did to a good command: refuse it, so that the broker itself dead-letters it.
+
+    The command is from the user of `sender_url`, whose invoices are its own; else from that of `rabbitmq_url`, which reads the queue.
+    """
+    sender_url = sender_url or rabbitmq_url
+    async with await aio_pika.connect(sender_url, timeout=10) as sender:
+        exchange = await (await sender.channel()).get_exchange(command.exchange, ensure=False)
         message = aio_pika.Message(
             body,
             content_type=STRUCTURED,
             message_id=str(message_id),
-            user_id=user_in(rabbitmq_url),
+            user_id=user_in(sender_url),
             delivery_mode=2,
         )
         await exchange.publish(message, routing_key=command.wire_name, timeout=10)
+    async with await aio_pika.connect(rabbitmq_url, timeout=10) as connection:
+        channel = await connection.channel()
         queue = await channel.get_queue("invoice.commands", ensure=False)
         delivery = await queue.get(timeout=10)
         await delivery.reject(requeue=False)

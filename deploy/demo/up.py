@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import json
 import os
 import shlex
 import signal
@@ -20,7 +19,7 @@ from rich.text import Text
 
 from deploy.cli.history import HISTORY
 from deploy.cli.terminal import SafeConsole
-from deploy.demo.scenes import reject_one
+from deploy.demo import waiting
 from deploy.local.desk import DESK, LocalDesk, start_desk
 from deploy.local.door import DOOR, LocalDoor, start_door
 from deploy.local.errors import StackError
@@ -38,8 +37,11 @@ LOCK_FILE: Final = HOME / "up.lock"
 
 SENDER_URL: Final = "REMIT_URL"
 """The variable by which the examples for senders (shared/kit/examples) find the broker, as a system upstream does."""
-INVOICES: Final = 3
+STEPS: Final = 3
 """Invoices of the steps. The last one is issued by a good command that waits as a dead letter when everything has started."""
+INVOICES: Final = STEPS + waiting.INVOICES
+"""The others wait for a person at the desk."""
+SOURCE: Final = "/remit/up"
 
 ASK: Final = 'curl -sH "Authorization: Bearer $REMIT_DOOR_TOKEN" "$REMIT_DOOR_URL/invoices/{invoice}?wait=30"'
 
@@ -60,6 +62,7 @@ def main() -> int:
                 ports = start(system, number)
                 desk = start_desk(system, health_port=ports[DESK])
                 door = start_door(system, health_port=ports[DOOR])
+                asyncio.run(leave_work(system, number))
                 write_environment(system, ENVIRONMENT_FILE, door)
                 console.print(page(system, ports, desk, ENVIRONMENT_FILE, number), soft_wrap=True)
                 while True:
@@ -109,7 +112,7 @@ def only_one_here(lock_file: Path) -> Iterator[None]:
 
 def start(system: System, number: int = 1) -> dict[str, int]:
     """Start the services, and keep them running. Returns the port of each on which it tells its health and metrics."""
-    asyncio.run(_spoil_one(system, f"INV-{number + 2}"))
+    asyncio.run(_spoil(system, number))
     ports: dict[str, int] = {service: system.fleet.claim_port() for service in SERVICES}
     for service, port in ports.items():
         system.fleet.start(service, HEALTH_PORT=str(port))
@@ -117,18 +120,19 @@ def start(system: System, number: int = 1) -> dict[str, int]:
     return {**ports, DESK: system.fleet.claim_port(), DOOR: system.fleet.claim_port()}
 
 
-async def _spoil_one(system: System, invoice_id: str) -> None:
-    """Dead-letter a good command before the services start, as a faulty consumer of an earlier build would."""
-    command_id = new_id()
-    spoiled = IssueInvoice(invoice_id=invoice_id, customer_id="C-1", amount_minor=9_900, currency="EUR")
-    event = {
-        "specversion": "1.0",
-        "id": str(command_id),
-        "type": spoiled.wire_name,
-        "source": "/remit/up",
-        "data": spoiled.model_dump(mode="json"),
-    }
-    await reject_one(system.stack.rabbitmq_url, spoiled, json.dumps(event).encode(), command_id)
+async def leave_work(system: System, number: int) -> None:
+    """Leave payments in doubt, and what failed messages are about, for whoever tries the desk. The services run."""
+    await waiting.send(system, _waiting(number), "up")
+
+
+def _waiting(number: int) -> tuple[IssueInvoice, ...]:
+    return waiting.invoices_of([f"INV-{number + one}" for one in range(STEPS, INVOICES)])
+
+
+async def _spoil(system: System, number: int) -> None:
+    last = IssueInvoice(invoice_id=f"INV-{number + STEPS - 1}", customer_id="C-1", amount_minor=9_900, currency="EUR")
+    await waiting.spoil(system, last, SOURCE)
+    await waiting.spoil_payments(system, _waiting(number), SOURCE)
 
 
 def write_environment(system: System, file: Path, door: LocalDoor) -> None:
@@ -154,7 +158,7 @@ def steps(payment_id: UUID, number: int) -> tuple[PrintedStep, ...]:
     """The way from nothing to the point of it: paid; in doubt, found, asked, settled; a dead letter replayed. tests/system types it."""
     amount = "--amount-minor 12500 --currency EUR"
     end = str(payment_id)[-8:]
-    paid, doubtful, spoiled = (f"INV-{number + one}" for one in range(INVOICES))
+    paid, doubtful, spoiled = (f"INV-{number + one}" for one in range(STEPS))
     return (
         PrintedStep(
             "An invoice is paid",
@@ -177,7 +181,7 @@ def steps(payment_id: UUID, number: int) -> tuple[PrintedStep, ...]:
             ),
         ),
         PrintedStep(
-            "A message that could not be handled waits for staff: it is replayed, and its invoice is issued",
+            "Messages that could not be handled wait for staff: they are replayed, and an invoice is issued",
             (
                 "remit dead-letters list",
                 "remit dead-letters replay --all --yes",
@@ -200,7 +204,10 @@ def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_
         text.append(f"\n{step.why}:\n\n", style="not bold")
         for command in step.commands:
             text.append(f"  {command}\n", style="not bold cyan")
-    text.append("\nThe same and more in a browser, on the staff desk:\n\n", style="not bold")
+    text.append(
+        "\nTwo payments are in doubt, and failed messages wait in groups, as after a bad night.\n", style="not bold"
+    )
+    text.append("An alert would call you to the staff desk. Open it, and begin with the first line of its list:\n\n")
     text.append(f"  {desk.sentence}\n", style="not bold cyan")
     text.append("\nAsk at the door, as a sender does that hears no messages:\n\n", style="not bold")
     text.append(f"  {ASK.format(invoice=f'INV-{number}')}\n", style="not bold cyan")

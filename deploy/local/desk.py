@@ -44,6 +44,7 @@ def start_desk(system: System, *, health_port: int = 0) -> LocalDesk:
         DESK_PORT=str(port),
         DESK_URL=url,
         DESK_ENVIRONMENT="this machine",
+        GATEWAY_DASHBOARD_URL=f"{system.sandbox.admin_url}/_sandbox/books/{{id}}",
         HEALTH_PORT=str(health_port),
     )
     return LocalDesk(url, tuple(PEOPLE), password)

@@ -116,6 +116,7 @@ class Api:
         return [
             web.get("/_sandbox/", self._show_state),
             web.get("/_sandbox/ledger", self._show_ledger),
+            web.get("/_sandbox/books/{id}", self._show_books),
             web.get("/_sandbox/faults", _show_faults),
             web.post("/_sandbox/mode", self._set_mode),
             web.post(f"/_sandbox/payments/{{id}}/{{deed:{'|'.join(deed.value for deed in Deed)}}}", self._do),
@@ -225,6 +226,10 @@ class Api:
 
     async def _show_ledger(self, request: web.Request) -> web.Response:
         return _pretty(self._bank.show(request.query.get("payment")))
+
+    async def _show_books(self, request: web.Request) -> web.Response:
+        payment = request.match_info["id"]
+        return web.Response(text=books(payment, self._bank.show(payment)))
 
     async def _set_mode(self, request: web.Request) -> web.Response:
         try:
@@ -366,6 +371,21 @@ async def _show_faults(_: web.Request) -> web.Response:
         token: {"about": b.about, "ends": [ending.value for ending in b.ends]} for token, b in BEHAVIOURS.items()
     }
     return _pretty(dict(shown))
+
+
+def books(payment: str, shown: Json) -> str:
+    """What the ledger has of a payment, for people: what a gateway's dashboard would show."""
+    lines = [f"The sandbox gateway's books: payment {payment}", ""]
+    lines += [
+        f"status {row['status'].replace('_', ' ')}, {row['amount']} {row['currency'].upper()} in minor units"
+        for row in shown["payment_intents"]
+    ] or ["There is no such payment here."]
+    for kind in ("charges", "refunds"):
+        lines += [
+            f"{kind[:-1]} {row['id']}: {row['amount']}{', ' + row['status'] if 'status' in row else ''}"
+            for row in shown[kind]
+        ] or [f"{kind}: none"]
+    return "\n".join(lines) + "\n"
 
 
 def _pretty(body: Json, status: int = 200) -> web.Response:

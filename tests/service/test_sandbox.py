@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import aiohttp
+import httpx
 import pytest
 
 import deploy.sandbox
@@ -202,6 +203,19 @@ async def test_a_saved_500_is_replayed_although_it_charged(bench: SandboxClient)
         ("confirm", "k", "500 captured"),
         ("confirm", "k", "replayed 500"),
     ]
+
+
+async def test_the_books_tell_people_what_was_charged(bench: SandboxClient) -> None:
+    gateway_id = await bench.prepared("pm_card_visa")
+
+    async def books(payment: str) -> str:
+        async with httpx.AsyncClient(base_url=bench.sandbox.admin_url) as people:
+            return (await people.get(f"/_sandbox/books/{payment}")).text
+
+    assert "charges: none" in await books(gateway_id)
+    assert isinstance(captured := await bench.gateway.execute(gateway_id, key="k"), port.Captured)
+    assert f"charge {captured.receipt_number}: {AMOUNT_MINOR}" in await books(gateway_id)
+    assert "There is no such payment here." in await books("pi_nobody_knows")
 
 
 async def test_a_confirm_cut_before_it_acted_may_be_repeated_with_its_key(bench: SandboxClient) -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import httpx
 import pytest
 
-from deploy.demo import up
+from deploy.demo import up, waiting
 from deploy.local.desk import DESK, start_desk
 from deploy.local.door import DOOR, LocalDoor, start_door
 from deploy.local.errors import StackError
@@ -77,6 +78,7 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
         whole_system.fleet.stop(name)
     ports = await asyncio.to_thread(up.start, whole_system)
     door = await asyncio.to_thread(start_door, whole_system, health_port=ports[DOOR])
+    await up.leave_work(whole_system, 1)
     up.write_environment(whole_system, file, door)
     desk = await asyncio.to_thread(start_desk, whole_system, health_port=ports[DESK])
     printed = up.page(whole_system, ports, desk, file).plain
@@ -101,6 +103,15 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
     async def shows(invoice: str, status: str) -> bool:
         return f"{invoice}: {status}," in await typed(f"remit invoice show {invoice}")
 
+    async def waits_at_the_desk() -> bool:
+        cases = json.loads(await typed("remit payments in-doubt --json"))
+        letters = json.loads(await typed("remit dead-letters list --json"))
+        groups = Counter((letter["type"], letter["reason"]) for letter in letters)
+        return {"INV-7", "INV-8"} <= {case["invoice_id"] for case in cases} and max(groups.values()) >= len(
+            waiting.FAILED_MINOR
+        )
+
+    await until(waits_at_the_desk, what="payments in doubt and groups of failed messages", within_s=DEADLINE_S)
     try:
         for command in commands:
             match command.split()[1:3]:

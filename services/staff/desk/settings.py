@@ -27,7 +27,8 @@ def _origin(url: str) -> str:
 def _dashboard(url: str) -> str:
     """The pattern of an address. Raises ValueError, whose text follows the name of the variable."""
     parts = urlsplit(url)
-    if url and (parts.scheme != "https" or not parts.hostname or "{id}" not in url):
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+    if url and (not is_safe or not parts.hostname or "{id}" not in url):
         raise ValueError(
             "must be an https:// address with {id} in it, such as https://dashboard.example.com/payments/{id}"
         )
@@ -109,7 +110,7 @@ class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings, ReplaySe
     gateway_dashboard_url: Annotated[str, AfterValidator(_dashboard)] = variable(
         "GATEWAY_DASHBOARD_URL",
         "",
-        must="an https:// address with {id} in it",
+        must="an https:// address with {id} in it; http:// for loopback only",
         unset="none: cases have no link to the gateway",
         about="The address of a payment in the gateway's own pages; `{id}` stands for the gateway's id of the payment.",
     )
