@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.invoice import sender_tokens
-from services.invoice.door.reader import AskedFor, DoorAnswer, Reader, question_of
+from services.invoice.door.reader import AskedFor, DoorAnswer, Reader
 from services.invoice.door.views import ToldCommand, ToldInvoice, ToldPayment
 from services.invoice.door.waiting import NoRoomError, WaitingRoom
 from shared.build import this_build
@@ -183,7 +183,7 @@ class Asker:
         if again_in_s := self._asked.wait_s(sender):
             raise _too_often("You ask too often.", again_in_s)
         request.scope["sender"] = sender
-        question = question_of(kind, text, sender)
+        question = self._door.reader.question(kind, text, sender)
         if question is None:
             raise _unknown()
         told = await self._door.reader.find(question)

@@ -13,7 +13,7 @@ from shared.card_data.scan import has_card_data
 from shared.contracts.base import Name
 from shared.ids import id_of_card_refusal, read_uuid
 from shared.persistence.database import Connection, Database
-from shared.records import dataclass
+from shared.records import dataclass, field
 
 T = TypeVar("T")
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -29,11 +29,16 @@ class AskedFor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a sender asks for."""
+    """What a sender asks for.
+
+    `kept_as` are the ids under which the answer to a command may be kept, the one that counts first. They are derived once: a question may
+    wait through many looks.
+    """
 
     kind: AskedFor
     id: UUID | str
     sender: str
+    kept_as: tuple[UUID, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +49,24 @@ class DoorAnswer:
     under_way: bool
 
 
-def question_of(kind: AskedFor, text: str, sender: str) -> Question | None:
-    """The question for this id. None if nothing can have such an id: it is no UUID, or no invoice would be taken with it."""
-    if kind is not AskedFor.INVOICE:
-        id_ = read_uuid(text)
-        return None if id_ is None else Question(kind, id_, sender)
-    try:
-        name = _NAME.validate_python(text)
-    except ValidationError:
-        return None
-    return None if has_card_data(name) else Question(kind, name, sender)
-
-
 class Reader:
     """Reads the invoice database for senders."""
 
     def __init__(self, database: Database, senders: Senders) -> None:
         self._database, self._senders = database, senders
+
+    def question(self, kind: AskedFor, text: str, sender: str) -> Question | None:
+        """The question for this id. None if nothing can have such an id: it is no UUID, or no invoice would be taken with it."""
+        if kind is not AskedFor.INVOICE:
+            id_ = read_uuid(text)
+            if id_ is None or kind is AskedFor.PAYMENT:
+                return None if id_ is None else Question(kind, id_, sender)
+            return Question(kind, id_, sender, self._ids(id_, sender))
+        try:
+            name = _NAME.validate_python(text)
+        except ValidationError:
+            return None
+        return None if has_card_data(name) else Question(kind, name, sender)
 
     async def find(self, question: Question) -> DoorAnswer | None:
         """What is told of it; None if it does not exist, or is another's. Raises `AWAY_ERRORS`, and UnreadableRowsError."""
@@ -76,10 +82,9 @@ class Reader:
                     assert_never(question.kind)
 
     async def _command(self, connection: Connection, question: Question) -> DoorAnswer | None:
-        ids = self._ids(question)
-        found = await store.answers(connection, ids)
-        set_aside = await store.set_aside(connection, ids[0])
-        stored = self._answer(question, ids, {id_: (answer.sender, answer) for id_, answer in found.items()})
+        found = await store.answers(connection, question.kept_as)
+        set_aside = await store.set_aside(connection, question.kept_as[0])
+        stored = self._answer(question, {id_: (answer.sender, answer) for id_, answer in found.items()})
         if stored is not None:
             return DoorAnswer(views.answered(_uuid(question), stored), under_way=False)
         return None if set_aside is None else DoorAnswer(views.waiting(_uuid(question), set_aside), under_way=True)
@@ -115,10 +120,9 @@ class Reader:
 
     async def _settled(self, connection: Connection, kind: AskedFor, questions: Collection[Question]) -> set[Question]:
         if kind is AskedFor.COMMAND:
-            ids = {question: self._ids(question) for question in questions}
-            senders = await store.answered(connection, {id_ for of_one in ids.values() for id_ in of_one})
+            senders = await store.answered(connection, [id_ for one in questions for id_ in one.kept_as])
             stored = {id_: (sender, True) for id_, sender in senders.items()}
-            return {question for question, of_one in ids.items() if self._answer(question, of_one, stored)}
+            return {one for one in questions if self._answer(one, stored)}
         owners = await self._owners(connection, kind, questions)
         return {one for one in questions if one.id in owners and self._senders.may_use(one.sender, owners[one.id])}
 
@@ -132,20 +136,18 @@ class Reader:
 
     # -- whose a command is ------------------------------------------------------------------------------------------------------------
 
-    def _ids(self, question: Question) -> list[UUID]:
+    def _ids(self, command_id: UUID, sender: str) -> tuple[UUID, ...]:
         """Under which ids the answer may be kept, the one that counts first.
 
         A command that was refused for card data is kept under another id, and may have come again without them under its own.
         """
-        kept_as, other_id = self._senders.ids_of(_uuid(question), question.sender)
-        own = [kept_as] if other_id is None else [kept_as, other_id]
-        return [*own, *map(id_of_card_refusal, own)]
+        kept_as, other_id = self._senders.ids_of(command_id, sender)
+        own = (kept_as,) if other_id is None else (kept_as, other_id)
+        return (*own, *map(id_of_card_refusal, own))
 
-    def _answer(
-        self, question: Question, ids: Collection[UUID], stored: Mapping[UUID, tuple[str | None, T]]
-    ) -> T | None:
-        """What is stored under the first of these ids that is the sender's; `stored` has the name of each one's sender before it."""
-        for id_ in ids:
+    def _answer(self, question: Question, stored: Mapping[UUID, tuple[str | None, T]]) -> T | None:
+        """What is stored under the first of its ids that is the sender's; `stored` has the name of each one's sender before it."""
+        for id_ in question.kept_as:
             if id_ in stored and self._is_of(question, stored[id_][0]):
                 return stored[id_][1]
         return None
