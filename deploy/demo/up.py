@@ -135,12 +135,17 @@ async def _spoil(system: System, number: int) -> None:
     await waiting.spoil_payments(system, _waiting(number), SOURCE)
 
 
-def write_environment(system: System, file: Path, door: LocalDoor) -> None:
-    """Write the variables for other terminals, readable by this user only: they hold passwords and a token."""
+def write_environment(system: System, file: Path, door: LocalDoor | None = None) -> None:
+    """Write the variables for other terminals, readable by this user only: they hold passwords, and with a door a token."""
     upstream = {SENDER_URL: system.stack.rabbitmq_url_of(UPSTREAM)}
     evidence = {"REMIT_AUDIT_LEDGER": system.ledger, "REMIT_AUDIT_LOGS": system.folder, HISTORY: system.history}
     system.history.touch()
-    variables: Mapping[str, object] = {**system.environment, **upstream, **evidence, **door.variables}
+    variables: Mapping[str, object] = {
+        **system.environment,
+        **upstream,
+        **evidence,
+        **(door.variables if door is not None else {}),
+    }
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     write_private(file, "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()))
