@@ -825,6 +825,8 @@ NO_TRUTH_ELSEWHERE: Final = {
     "invoice.answers.outline_hash": "as `content_hash`",
     "invoice.answers.detail": "a sentence for the sender beside the reason",
     "invoice.answers.answered_at": "the event of an accepted command has a time of its own, by another clock",
+    "invoice.set_aside.*": "so that a sender can be told that there is no answer yet; the dead letter itself is judged",
+    "invoice.sender_tokens.*": "by which a sender asks over HTTP; a hash of a random value, and a name",
     "payment_gateway.attempts.fence": "which lease asked; a lease that was lost leaves gaps",
     "payment_gateway.attempts.seq": "as `fence`",
     "payment_gateway.decisions.decided_at": "the time of the journal's entry is that of another clock",

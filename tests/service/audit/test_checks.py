@@ -199,10 +199,6 @@ async def payment_without_next_step(books: FinishedBooks) -> None:
     await books.row("idle", "prepared", 2, uuid5(requested, "0"))
 
 
-async def payment_row_lost(books: FinishedBooks) -> None:
-    await books.databases["payment_gateway"].execute("DELETE FROM payments WHERE payment_id = $1", payment("declined"))
-
-
 async def answered_and_dead_lettered(books: FinishedBooks) -> None:
     await books.dead_letter("again", command("pay paid"))
 
@@ -487,10 +483,6 @@ async def recorded_twice(books: FinishedBooks) -> None:
         await books.dead_letter(name, message_id, queue="saga.events")
 
 
-async def lease_left_behind(books: FinishedBooks) -> None:
-    await sql("payment_gateway", f"UPDATE payments SET leased_by = $2 {ROW}", payment("paid"), uuid4())(books)
-
-
 async def lease_ran_out(books: FinishedBooks) -> None:
     statement = f"UPDATE payments SET leased_by = $2, due_at = now() - interval '9 s' {ROW}"
     await sql("payment_gateway", statement, payment("paid"), uuid4())(books)
@@ -624,14 +616,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'"),
         {"captured_once"},
     ),
-    "a refund that no invoice asked for": (
-        sql("payment_gateway", f"UPDATE refunds SET refund_id = $2 {ROW}", payment("parted"), uuid4()),
-        {"captured_once", "paid_when_captured"},
-    ),
-    "a refund that a person called made, without evidence": (
-        sql("payment_gateway", f"UPDATE refunds SET decided_by = 'Eve' {ROW}", payment("parted")),
-        {"paid_when_captured"},
-    ),
     "a refund requested by a person whom the journal does not know": (
         sql(
             "invoice",
@@ -640,33 +624,9 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ),
         {"caused_by_commands"},
     ),
-    "another method charged": (
-        ledger("UPDATE charges SET payment_method = 'pm_other' WHERE id = 'ch_paid'"),
-        {"captured_once"},
-    ),
-    "another amount charged": (
-        ledger("UPDATE charges SET amount = 99 WHERE id = 'ch_paid'"),
-        {"captured_once", "books_balance", "settled_agrees"},
-    ),
-    "another currency charged": (
-        ledger("UPDATE charges SET currency = 'usd' WHERE id = 'ch_paid'"),
-        {"captured_once", "books_balance"},
-    ),
-    "another amount in the row": (
-        sql("payment_gateway", f"UPDATE payments SET amount_minor = 7 {ROW}", payment("declined")),
-        {"captured_once"},
-    ),
-    "another token in the row": (
-        sql("payment_gateway", f"UPDATE payments SET method_token = 'pm_x' {ROW}", payment("declined")),
-        {"captured_once"},
-    ),
     "charge without payment": (charge_without_payment, {"charges_accounted_for"}),
     "charge without our id": (charge_without_our_id, {"charges_accounted_for", "books_balance"}),
     "charge of an id that is not recorded": (charge_of_another_id, {"charges_accounted_for"}),
-    "case open on a settled payment": (
-        sql("staff", f"UPDATE cases SET status = 'in_doubt' {ROW}", payment("decided")),
-        {"charges_accounted_for"},
-    ),
     "payment without next step": (payment_without_next_step, {"charges_accounted_for"}),
     "case gone": (sql("staff", f"DELETE FROM cases {ROW}", payment("waiting")), {"sagas_step_legally"}),
     "case gone, attempt overdue": (
@@ -677,63 +637,18 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         {"charges_accounted_for", "sagas_step_legally"},
     ),
     "declined here, captured there": (declined_and_captured, {"captured_here_and_there"}),
-    "captured here, not there": (
-        ledger("DELETE FROM charges WHERE id = 'ch_paid'"),
-        {"captured_here_and_there", "books_balance"},
-    ),
     "two gateway ids confirmed": (two_ids_confirmed, {"confirmed_once"}),
-    "another id recorded": (
-        sql("payment_gateway", f"UPDATE payments SET gateway_id = 'pi_other' {ROW}", payment("declined")),
-        {"confirmed_once"},
-    ),
-    "confirmed before recorded": (
-        sql(
-            "payment_gateway",
-            f"UPDATE attempts SET recorded_at = recorded_at + interval '1 hour' {ROW}",
-            payment("paid"),
-        ),
-        {"confirmed_once"},
-    ),
     "key of two requests": (key_of_two_requests, {"confirmed_once"}),
     "key refused for other parameters": (
         ledger("UPDATE idempotency_keys SET mismatches = 1 WHERE seq = 1"),
         {"confirmed_once"},
     ),
-    "key of two payments": (
-        sql("payment_gateway", "UPDATE attempts SET idempotency_key = 'k' WHERE seq = 0"),
-        {"confirmed_once"},
-    ),
-    "decision without evidence": (
-        sql("payment_gateway", "UPDATE decisions SET evidence = ' '"),
-        {"paid_when_captured", "decisions_journalled"},
-    ),
-    "decision that was refused": (
-        sql("payment_gateway", "UPDATE decisions SET refusal = 'version_differs'"),
-        {"paid_when_captured", "settled_with_evidence"},
-    ),
-    "another receipt": (
-        sql("payment_gateway", f"UPDATE payments SET receipt_number = 'r' {ROW}", payment("paid")),
-        {"paid_when_captured", "captured_here_and_there", "outcomes_agree"},
-    ),
-    "requested and no row": (payment_row_lost, {"confirmed_once", "paid_when_captured"}),
     "requested here, closed there as never requested": (
         sql("payment_gateway", f"UPDATE payments SET reason = 'never_requested' {ROW}", payment("declined")),
         {"paid_when_captured", "outcomes_agree"},
     ),
-    "answer lost": (
-        sql("invoice", "DELETE FROM answers WHERE command_id = $1", command("pay void")),
-        {"answered_once", "deliveries_accounted_for"},
-    ),
-    "dead letter discarded unanswered": (
-        sql("staff", "UPDATE dead_letters SET status = 'discarded'"),
-        {"answered_once", "deliveries_accounted_for", "dead_letters_explained"},
-    ),
     "answered and dead-lettered": (answered_and_dead_lettered, {"answered_once"}),
     "dead-lettered twice": (dead_lettered_twice, {"answered_once"}),
-    "event of no command": (
-        sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-void", 1, uuid4()),
-        {"caused_by_commands"},
-    ),
     "event of a rejected command": (
         sql("invoice", "UPDATE answers SET answer = 'rejected' WHERE command_id = $1", command("void void")),
         {"caused_by_commands"},
@@ -746,10 +661,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("saga", f"UPDATE transitions SET cause_id = $2 {ROW} AND version = 2", payment("paid"), uuid4()),
         {"caused_by_commands"},
     ),
-    "payment change without a cause": (
-        sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("paid"), uuid4()),
-        {"caused_by_commands"},
-    ),
     "outcome without a cause": (
         sql("payment_gateway", f"UPDATE outcomes SET body = '{{}}' {ROW}", payment("declined")),
         {"caused_by_commands", "events_delivered", "outcomes_agree"},
@@ -758,24 +669,12 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("decided"), uuid4()),
         {"caused_by_commands"},
     ),
-    "stored state differs": (
-        sql("invoice", "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'"),
-        {"streams_fold_to_state"},
-    ),
     "stream with a gap": (
         sql("invoice", f"DELETE FROM events {EVENT}", "INV-void", 1),
         {"streams_fold_to_state", "caused_by_commands"},
     ),
     "stream without state": (
         sql("invoice", "DELETE FROM invoices WHERE invoice_id = 'INV-void'"),
-        {"streams_fold_to_state"},
-    ),
-    "unknown event": (
-        sql("invoice", f"UPDATE events SET type = 'Shrunk.1' {EVENT}", "INV-void", 2),
-        {"streams_fold_to_state", "caused_by_commands"},
-    ),
-    "ended payment marked as pending": (
-        sql("invoice", f"UPDATE payments SET pending = true {ROW}", payment("paid")),
         {"streams_fold_to_state"},
     ),
     "paid twice": (paid_twice_over, {"paid_when_captured", "caused_by_commands", "streams_fold_to_state"}),
@@ -786,14 +685,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "requested another amount than issued": (
         sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 99}}' {EVENT}", "INV-late", 1),
         {"captured_once", "streams_fold_to_state"},
-    ),
-    "failure recorded without an outcome": (
-        sql(
-            "payment_gateway",
-            f"UPDATE outcomes SET type = 'remit.payment_gateway.PaymentInDoubt.v1' {ROW}",
-            payment("declined"),
-        ),
-        {"paid_when_captured", "outcomes_agree", "caused_by_commands"},
     ),
     "two wrong sums that balance each other": (amounts_swapped, {"books_balance", "settled_agrees"}),
     "one message, two steps of a saga": (
@@ -816,18 +707,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "decision of a person unseen": (decision_unseen, {"deliveries_accounted_for"}),
     "decision that only the journal knows": (decision_only_journalled, {"decisions_journalled"}),
     "decision that the journal does not know": (decision_not_journalled, {"decisions_journalled"}),
-    "decision on other evidence": (
-        sql("payment_gateway", "UPDATE decisions SET evidence = 'seen'"),
-        {"decisions_journalled"},
-    ),
-    "decision by somebody else": (
-        sql("payment_gateway", "UPDATE decisions SET decided_by = 'Eve'"),
-        {"decisions_journalled", "paid_when_captured", "settled_with_evidence"},
-    ),
-    "decision on another version": (
-        sql("payment_gateway", "UPDATE decisions SET expected_version = 3"),
-        {"decisions_journalled"},
-    ),
     "journal entry of somebody else": (
         journal("UPDATE journal SET who = 'nobody' WHERE action = 'discard'"),
         {"journal_unbroken", "deliveries_accounted_for"},
@@ -866,10 +745,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         cut_off_behind_a_logged_head,
         {"journal_unbroken"},
     ),
-    "a decision with a head that is none": (
-        sql("payment_gateway", "UPDATE decisions SET journal_head = 'none'"),
-        {"journal_unbroken", "decisions_journalled"},
-    ),
     "journal purged without an entry": (purged(told=False), {"journal_unbroken"}),
     "journal changed after a purge": (purged(left="Eve"), {"journal_unbroken"}),
     "journal purged, and told only before": (purged_before_it_was_written, {"journal_unbroken"}),
@@ -882,13 +757,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "dead letter without record": (dead_letter_without_record, {"deliveries_accounted_for"}),
     "settled without a journal entry": (settled_without_journal_entry, {"deliveries_accounted_for"}),
     "replayed and gone": (replayed_and_gone, {"deliveries_accounted_for"}),
-    "dead letter without reason": (dead_letter(reason="unknown"), {"dead_letters_explained"}),
-    "dead letter without tries": (dead_letter(tries=0), {"dead_letters_explained"}),
     "dead letter with two records": (recorded_twice, {"dead_letters_explained"}),
-    "dead letter settled by nobody": (
-        sql("staff", "UPDATE dead_letters SET settled_by = NULL WHERE status = 'discarded'"),
-        {"dead_letters_explained"},
-    ),
     "healthy dead letter": (
         dead_letter(body=HEALTHY, reason="handler_failed", error_type="TimeoutError"),
         {"dead_letters_explained"},
@@ -897,7 +766,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         dead_letter(body=HEALTHY, reason="broker_delivery_limit", origin="broker"),
         {"dead_letters_explained"},
     ),
-    "lease without an end": (lease_left_behind, {"resources_given_back"}),
     "lease that ran out": (lease_ran_out, {"resources_given_back"}),
     "delivery not acknowledged": (unacknowledged, {"resources_given_back"}),
     "message stuck in a queue": (stuck, {"queues_drain"}),
@@ -974,14 +842,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         step_out_of_terminal_state,
         {"caused_by_commands", "sagas_step_legally", "outcomes_agree"},
     ),
-    "saga ahead of its journal": (
-        sql("saga", f"UPDATE sagas SET version = 9 {ROW}", payment("paid")),
-        {"sagas_step_legally"},
-    ),
-    "saga without journal": (
-        sql("saga", f"UPDATE sagas SET status = 'failed' {ROW}", payment("paid")),
-        {"sagas_step_legally", "outcomes_agree"},
-    ),
     "journal deleted without a record": (
         sql("saga", f"DELETE FROM transitions {ROW}", payment("paid")),
         {"caused_by_commands", "sagas_step_legally"},
@@ -1007,10 +867,6 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         moved_by_nothing_after_its_journal_was_deleted,
         {"caused_by_commands", "deliveries_accounted_for"},
     ),
-    "attempts deleted without a record": (
-        sql("payment_gateway", f"DELETE FROM attempts {ROW}", payment("paid")),
-        {"confirmed_once", "settled_with_evidence"},
-    ),
     "attempts deleted too early": (lambda books: attempts_deleted(books, "paid", days=399), {"confirmed_once"}),
     "attempts deleted of an open case": (lambda books: attempts_deleted(books, "waiting"), {"confirmed_once"}),
     "an answer under nobody's id": (
@@ -1023,16 +879,11 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     ),
     "a command answered twice": (answered_twice, {"senders_kept_apart", "caused_by_commands"}),
     "an invoice paid by another sender": (paid_by_another, {"senders_kept_apart", "caused_by_commands"}),
-    "another owner than the events say": (
-        sql("invoice", "UPDATE invoices SET owner = 'shop' WHERE invoice_id = 'INV-paid'"),
-        {"streams_fold_to_state"},
-    ),
-    "deadline overdue": (deadline_overdue, {"sagas_step_legally"}),
-    "saga without deadline": (sql("saga", f"DELETE FROM deadlines {ROW}", payment("waiting")), {"sagas_step_legally"}),
     "recorded another amount": (
         sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 1}}' {EVENT}", "INV-paid", 3),
         {"books_balance"},
     ),
+    "deadline overdue": (deadline_overdue, {"sagas_step_legally"}),
 }
 
 

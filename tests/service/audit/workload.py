@@ -17,11 +17,13 @@ from deploy.demo.upstream import Upstream
 from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, open_system_on, wait_until_drained
 from deploy.sandbox.faults import Deed
+from services.audit.queues import read_queues
 from services.staff.actions import dead_letters, payments
 from services.staff.people import at_terminal
 from services.staff.store import Selection
 from shared.contracts.base import Contract
 from shared.contracts.invoice import IssueInvoice, PayInvoice, RefundInvoice, VoidInvoice
+from shared.messaging.topology import HEARTBEATS
 from shared.persistence.database import Database
 from tests.faults.tap import Tap
 from tests.support.databases import rows, truncate
@@ -170,6 +172,12 @@ async def empty_queues(rabbitmq_url: str) -> None:
         await client.purge()
 
 
+async def are_heard(rabbitmq_url: str) -> bool:
+    """Whether no message waits in any queue but that of heartbeats."""
+    queues = await read_queues(rabbitmq_url, look_into=False)
+    return not any(queue is not None and queue.ready for name, queue in queues.items() if name != HEARTBEATS)
+
+
 def stories(player: Player) -> dict[str, Callable[[str], Awaitable[object]]]:
     """Every story by its name."""
     return {
@@ -202,7 +210,9 @@ async def play(system: System, databases: Mapping[str, str], tap: Path) -> None:
                 await asyncio.gather(*(story(name) for name, story in stories(player).items()))
             await asyncio.to_thread(wait_until_drained, system)
             await until(lambda: rows(databases["payment_gateway"], AT_REST), within_s=WITHIN_S)
-            await asyncio.to_thread(system.fleet.stop_all)
+            for service in SERVICES:  # staff hear the others, and so come last
+                await until(lambda: are_heard(system.stack.rabbitmq_url), within_s=WITHIN_S)
+                await asyncio.to_thread(system.fleet.stop, service)
         await empty_queues(system.stack.rabbitmq_url)  # of the last heartbeats
     finally:
         await staff.close()
