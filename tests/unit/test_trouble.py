@@ -105,3 +105,10 @@ def test_a_session_is_closed_after_an_error_that_speaks_of_it(state: str) -> Non
 @pytest.mark.parametrize("state", ["23505", "40001", "42501", "57014", "55P03", "0A000", "22001"])
 def test_a_session_outlives_an_error_of_a_statement(state: str) -> None:
     assert not ends_session(error(state))
+
+
+@pytest.mark.parametrize(
+    "gone", [ConnectionResetError(), OSError("no route"), TimeoutError(), asyncpg.InterfaceError("closed")], ids=repr
+)
+def test_an_error_of_the_network_is_an_outage(gone: Exception) -> None:
+    assert trouble(gone) is Trouble.AWAY
