@@ -30,7 +30,7 @@ ANSWER_WITHIN_S = 30.0
 """An answer takes a few hundredths of a second. This is long enough for a broker that restarts."""
 OUTCOME_WITHIN_S = 60.0
 """Most outcomes take a second. One in doubt can take hours, and a person: nobody waits for that."""
-RESEND_AFTER_S = 2.0
+RESEND_AFTER_S = 5.0
 """A command without an answer is sent again after this time, then after twice that, and so on: the answer may have been lost."""
 PAUSE_S = 0.3
 """Between tries while the broker confirms nothing, or `on_event` fails. After that it grows."""
