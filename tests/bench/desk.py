@@ -1,8 +1,8 @@
 """`make desk-load`: fills the staff database with years of work, and asks every page of the desk how long it takes.
 
-1 000 000 entries of the log, each chained to the one before, 100 000 failed messages and 20 000 cases by default. The rows are made by the
-database itself. Pages are asked one after the other, without a browser and without a network: what is measured is the work of the desk and
-of PostgreSQL.
+1 000 000 entries of the log, each chained to the one before, as many messages that staff heard, with their invoices, payments and commands,
+100 000 failed messages, 20 000 cases and 20 runs by default. The rows are made by the database itself. Pages are asked one after the other,
+without a browser and without a network: what is measured is the work of the desk and of PostgreSQL.
 """
 
 import argparse
@@ -35,6 +35,17 @@ WARM_UP: Final = 3
 FILL_TIMEOUT_S: Final = 3_600.0
 DAYS: Final = 400
 """Days over which everything is spread, back from the desk's present."""
+FILLED: Final = (
+    "journal",
+    "dead_letters",
+    "cases",
+    "messages",
+    "invoices",
+    "payments",
+    "commands",
+    "replay_runs",
+    "replay_items",
+)
 FILES: Final = frozenset({"/activity/download"})
 """Addresses that answer with as much as there is."""
 
@@ -65,11 +76,13 @@ END $$"""
 LETTERS: Final = """
 INSERT INTO dead_letters (id, queue, origin, reason, error_type, error_text, tries, generation, failed_at, exchange, routing_key,
     message_id, event_id, type, content_type, correlation_id, headers, body, body_bytes, replays, seen, status, first_seen, last_seen,
-    settled_by, settled_at)
+    settled_by, settled_at, invoice_id, payment_id, amount_minor, currency, may_charge, asked_at)
 SELECT id, queue, 'remit', 'handler_failed', 'KeyError', 'KeyError: receipt number ' || n % 50, 5, 0, at, 'invoice.events', queue, id::text,
     id, 'remit.invoice.InvoicePaid.v1', 'application/cloudevents+json', 'correlation-' || n, '{{}}', body, length(body), 0, 1,
-    CASE WHEN n % 15 = 0 THEN 'open' ELSE 'replayed' END, at, at, CASE WHEN n % 15 > 0 THEN 'person.1' END, CASE WHEN n % 15 > 0 THEN at END
-FROM (SELECT n, md5('letter' || n)::uuid AS id, (ARRAY['saga.events', 'staff.cases', 'invoice.settlement'])[1 + n % 3] AS queue,
+    CASE WHEN n % 15 = 0 THEN 'open' ELSE 'replayed' END, at, at, CASE WHEN n % 15 > 0 THEN 'person.1' END,
+    CASE WHEN n % 15 > 0 THEN at END,
+    'INV-' || n, md5('payment' || n)::uuid, 100 + n, 'EUR', queue = 'invoice.commands', at
+FROM (SELECT n, md5('letter' || n)::uuid AS id, (ARRAY['saga.events', 'invoice.commands', 'invoice.settlement'])[1 + n / 15 % 3] AS queue,
     $2::timestamptz - make_interval(days => {days}) * (n::float8 / $1::int) AS at,
     convert_to('{{"specversion": "1.0", "data": "' || repeat('x', 640) || '"}}', 'UTF8') AS body
     FROM generate_series(1, $1::int) AS n) AS made"""
@@ -83,6 +96,57 @@ SELECT md5('subject' || n)::uuid, 'INV-' || n, 'correlation-' || n,
         'evidence', 'timeout after 10 s')) FROM generate_series(1, 8)), 'refusals', '[]'::jsonb, 'decision', NULL, 'inquiry', 0),
     $2::timestamptz - make_interval(days => {days}) * (n::float8 / $1::int), $2::timestamptz
 FROM generate_series(1, $1::int) AS n"""
+
+MESSAGES_AN_INVOICE: Final = 5
+MESSAGES_OVER_DAYS: Final = 89
+WEEKS: Final = """
+DO $$
+DECLARE
+    monday date;
+BEGIN
+    FOR number IN 0..13 LOOP
+        monday := date_trunc('week', timestamptz '{now}' AT TIME ZONE 'UTC')::date - 7 * number;
+        IF to_regclass('weeks.messages_' || to_char(monday, 'IYYY"w"IW')) IS NULL THEN
+            EXECUTE format('CREATE TABLE weeks.%I PARTITION OF messages FOR VALUES FROM (%L) TO (%L)',
+                'messages_' || to_char(monday, 'IYYY"w"IW'), monday || ' 00:00+00', monday + 7 || ' 00:00+00');
+        END IF;
+    END LOOP;
+END $$"""
+MESSAGES: Final = """
+INSERT INTO messages (id, at, type, invoice_id, payment_id, cause, facts)
+SELECT md5('message' || n)::uuid, $2::timestamptz - make_interval(secs => {days} * 86400.0 * (1 - n::float8 / $1::int)),
+    (ARRAY[1, 17, 13, 3, 31])[1 + n % {each}], 'INV-' || n / {each}, md5('payment' || n / {each})::uuid, md5('message' || n - 1)::uuid,
+    jsonb_build_object('amount_minor', 100 + n / {each}, 'currency', 'EUR', 'version', n % {each}, 'receipt_number', 'ch_' || n / {each})
+FROM generate_series(1, $1::int) AS n"""
+INVOICES: Final = """
+INSERT INTO invoices (invoice_id, customer_id, amount_minor, currency, status, issued_at, changed_at)
+SELECT 'INV-' || n, 'C-' || n % 5000, 100 + n, 'EUR', 'paid', at, at
+FROM (SELECT n, $2::timestamptz - make_interval(secs => {days} * 86400.0 * (1 - n::float8 / $1::int)) AS at
+    FROM generate_series(1, $1::int) AS n) AS made"""
+PAYMENTS: Final = """
+INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, status, version, receipt_number, reference_code, gateway_id,
+    correlation_id, requested_at, settled_at)
+SELECT md5('payment' || n)::uuid, 'INV-' || n, 100 + n, 'EUR', 'captured', 3, 'ch_' || n, 'PF-' || n, 'pi_' || n, 'correlation-' || n,
+    at, at
+FROM (SELECT n, $2::timestamptz - make_interval(secs => {days} * 86400.0 * (1 - n::float8 / $1::int)) AS at
+    FROM generate_series(1, $1::int) AS n) AS made"""
+COMMANDS: Final = """
+INSERT INTO commands (command_id, type, invoice_id, answer, reason, at)
+SELECT md5('command' || n)::uuid, 'remit.invoice.IssueInvoice.v1', 'INV-' || n, 'accepted', NULL,
+    $2::timestamptz - make_interval(secs => {days} * 86400.0 * (1 - n::float8 / $1::int))
+FROM generate_series(1, $1::int) AS n"""
+RUNS: Final = """
+INSERT INTO replay_runs (no, id, state, step, title, filter, bins, made_by, made_at, started_by, started_via, started_at, reason, rate,
+    total, ended_at)
+SELECT n, md5('run' || n)::uuid, 'done', 'rest', 'A group', '{{}}', '[]', 'person.1', at, 'person.1', 'desk', at, 'ticket', 500, $1::int, at
+FROM (SELECT n, $2::timestamptz - make_interval(days => n) AS at FROM generate_series(1, {runs}) AS n) AS made"""
+ITEMS: Final = """
+INSERT INTO replay_items (run_no, position, letter_id, state, may_charge, currency, amount_minor, first_seen, grp, sent_at, ended_at)
+SELECT no, n, md5('letter' || n)::uuid, 2, n % 3 = 1, 'EUR', 100 + n, $2::timestamptz, NULL, $2::timestamptz, $2::timestamptz
+FROM generate_series(1, {runs}) AS no, generate_series(1, $1::int) AS n"""
+RUNS_MADE: Final = 20
+RUN_SHARE: Final = 20
+"""A run has that part of the failed messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.desk", description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000, help="entries of the log")
     parser.add_argument("--letters", type=int, default=100_000, help="failed messages")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="messages that staff heard")
     parser.add_argument("--cases", type=int, default=20_000, help="cases")
     parser.add_argument("--times", type=int, default=30, help="how often each page is asked")
     asked = parser.parse_args()
@@ -123,50 +188,72 @@ async def _run(stack: Stack, console: Console, asked: argparse.Namespace) -> int
     await prepare(stack)
     url = stack.administrator_database_url("staff")
     started = time.perf_counter()
-    await _fill(url, asked.entries, asked.letters, asked.cases)
+    await _fill(url, asked)
     console.print(
-        f"{asked.entries:,} entries, {asked.letters:,} failed messages, {asked.cases:,} cases, "
+        f"{asked.entries:,} entries, {asked.messages:,} messages, {asked.letters:,} failed messages, {asked.cases:,} cases, "
         f"filled in {time.perf_counter() - started:.0f} s"
     )
     async with open_desk(url) as desk:
         browser = await desk.browser("ann", *Role)
-        times = [await _ask(browser, address, asked.times) for address in addresses()]
+        group = await _group(url)
+        times = [await _ask(browser, address, asked.times) for address in addresses(group)]
     return _show(console, times)
 
 
-async def _fill(url: str, entries: int, letters: int, cases: int) -> None:
+async def _fill(url: str, asked: argparse.Namespace) -> None:
     connection = await asyncpg.connect(url, timeout=10)
+    invoices, run = asked.messages // MESSAGES_AN_INVOICE, asked.letters // RUN_SHARE
     try:
         await connection.execute("SET synchronous_commit = off")
-        await connection.execute("TRUNCATE journal, dead_letters, cases")
+        await connection.execute(f"TRUNCATE {', '.join(FILLED)}, dead_letter_groups")
         await connection.execute("ALTER TABLE journal DISABLE TRIGGER USER")
         await connection.execute(JOURNAL.format(days=DAYS))
         columns = "id, at, who, action, subject, details, position, salt, digest, hash"
         statement = f"INSERT INTO journal ({columns}) SELECT {columns} FROM pg_temp.entries($1, $2)"
-        await connection.execute(statement, entries, NOW, timeout=FILL_TIMEOUT_S)
+        await connection.execute(statement, asked.entries, NOW, timeout=FILL_TIMEOUT_S)
         await connection.execute("ALTER TABLE journal ENABLE TRIGGER USER")
-        await connection.execute(LETTERS.format(days=DAYS), letters, NOW, timeout=FILL_TIMEOUT_S)
-        await connection.execute(CASES.format(days=DAYS), cases, NOW, timeout=FILL_TIMEOUT_S)
-        for table in ("journal", "dead_letters", "cases"):
+        await connection.execute(WEEKS.format(now=NOW.isoformat()))
+        heard = {"days": MESSAGES_OVER_DAYS, "each": MESSAGES_AN_INVOICE}
+        for statement, many in (
+            (LETTERS.format(days=DAYS), asked.letters),
+            (CASES.format(days=DAYS), asked.cases),
+            (MESSAGES.format(**heard), asked.messages),
+            (INVOICES.format(**heard), invoices),
+            (PAYMENTS.format(**heard), invoices),
+            (COMMANDS.format(**heard), 2 * invoices),
+            (RUNS.format(runs=RUNS_MADE), run),
+            (ITEMS.format(runs=RUNS_MADE), run),
+        ):
+            await connection.execute(statement, many, NOW, timeout=FILL_TIMEOUT_S)
+        for table in FILLED:
             await connection.execute(f"VACUUM ANALYZE {table}", timeout=FILL_TIMEOUT_S)
         await connection.execute("CHECKPOINT", timeout=FILL_TIMEOUT_S)
     finally:
         await connection.close()
 
 
-def addresses() -> list[str]:
+async def _group(url: str) -> str:
+    """The group with the most failed messages."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return str(await connection.fetchval("SELECT grp FROM dead_letter_groups ORDER BY open DESC LIMIT 1"))
+    finally:
+        await connection.close()
+
+
+def addresses(group: str) -> list[str]:
     """Every page of every room, and the filters that people use most."""
     samples = {
         "position": "500000",
         "invoice_id": "INV-40",
         "no": "1",
         "name": "ann",
-        "group": "00000000",
+        "group": group,
     }
     case, letter = _md5_uuid("subject40"), _md5_uuid("letter15")
     samples |= {"payment_id": case, "command_id": case, "letter_id": letter, "id": letter}
     pages = {page.address for room in rooms_of_pages() for page in room.pages} - FILES
-    known = [re.sub(r"\{(\w+)\}", lambda match: samples[match[1]], address) for address in sorted(pages)]
+    known = [re.sub(r"\{(\w+)(?::path)?\}", lambda match: samples[match[1]], address) for address in sorted(pages)]
     return [
         *known,
         "/activity?before=500000",
@@ -184,7 +271,15 @@ def addresses() -> list[str]:
         "/cases?show=settled",
         "/cases?show=mine",
         "/dead-letters?status=replayed",
+        f"/dead-letters?group={group}",
+        "/dead-letters?queue=invoice.commands",
+        "/dead-letters?words=receipt",
+        "/dead-letters?words=nowhere",
         "/find?q=INV-40",
+        "/find?q=C-40",
+        "/find?q=ch_4711",
+        "/find?q=PF-4711",
+        "/find?amount=41.11&currency=EUR&day=2026-11-01",
         f"/find?q={letter[-8:]}",
     ]
 
