@@ -196,6 +196,13 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "services": "alerts/away,alerts/desk-away,alerts/door-away,alerts/without-a-right,alerts/two-builds,alerts/changed-journal",
         },
     ),
+    21: CatalogueRow(
+        "the staff desk",
+        {
+            "killed in the middle of a run": "desk/run:*,crash/staff.run*",
+            "a second click": "desk/click:*",
+        },
+    ),
 }
 
 

@@ -19,6 +19,7 @@ FAMILIES: Final = (
     "afterwards",
     "order",
     "people",
+    "desk",
     "poison",
     "hostile",
     "fleet",
