@@ -33,6 +33,8 @@ _CASES = """
 EXCHANGE = "payment.events"
 CASE_SUFFIX = ".case"
 """Staff receive what is published under a key that ends so."""
+_PURGED = (b"[card", b"card-data-removed")
+"""What a purge leaves in place of what it took out. The journal tells of it."""
 _TELLS_STATUS = {"PaymentCaptured": "captured", "PaymentDeclined": "declined", "PaymentNotCharged": "not_charged"}
 _FAILURE = {"PaymentDeclined": "declined", "PaymentNotCharged": "not_charged"}
 """Outcomes whose reason the customer is told."""
@@ -55,7 +57,7 @@ class SaidOutcome:
     @property
     def name(self) -> str:
         """The short name of its type."""
-        return str(self.row["type"]).split(".")[2]
+        return str(self.row["type"]).partition(".v")[0].rpartition(".")[2]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -110,7 +112,9 @@ def _compare(counted: Tally, payment_id: str, since: datetime | None, said: _Sai
 
 
 def event_of(body: bytes) -> dict[str, Any]:
-    """The message as it was published. Empty if it cannot be read: `remit purge` leaves nothing of a body that is no text."""
+    """The message as it was published. Empty if it cannot be read, or if `remit purge` took something out of it."""
+    if any(left in body for left in _PURGED):
+        return {}
     try:
         event = orjson.loads(body)
     except ValueError:
