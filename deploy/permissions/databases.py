@@ -202,7 +202,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "claimed_by",
             ),
         ),
-        "proposals": Grant(_KEPT, purge=_texts("asks", "proposed_by", "via", "answered_by", "answer")),
+        "proposals": Grant(_KEPT, purge=_texts("asks", "proposed_by", "answered_by", "answer")),
         "second_person_limits": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT"),
         "dead_letters": Grant(
             _KEPT,
