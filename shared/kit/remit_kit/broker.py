@@ -65,7 +65,7 @@ class Broker:
         self._is_lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def open(self, on_answer: Callable[[bytes], None], on_event: Callable[[Event], Awaitable[None]]) -> None:
+    async def open(self, on_answer: Callable[[str, bytes], None], on_event: Callable[[Event], Awaitable[None]]) -> None:
         """Connect and listen, and keep connected. Raises NotConnected, or AccessRefused."""
         self._on_answer, self._on_event = on_answer, on_event
         last: BaseException | None = None
@@ -102,7 +102,7 @@ class Broker:
             content_type=CONTENT_TYPE,
             type=command.type,
             message_id=str(command.id),
-            correlation_id=str(command.id),
+            correlation_id=command.correlation_id,
             user_id=self._user,
             reply_to=DIRECT_REPLY_TO if self._queue is None else f"{self._queue}.answers",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
@@ -171,7 +171,7 @@ class Broker:
     async def _receive_answers(self, channel: AbstractChannel) -> None:
         async def take(message: AbstractIncomingMessage) -> None:
             try:
-                self._on_answer(message.body)
+                self._on_answer(message.correlation_id or "", message.body)
             except (ValueError, KeyError, TypeError):
                 _log.warning("a message that is no answer came to %s", message.routing_key)
             if self._queue is not None:

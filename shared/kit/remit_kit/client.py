@@ -47,8 +47,8 @@ _log = logging.getLogger("remit_kit")
 class Transport(Protocol):
     """How commands go out, and how answers and events come in."""
 
-    async def open(self, on_answer: Callable[[bytes], None], on_event: OnEvent) -> None:
-        """Connect and listen. Raises NotConnected or AccessRefused."""
+    async def open(self, on_answer: Callable[[str, bytes], None], on_event: OnEvent) -> None:
+        """Connect and listen. An answer comes with its correlation id. Raises NotConnected or AccessRefused."""
         ...
 
     async def send(self, command: Command) -> None:
@@ -93,7 +93,7 @@ class Remit:
         self._on_event = on_event
         self._listens = listen
         self._source = source
-        self._answers: dict[UUID, set[asyncio.Future[Mapping[str, Any]]]] = {}
+        self._answers: dict[str, set[asyncio.Future[Mapping[str, Any]]]] = {}
         self._outcomes: OrderedDict[UUID, PaymentOutcome | RefundOutcome] = OrderedDict()
         self._in_doubt: OrderedDict[UUID, None] = OrderedDict()
         self._news = asyncio.Condition()
@@ -196,7 +196,7 @@ class Remit:
         Raises Rejected, and NoAnswer after `within_s` seconds.
         """
         arrived = asyncio.get_running_loop().create_future()
-        self._answers.setdefault(command.id, set()).add(arrived)
+        self._answers.setdefault(command.correlation_id, set()).add(arrived)
         confirmed = False
         resend_after_s = RESEND_AFTER_S
         try:
@@ -214,9 +214,9 @@ class Remit:
         except TimeoutError:
             raise NoAnswer(command, confirmed=confirmed) from None
         finally:
-            self._answers[command.id].discard(arrived)
-            if not self._answers[command.id]:
-                del self._answers[command.id]
+            self._answers[command.correlation_id].discard(arrived)
+            if not self._answers[command.correlation_id]:
+                del self._answers[command.correlation_id]
         told = arrived.result()
         if told["answer"] != "accepted":
             raise Rejected(command, told["reason"], told.get("detail"))
@@ -240,9 +240,9 @@ class Remit:
 
     # -- what comes in ---------------------------------------------------------------------------------------------------------------------
 
-    def _take_answer(self, body: bytes) -> None:
+    def _take_answer(self, correlation_id: str, body: bytes) -> None:
         told = Event.read(body).data
-        for waiting in self._answers.get(UUID(told["command_id"]), ()):
+        for waiting in self._answers.get(correlation_id, ()):
             if not waiting.done():
                 waiting.set_result(told)
 

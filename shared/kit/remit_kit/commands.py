@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
-from uuid import UUID, uuid4  # noqa: TID251 - a sender draws its ids
+from uuid import UUID, uuid4, uuid5  # noqa: TID251 - a sender draws its ids
 
 SOURCE = "/remit-kit"
 """The CloudEvents `source` of commands whose sender names none."""
@@ -44,6 +44,11 @@ class Command:
     def type(self) -> str:
         """The wire name."""
         return f"remit.invoice.{self.name}.v1"
+
+    @property
+    def correlation_id(self) -> str:
+        """What its answer carries. Another command to which somebody gave the same id has another one."""
+        return str(uuid5(self.id, self.to_json()))
 
     @property
     def subject_id(self) -> UUID:

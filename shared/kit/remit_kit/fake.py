@@ -208,7 +208,7 @@ class FakeRemit(Remit):
         self._answered: dict[UUID, tuple[str, bytes]] = {}
         self._waiting: list[Command] = []
         self._is_down = False
-        self._out: asyncio.Queue[bytes | Event] = asyncio.Queue()
+        self._out: asyncio.Queue[tuple[str, bytes] | Event] = asyncio.Queue()
         self.confirms_to_lose = 0
         self.sent: list[Command] = []
         """Every command that was sent, each as often as it was."""
@@ -275,7 +275,7 @@ class FakeRemit(Remit):
         before, told = self._answered[command.id]
         if before != content:
             told = _answer(command.id, "command_id_reused")
-        self._out.put_nowait(told)
+        self._out.put_nowait((command.correlation_id, told))
         self._tell()
 
     def _tell(self) -> None:
@@ -290,8 +290,8 @@ class FakeRemit(Remit):
         """Hand over answers and events, one after the other."""
         while True:
             match await self._out.get():
-                case bytes(answer):
-                    self._take_answer(answer)
+                case (correlation_id, answer):
+                    self._take_answer(correlation_id, answer)
                 case Event() as event:
                     await self._take_event(event)
 
@@ -313,7 +313,7 @@ class _Memory:
     def __init__(self, fake: FakeRemit) -> None:
         self._fake = fake
 
-    async def open(self, _on_answer: Callable[[bytes], None], _on_event: OnEvent) -> None:
+    async def open(self, _on_answer: Callable[[str, bytes], None], _on_event: OnEvent) -> None:
         """Begin to deliver."""
         self._delivering = asyncio.create_task(self._fake._deliver())  # noqa: SLF001 - two halves of one thing
 
