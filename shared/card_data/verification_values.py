@@ -71,6 +71,8 @@ _BEHIND_SURE = rb"(?:%b|%b|%b)%b" % (_NEXT, _SENTENCE, _MEMBER, _DIGITS)
 _BEHIND_SHORT = rb"(?:%b|%b)%b" % (_SIGN, _MEMBER, _DIGITS)
 _PIN_DIGITS = rb"((?:[0-9]{4,%d}|[0-9](?:[^0-9a-z]{1,12}[0-9]){3,%d})(?![0-9a-z]))"
 _TRACK_DATA = rb"([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)"
+_TRACK_DATA_BEFORE = rb"([^\"'\\,<]{0,20}[0-9]{4}[^\"'\\,<]{0,100}+)"
+"""What comes before a name is bounded: a text of many such values without a name must not be read to its end for each of them."""
 
 
 def _before(value: bytes, *names: bytes) -> bytes:
@@ -88,10 +90,15 @@ _SAID_BEFORE = re.compile(
 _SAID_BEFORE_MAX: Final = 24
 
 
+_HINT_US, _NAME_US, _REVERSED_US = 0.6, 3, 15
+"""What a hint and a name cost, in microseconds; and a name of which the value may come first."""
+
+
 class _NamedValue:
     """A name and how a value stands with it. Each such name begins with the hint, which has no look-behind: so it is found fast."""
 
-    def __init__(self, hint: bytes, name: bytes, value: bytes) -> None:
+    def __init__(self, hint: bytes, name: bytes, value: bytes, *, name_us: float = _NAME_US) -> None:
+        self._name_us = name_us
         self._hint = re.compile(hint)
         self._name = re.compile(name)
         self._whole = re.compile(rb"(?:%b)%b" % (name, value))
@@ -103,7 +110,7 @@ class _NamedValue:
             effort.spend(_HINT_US)
             start, at = hint.start(), hint.start() + 1
             if self._name.match(lowered, start):
-                effort.spend(_NAME_US)
+                effort.spend(self._name_us)
                 found = self._whole.match(lowered, start)
                 yield found and found.span(found.lastindex or 0)
                 at = found.end() if found else at
@@ -125,8 +132,9 @@ _REVERSED: Final = _NamedValue(
     % (
         _before(_DIGITS, _CVV, _ANY_SPELT, _SHORT),
         _before(_PIN_DIGITS % (6, 5), _PIN),
-        _before(_TRACK_DATA, _TRACK),
+        _before(_TRACK_DATA_BEFORE, _TRACK),
     ),
+    name_us=_REVERSED_US,
 )
 _ANY_CVV = re.compile(b"c(?=v[vc])" + _CVV[1:])
 # One of these is in every name. A search for each first letter is faster than one for all of them.
@@ -141,7 +149,7 @@ _ANY_PIN = re.compile(rb"pin%b(?:[_\- ]?(?:block|code))?(?![a-z])" % _FIRST.repl
 _ANY_TRACK = re.compile(rb"track%b[_\- ]?(?:[12]|one|two)" % _FIRST.replace(b".)", b".....)"))
 
 # What the steps cost, in microseconds.
-_BYTE_US, _C_US, _WORD_US, _HINT_US, _NAME_US = 0.008, 0.025, 0.2, 0.6, 3
+_BYTE_US, _C_US, _WORD_US = 0.008, 0.025, 0.2
 
 
 def may_name_a_value(lowered: bytes) -> bool:

@@ -24,8 +24,8 @@ BUSY_FACTOR = 3
 TRIES = 3
 
 
-def filled(unit: str) -> bytes:
-    return _cut(unit.encode("utf-8", "replace") * (BODY_BYTES_MAX // len(unit) + 1), BODY_BYTES_MAX)
+def filled(unit: str, begin: str = "") -> bytes:
+    return _cut(begin.encode() + unit.encode("utf-8", "replace") * (BODY_BYTES_MAX // len(unit) + 1), BODY_BYTES_MAX)
 
 
 def _cut(text: bytes, size: int) -> bytes:
@@ -70,6 +70,14 @@ UNITS = (
     *('cvv "value":123,' + "x" * 74, "security code code is ", "track1=1234", "cvv is is ", '"a":{"cvv":"x'),
     *("{", "[", '{"a":', "[],", "{},", '"",', '"\\""', "1,", "1e5,", "9999999999999999999,", '"a":1,', "-"),
 )
+AFTER_A_NAME = (
+    "data:1234 x ",
+    "data:1234,id=a.a.a.a.a id=ccccccccccccc",
+    "content=1234<name=",
+    "text:1234 ",
+    "value: 987, name: cvx ",
+)
+"""Values come before their names only in a text that has such a name."""
 PIECES: dict[str, Callable[[Random], str]] = {
     "digits": lambda source: source.choice("0123456789"),
     "digits and signs": lambda source: source.choice("0123456789 -./"),
@@ -90,6 +98,7 @@ PIECES: dict[str, Callable[[Random], str]] = {
     "members": lambda source: f'"{source.randbytes(2).hex()}":{source.randrange(10)},',
 }
 WORST: dict[str, Callable[[], bytes]] = {
+    **{f"cvv-x, then {unit}": partial(filled, unit, "cvv-x ") for unit in AFTER_A_NAME},
     **{repr(unit): partial(filled, unit) for unit in UNITS},
     **{name: partial(scattered, make) for name, make in PIECES.items()},
 }
