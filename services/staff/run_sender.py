@@ -38,7 +38,7 @@ TURN_S = 0.2
 """Between two turns while a run is under way. So a run stops within a second after a message has failed again."""
 REST_S = 5.0
 """How long a run whose turn failed is left alone, so that the others have their turns meanwhile."""
-NOT_TAKEN = "the broker did not take it"
+NOT_TAKEN = "the broker did not confirm it: its queue is gone, full or silent"
 """The reason in the journal why a message that was sent is open again."""
 
 

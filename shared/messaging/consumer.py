@@ -181,7 +181,7 @@ class Consumer:
                     return []
                 self._arrived.clear()
                 await self._arrived.wait()
-            elif gathered or self._stopping or len(self._buffer) >= at_most:
+            elif gathered or self._stopping or len(self._buffer) >= min(at_most, self._prefetch):
                 return self._batch(at_most)
             else:
                 await self._gather()

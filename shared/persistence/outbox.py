@@ -257,14 +257,15 @@ async def still_here(tx: Connection, message_ids: Collection[UUID]) -> list[UUID
 
 
 async def take_back_refused(tx: Connection, message_ids: Collection[UUID]) -> list[UUID]:
-    """Delete outbox batches of these messages alone that the broker refused. Returns their messages: none of them was delivered.
+    """Delete outbox batches of these messages alone that the broker refused, or did not confirm for seconds. Returns their messages.
 
-    Whoever publishes a batch reserves it for `RESERVED_S` seconds at most. One that is due later is in nobody's hands.
+    One that was not confirmed may still be delivered, once its queue has a leader again. Whoever publishes a batch reserves it for
+    `RESERVED_S` seconds at most. One that is due later, by the time at which its row is looked at, is in nobody's hands.
     """
     rows = await tx.fetch(
         """DELETE FROM outbox WHERE id = ANY(ARRAY(
-               SELECT id FROM outbox WHERE lane = ANY($1::text[]) AND sweep_after > now() + make_interval(secs => $3)
-                   AND refusals + losses > 0 AND ids <@ $2::uuid[] FOR UPDATE SKIP LOCKED))
+               SELECT id FROM outbox WHERE lane = ANY($1::text[]) AND sweep_after > clock_timestamp() + make_interval(secs => $3)
+                   AND refusals > 0 AND losses = 0 AND ids <@ $2::uuid[] FOR UPDATE SKIP LOCKED))
            RETURNING ids""",
         _OF_OTHERS,
         list(message_ids),

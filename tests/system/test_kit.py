@@ -412,6 +412,10 @@ async def test_what_is_not_allowed_or_not_there_is_said_at_once(system: System) 
         ("amqp://shop:secret@broker/a/b", "write it as %2F"),
         ("amqp://shop:secret@broker/%2F/", "no / behind it"),
         ("amqp://shop:secret@broker/%2F?connection_attempts=3", "has the parameter connection_attempts"),
+        ("amqp://shop:sec?secret@broker/%2F", "write them as %3F and %23"),
+        ("amqp://shop:sec#secret@broker/%2F", "write them as %3F and %23"),
+        ("amqp://shop:\u2100secret@broker/%2F", "must be like amqp://"),
+        ("amqp://shop:secret@broker:port/%2F", "must be like amqp://"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_being_shown(url: str, problem: str) -> None:
@@ -423,6 +427,22 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_shown(url: str, prob
 @pytest.mark.parametrize("path", ["", "/", "/%2F", "/%2f", "/a%2Fb", "/shop?heartbeat=30&timeout=5"])
 def test_urls_are_read_as_other_clients_read_them(path: str) -> None:
     Remit(f"amqp://shop:s%2Fecret@broker:5672{path}", queue="shop.billing")
+
+
+@pytest.mark.parametrize("body", [b"7", b"[]", b'"x"', b"{}", b'{"type": "x"}', b'{"id": 1, "type": 2}', b"\xff"])
+def test_what_is_no_event_is_told_as_such(body: bytes) -> None:
+    """Whatever else it raised would leave the message unacknowledged, and in the end stop the queue."""
+    with pytest.raises((ValueError, KeyError)):
+        Event.read(body)
+
+
+async def test_a_command_id_of_ones_own_goes_with_the_payment_id() -> None:
+    """Called again after a crash, it would draw a new payment id, and be another command under the same id."""
+    async with FakeRemit() as remit:
+        with pytest.raises(ValueError, match="without payment_id"):
+            await remit.pay("INV-1", **EUR, method=VISA, command_id=uuid4())
+        with pytest.raises(ValueError, match="without refund_id"):
+            await remit.refund("INV-1", currency="EUR", reason="r", command_id=uuid4())
 
 
 def test_a_queue_is_named_after_its_user() -> None:

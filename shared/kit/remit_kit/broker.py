@@ -16,6 +16,7 @@ from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
 )
@@ -118,6 +119,8 @@ class Broker:
             _stay_cancelled(error)
             if (mistake := _mistake(error)) is not None:
                 raise mistake from None
+            if isinstance(error, DeliveryError):
+                self._note_loss()  # after a refusal the broker may confirm nothing more on this channel
             raise NotConfirmed(f"{type(error).__name__}: {error}") from None
 
     # -- the connection --------------------------------------------------------------------------------------------------------------------
@@ -164,9 +167,11 @@ class Broker:
         connection, self._connection, self._channel = self._connection, None, None
         self._note_loss()
         if connection is not None:
-            with contextlib.suppress(*_LOST):
+            try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await connection.close()
+            except _LOST as error:
+                _stay_cancelled(error)
 
     async def _receive_answers(self, channel: AbstractChannel) -> None:
         async def take(message: AbstractIncomingMessage) -> None:
@@ -217,8 +222,14 @@ class Broker:
 
 def checked(url: str) -> str:
     """The URL, if it can be used. Raises ValueError with a sentence that does not show it."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+    if any(sign in url.rpartition("@")[0] for sign in "?#"):
+        raise ValueError("a user name or password has a ? or # in it: write them as %3F and %23")
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in {"amqp", "amqps"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text shows the password
+        parts, is_whole = urlsplit(""), False
+    if not is_whole:
         raise ValueError("the URL of the broker must be like amqp://USER:PASSWORD@HOST/%2F, or begin with amqps://")
     if parts.path.count("/") > 1:
         raise ValueError("the name of the virtual host has a / in it: write it as %2F, and no / behind it")

@@ -23,7 +23,7 @@ from remit_kit.commands import (
     refund_invoice,
     void_invoice,
 )
-from remit_kit.errors import NoAnswer, NoOutcome, NotConfirmed, Rejected
+from remit_kit.errors import AccessRefused, NoAnswer, NoOutcome, NotConfirmed, Rejected
 from remit_kit.outcomes import Event, PaymentOutcome, RefundOutcome, outcome_of
 
 ANSWER_WITHIN_S = 30.0
@@ -143,8 +143,10 @@ class Remit:
     ) -> PaymentOutcome:
         """Pay an invoice and wait for the outcome. Raises Rejected, NoAnswer or NoOutcome.
 
-        If your process may die in between, make the command first (`pay_invoice`), store it, and give it to `outcome`.
+        If your process may die in between, make the command first (`pay_invoice`), store it, and give it to `outcome`. A `command_id` of
+        yours goes with a `payment_id` of yours: a new payment under the same command would be another command.
         """
+        _both_or_none(command_id, payment_id, "payment_id")
         command = pay_invoice(
             invoice_id,
             amount_minor=amount_minor,
@@ -175,7 +177,11 @@ class Remit:
         command_id: UUID | None = None,
         within_s: float = OUTCOME_WITHIN_S,
     ) -> RefundOutcome:
-        """Give back what paid the invoice, or a part of it, and wait for the outcome. Raises Rejected, NoAnswer or NoOutcome."""
+        """Give back what paid the invoice, or a part of it, and wait for the outcome. Raises Rejected, NoAnswer or NoOutcome.
+
+        A `command_id` of yours goes with a `refund_id` of yours.
+        """
+        _both_or_none(command_id, refund_id, "refund_id")
         command = refund_invoice(
             invoice_id,
             currency=currency,
@@ -197,22 +203,30 @@ class Remit:
         """
         arrived = asyncio.get_running_loop().create_future()
         self._answers.setdefault(command.correlation_id, set()).add(arrived)
-        confirmed = False
-        resend_after_s = RESEND_AFTER_S
+        tried = confirmed = False
+        resend_after_s, pause_s = RESEND_AFTER_S, PAUSE_S
         try:
             async with asyncio.timeout(within_s):
                 while not arrived.done():
                     try:
                         await self._transport.send(command)
                     except NotConfirmed as doubt:
+                        tried = True
                         _log.warning("%s %s is sent again: %s", command.name, command.id, doubt)
-                        await asyncio.wait([arrived], timeout=PAUSE_S)
+                        await asyncio.wait([arrived], timeout=pause_s)
+                        pause_s = min(2 * pause_s, PAUSE_MOST_S)
                         continue
-                    confirmed = True
+                    except AccessRefused as refused:
+                        if not tried:
+                            raise
+                        # Nobody may send it again. An earlier try may have arrived, so this is no "nothing was sent".
+                        raise NoAnswer(command, confirmed=confirmed) from refused
+                    tried = confirmed = True
                     await asyncio.wait([arrived], timeout=resend_after_s)
                     resend_after_s *= 2
         except TimeoutError:
-            raise NoAnswer(command, confirmed=confirmed) from None
+            if not arrived.done():  # else the answer came while a confirm did not
+                raise NoAnswer(command, confirmed=confirmed) from None
         finally:
             self._answers[command.correlation_id].discard(arrived)
             if not self._answers[command.correlation_id]:
@@ -281,3 +295,9 @@ class Remit:
         kept.move_to_end(key)
         if len(kept) > KEPT_MOST:
             kept.popitem(last=False)
+
+
+def _both_or_none(command_id: UUID | None, about: UUID | None, name: str) -> None:
+    """A command that comes again under its id must be the same: with a new id in it, it would be refused for good."""
+    if command_id is not None and about is None:
+        raise ValueError(f"command_id without {name}: after a crash the same command needs the same {name}")

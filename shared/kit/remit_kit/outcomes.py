@@ -31,8 +31,11 @@ class Event:
     @classmethod
     def read(cls, body: bytes) -> Self:
         """Read an event from the bytes of its message. Raises ValueError or KeyError for what is none."""
-        event = json.loads(body)
-        return cls(event["id"], event["type"].split(".")[-2], event.get("time", ""), event["data"])
+        try:
+            event = json.loads(body)
+            return cls(event["id"], event["type"].split(".")[-2], event.get("time", ""), event["data"])
+        except (AttributeError, IndexError, TypeError) as error:
+            raise ValueError("no event of Remit") from error
 
 
 @dataclass(frozen=True, slots=True)
