@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar, assert_never
 from uuid import UUID
 
@@ -97,8 +98,9 @@ class Reader:
         return DoorAnswer(body, under_way)
 
     async def _invoice(self, connection: Connection, question: Question) -> DoorAnswer | None:
-        known = await store.invoice(connection, str(question.id))
-        if known is None or not self._senders.may_use(question.sender, known.owner):
+        may_see = partial(self._senders.may_use, question.sender)
+        known = await store.invoice(connection, str(question.id), may_see=may_see)
+        if known is None:
             return None
         events = await store.events_of_invoice(
             connection, known.invoice_id, until_version=known.version, at_most=views.EVENTS_MAX + 1

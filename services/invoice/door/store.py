@@ -3,7 +3,7 @@
 The role `door` may read these columns and no other (`deploy.permissions`).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -55,9 +55,12 @@ async def set_aside(connection: Connection, command_id: UUID) -> SetAside | None
     return SetAside(rows[0]["reason"], rows[0]["set_aside_at"]) if rows else None
 
 
-async def invoice(connection: Connection, invoice_id: str) -> Invoice | None:
-    """The state of an invoice, if it exists. Raises UnreadableRowsError."""
-    rows = await connection.fetch(_INVOICE, invoice_id)
+async def invoice(connection: Connection, invoice_id: str, *, may_see: Callable[[str | None], bool]) -> Invoice | None:
+    """The state of an invoice, if it exists and who asks `may_see` those of its owner. Raises UnreadableRowsError.
+
+    The owner is looked at first: that this build cannot read a row would tell others that it exists.
+    """
+    rows = [row for row in await connection.fetch(_INVOICE, invoice_id) if may_see(row["owner"])]
     return read_rows(rows, "invoice_id", read_invoice).get(invoice_id)
 
 
