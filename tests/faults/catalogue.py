@@ -201,6 +201,9 @@ ROWS: Final[dict[int, CatalogueRow]] = {
         {
             "killed in the middle of a run": "desk/run:*,crash/staff.run*",
             "a second click": "desk/click:*",
+            "a clock that jumps": "desk/clock:*",
+            "a replay whose queue is gone": "desk/queue:*",
+            "the log changed by hand": "desk/log:*",
         },
     ),
 }
