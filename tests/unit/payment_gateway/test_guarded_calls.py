@@ -29,7 +29,7 @@ class Silent(MemoryGateway):
         await asyncio.Event().wait()
 
 
-class Broken(MemoryGateway):
+class FaultyGateway(MemoryGateway):
     """Has a bug that shows once the order was sent."""
 
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> Any:
@@ -54,7 +54,7 @@ def charging(gateway: port.Gateway) -> Charging:
     )
 
 
-@pytest.mark.parametrize("gateway", [Silent(), Broken()], ids=["silent", "broken"])
+@pytest.mark.parametrize("gateway", [Silent(), FaultyGateway()], ids=["silent", "broken"])
 def test_a_call_without_an_answer_may_have_charged(gateway: port.Gateway) -> None:
     async def call() -> object:
         return await charging(gateway)._guarded_call(GatewayStep.EXECUTE, PREPARED, "key")

@@ -33,7 +33,7 @@ class FakeCharging:
         self.accepted += rows
 
 
-class FakeDatabase:
+class IdleDatabase:
     """Gives connections that nobody uses."""
 
     @asynccontextmanager
@@ -53,7 +53,7 @@ def readiness() -> Readiness:
 
 @pytest.fixture
 def claimer(charging: FakeCharging, readiness: Readiness) -> LeaseClaimer:
-    return LeaseClaimer(cast("Charging", charging), cast("Database", FakeDatabase()), readiness)
+    return LeaseClaimer(cast("Charging", charging), cast("Database", IdleDatabase()), readiness)
 
 
 @pytest.fixture
