@@ -20,6 +20,7 @@ from tests.faults import afterwards
 from tests.faults.border import COMMANDS, stuck_message
 from tests.faults.crash import make_dead_letter
 from tests.faults.deadly import publishing, release, until_quarantined
+from tests.faults.desk import changed_entry
 from tests.faults.payments import Payments
 from tests.faults.prometheus import Alerts, watching
 from tests.faults.ready import until_not_ready, until_ready
@@ -287,17 +288,8 @@ async def changed_journal(testbed: Testbed) -> AsyncIterator[None]:
     await testbed.until_logged(log, "journal_head")
     url = testbed.database("staff")
     (last,) = await rows(url, "SELECT position, hash FROM journal ORDER BY position DESC LIMIT 1")
-    await _rewrite(url, last["position"], bytes(len(last["hash"])))
-    try:
+    async with changed_entry(url, last["position"], hash_=bytes(len(last["hash"]))):
         yield
-    finally:
-        await _rewrite(url, last["position"], last["hash"])
-
-
-async def _rewrite(url: str, position: int, hash_: bytes) -> None:
-    await execute(url, "ALTER TABLE journal DISABLE TRIGGER USER")
-    await execute(url, "UPDATE journal SET hash = $2 WHERE position = $1", position, hash_)
-    await execute(url, "ALTER TABLE journal ENABLE TRIGGER USER")
 
 
 # -- the faults --------------------------------------------------------------------------------------------------------------------------

@@ -411,17 +411,14 @@ async def _chain_broken(testbed: Testbed, note: Note) -> None:
         query = "SELECT position, details FROM journal WHERE action = 'note' AND subject = $1 ORDER BY position LIMIT 1"
         (entry,) = await rows(url, query, letter)
         position = entry["position"]
-        await _rewrite(url, position, {**entry["details"], "note": "never seen"})
-        note.fired()
-        try:
+        async with changed_entry(url, position, details={**entry["details"], "note": "never seen"}):
+            note.fired()
             await _until_chain(clicker, "broken")
             assert (await clicker.get("/activity"))["chain"]["broken_at"] == position
             (found,) = [one for one in await testbed.audit() if one["check"] == "journal_unbroken"]
             assert [f"entry {position}:" in one["why"] for one in found["breaches"]] == [True], found
             await clicker.click(f"/dead-letters/{letter}/replay")
             await _until_handled(testbed, [letter])
-        finally:
-            await _rewrite(url, position, entry["details"])
         note.mended()
         await _until_chain(clicker, "whole")
 
@@ -435,9 +432,22 @@ async def _until_chain(clicker: Clicker, state: str) -> None:
     await clicker.testbed.until(found, what=f"the desk to find the log {state}")
 
 
-async def _rewrite(url: str, position: int, details: Any) -> None:
+@asynccontextmanager
+async def changed_entry(
+    url: str, position: int, *, details: Any = None, hash_: bytes | None = None
+) -> AsyncIterator[None]:
+    """The owner of the journal changes what an entry says, or its hash, and puts it right again."""
+    (kept,) = await rows(url, "SELECT details, hash FROM journal WHERE position = $1", position)
+    await _rewrite(url, position, details or kept["details"], hash_ or kept["hash"])
+    try:
+        yield
+    finally:
+        await _rewrite(url, position, kept["details"], kept["hash"])
+
+
+async def _rewrite(url: str, position: int, details: Any, hash_: bytes) -> None:
     await execute(url, "ALTER TABLE journal DISABLE TRIGGER USER")
-    await execute(url, "UPDATE journal SET details = $2 WHERE position = $1", position, details)
+    await execute(url, "UPDATE journal SET details = $2, hash = $3 WHERE position = $1", position, details, hash_)
     await execute(url, "ALTER TABLE journal ENABLE TRIGGER USER")
 
 
