@@ -47,6 +47,8 @@ RUN_S: Final = 20
 SLOW: Final = 5
 """Messages a second of a run that must not be over too soon."""
 _WAIT_FOR_US: Final = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+_END_WAITING: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"""
 POLL_S: Final = 0.1
 ESTIMATE_S: Final = 40.0
 TOUCHED: Final = frozenset({"invoice", "staff"})
@@ -267,14 +269,14 @@ async def _run_hit(testbed: Testbed, note: Note, *, hits: Sequence[str], count: 
         note.remark(f"{count} messages in {time.monotonic() - began:.0f} s")
 
 
-async def _paused_while_away(testbed: Testbed, note: Note) -> None:
-    """The desk dies with a click in its hands, which comes again under its id. The run pauses once, and goes on when told."""
+async def _paused_while_away(testbed: Testbed, note: Note, *, hold: str) -> None:
+    """The desk dies over a click, at a lock that we hold. The click comes again under its id: the run pauses once, and then goes on."""
     ids = await fail_many(testbed, LETTERS)
     async with open_clicker(testbed) as clicker:
         no = await _begin(clicker, ids)
         await clicker.click(f"/replays/{no}/rest", rate=SLOW)
         await _until_sent(testbed, no, 2)
-        async with _held(testbed, no) as until_wanted:
+        async with _held(testbed, hold) as until_wanted:
             pausing = asyncio.create_task(clicker.click(f"/replays/{no}/pause"))
             await until_wanted()
             await testbed.kill(DESK)
@@ -292,17 +294,19 @@ async def _paused_while_away(testbed: Testbed, note: Note) -> None:
 
 
 @asynccontextmanager
-async def _held(testbed: Testbed, no: int) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Hold the row of a run. What is given waits until somebody wants to change it; the sender does not, it passes over it."""
+async def _held(testbed: Testbed, hold: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Hold what this statement locks. What is given waits until somebody wants it. At the end the sessions that wait are ended: PostgreSQL
+    would let the last statement of a client that died take effect."""
     connection = await asyncpg.connect(testbed.database("staff"), timeout=10)
     try:
         async with connection.transaction():
-            await connection.execute("SELECT no FROM replay_runs WHERE no = $1 FOR UPDATE", no)
+            await connection.execute(hold)
 
             async def wanted() -> bool:
                 return bool(await connection.fetchval(_WAIT_FOR_US))
 
-            yield lambda: testbed.until(wanted, what=f"somebody wants to change R-{no}")
+            yield lambda: testbed.until(wanted, what=f"somebody who waits for: {hold}")
+            await connection.execute(_END_WAITING)
     finally:
         await connection.close()
 
@@ -454,8 +458,10 @@ async def _rewrite(url: str, position: int, details: Any, hash_: bytes) -> None:
 # -- the trials ------------------------------------------------------------------------------------------------------------------------
 
 Run = Callable[[Testbed, Note], Awaitable[None]]
+HOLDS: Final = {"before": "SELECT no FROM replay_runs FOR UPDATE", "after": "LOCK TABLE requests IN SHARE MODE"}
+"""What stops the desk before it does what a click asks for, and after that, before it keeps the answer. The sender of runs waits for
+neither: it passes over a row that somebody holds."""
 _BESIDE: Final[dict[str, Run]] = {
-    "click:desk-killed": _paused_while_away,
     "click:twice": _clicked_twice,
     "clock:jumps": _clock_jumps,
     "queue:of-an-earlier-build": _queue_of_an_earlier_build,
@@ -469,7 +475,16 @@ def trials() -> Sequence[Trial]:
     """Runs of `LETTERS` messages with one kill each, one of `LETTERS_MAX` with all of them; clicks, clocks, queues and the log."""
     short = [_run(f"run:{name}-killed", (name,), LETTERS, short=name == "staff") for name in HITS]
     long = _run(f"run:all-killed-in-{LETTERS_MAX}", tuple(HITS), LETTERS_MAX)
-    return [*short, long, *(_beside(name, run) for name, run in _BESIDE.items())]
+    dying = [
+        _trial(
+            f"click:desk-killed-{when}",
+            f"the desk is killed {when} it does what a click asks for",
+            partial(_paused_while_away, hold=hold),
+        )
+        for when, hold in HOLDS.items()
+    ]
+    beside = [_trial(name, " ".join(str(run.__doc__).split()), run) for name, run in _BESIDE.items()]
+    return [*short, long, *dying, *beside]
 
 
 def _run(name: str, hits: tuple[str, ...], count: int, *, short: bool = False) -> Trial:
@@ -483,6 +498,5 @@ def _run(name: str, hits: tuple[str, ...], count: int, *, short: bool = False) -
     )
 
 
-def _beside(name: str, run: Run) -> Trial:
-    injects = " ".join(str(run.__doc__).split())
+def _trial(name: str, injects: str, run: Run) -> Trial:
     return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=ESTIMATE_S, touches=TOUCHED)
