@@ -36,9 +36,12 @@ SCENARIOS: Specification = {
     "accepted once": Scenario(NEVER_ISSUED, ISSUE, (ISSUED,)),
     "nothing to pay": Scenario(NEVER_ISSUED, Issue("C-1", 0, "EUR"), RejectionReason.NOTHING_TO_PAY),
     "a third decimal of 0": Scenario(NEVER_ISSUED, Issue("C-1", 1_230, "KWD"), (Issued("C-1", 1_230, "KWD"),)),
-    "a third decimal that no card is charged": Scenario(
-        NEVER_ISSUED, Issue("C-1", 1_234, "KWD"), RejectionReason.AMOUNT_NOT_CHARGEABLE
-    ),
+    **{
+        f"a third decimal that no card is charged: {currency}": Scenario(
+            NEVER_ISSUED, Issue("C-1", 1_234, currency), RejectionReason.AMOUNT_NOT_CHARGEABLE
+        )
+        for currency in ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+    },
     "a part of an ariary": Scenario(NEVER_ISSUED, Issue("C-1", 150, "MGA"), RejectionReason.AMOUNT_NOT_CHARGEABLE),
     "an odd amount without decimals": Scenario(NEVER_ISSUED, Issue("C-1", 7, "ISK"), (Issued("C-1", 7, "ISK"),)),
     "a currency that is gone": Scenario(

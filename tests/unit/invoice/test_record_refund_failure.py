@@ -1,6 +1,6 @@
 """RecordRefundFailure: a refund was not made, or the bank sent it back days later. Then its amount counts as paid again."""
 
-from services.invoice.refunds import RecordRefundFailure, RefundFailed
+from services.invoice.refunds import RecordRefundFailure, Refunded, RefundFailed
 from shared.contracts import invoice as messages
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
@@ -55,6 +55,11 @@ EVENTS = (
 SCENARIOS: Specification = {
     "of one that was asked for": Scenario(PART_ASKED, FAILED, (PART_LOST,)),
     "days after it was made: the sum shrinks": Scenario(PART_REFUNDED, FAILED, (PART_LOST,)),
+    "of all that was left, after it was made": Scenario(
+        (*PAID_BY_THIS, OF_THE_REST, Refunded(THIS, R2, 500, "EUR", 500, version=6)),
+        REST_FAILED,
+        (RefundFailed(THIS, R2, 500, "EUR", 0, "decided_by_person", version=9),),
+    ),
     "of the rest: the others stand": Scenario(
         (*PART_REFUNDED, OF_THE_REST),
         REST_FAILED,

@@ -98,6 +98,12 @@ SCENARIOS: Specification = {
     "rejected in another currency": Scenario(
         PAID_BY_THIS, replace(A_PART, currency="USD"), RejectionReason.CURRENCY_DIFFERS
     ),
+    "an odd amount": Scenario(PAID_BY_THIS, replace(A_PART, amount_minor=201), (replace(OF_A_PART, amount_minor=201),)),
+    "the last cent": Scenario(
+        (*PAID_BY_THIS, replace(OF_A_PART, amount_minor=499)),
+        replace(THE_REST, amount_minor=1),
+        (replace(OF_THE_REST, amount_minor=1),),
+    ),
     "rejected as no card takes such an amount": Scenario(
         IN_DINARS, replace(A_PART, amount_minor=201, currency="KWD"), RejectionReason.AMOUNT_NOT_CHARGEABLE
     ),

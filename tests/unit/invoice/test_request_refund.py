@@ -1,5 +1,6 @@
 """RequestRefund: a person asks for a refund. It is like RefundInvoice, but the rejection is an event, for there is nobody to answer."""
 
+from services.invoice.domain import RejectionReason
 from services.invoice.refunds import Refund, RefundRejected
 from shared.contracts import invoice as messages
 from shared.records import replace
@@ -54,6 +55,12 @@ SCENARIOS: Specification = {
     "rejected above what is left": Scenario(PART_REFUNDED, TOO_MUCH, rejected("refund_too_large", TOO_MUCH)),
     "rejected if another payment paid the invoice": Scenario(PAID_BY_THIS, OF_OTHER, rejected("not_paid", OF_OTHER)),
     "rejected for an invoice that was never issued": Scenario(NEVER_ISSUED, BY_ANN, rejected("unknown_invoice")),
+    "answered if no person asked": Scenario(
+        PAID_BY_THIS, replace(OF_OTHER, requested_by=None), RejectionReason.NOT_PAID
+    ),
+    "answered if no payment is named": Scenario(
+        NEVER_ISSUED, replace(BY_ANN, payment_id=None), RejectionReason.UNKNOWN_INVOICE
+    ),
     **{
         f"rejected for an invoice that is not paid: {name}": Scenario(history, BY_ANN, rejected("not_paid"))
         for name, history in NOT_PAID.items()

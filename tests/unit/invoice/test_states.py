@@ -5,18 +5,24 @@ from uuid import UUID
 import pytest
 
 from services.invoice.domain import Event, Invoice, InvoiceStatus, SettlementRejected, ended_payment, replay
+from services.invoice.refunds import RefundRejected
+from shared.records import replace
 from tests.unit.invoice.invoices import (
     FAILED,
     FLAGGED,
     IN_DOUBT,
     ISSUED,
     NEVER_ISSUED,
+    OF_A_PART,
     OPEN,
     OPEN_AGAIN,
     OTHER,
     PAID,
     PAID_BY_THIS,
+    PART_BACK,
+    PART_LOST,
     PENDING,
+    R1,
     REQUESTED,
     THIS,
     VOID,
@@ -50,6 +56,10 @@ def test_events_give_the_whole_state(history: History, invoice: Invoice) -> None
         (FAILED, THIS),
         (VOIDED, None),
         (SettlementRejected(THIS, "payment_not_awaited"), None),
+        (OF_A_PART, None),
+        (PART_BACK, None),
+        (PART_LOST, None),
+        (RefundRejected(THIS, R1, "not_paid", "ann"), None),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -66,3 +76,7 @@ def test_a_rejected_settlement_changes_nothing_but_the_version(history: History,
         invoice.receipt_number,
         invoice.version + 1,
     )
+
+
+def test_an_invoice_belongs_to_who_issued_it() -> None:
+    assert replay("INV-1", (replace(ISSUED, owner="shop"), REQUESTED)).owner == "shop"
