@@ -63,7 +63,7 @@ desk-load: $(READY) ## fill the staff database with years of work, and measure e
 bench-peers: $(READY) $(PEERS_READY) ## measure the same work in FastStream with an outbox, in DBOS, and in Remit, in turns
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)
 
-mutants: $(READY) ## change each rule of the pure cores in turn: a unit test has to notice; ARGS=saga for one core
+mutants: $(READY) ## change each rule of the pure cores and take out each guard, in turn: a test has to notice; ARGS=saga or ARGS=guards for one
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them

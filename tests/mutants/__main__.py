@@ -1,4 +1,5 @@
-"""`python -m tests.mutants [CORE ...]`: how many mutants of each pure core its unit tests notice, and which they do not.
+"""`python -m tests.mutants [LIST ...]`: how many mutants of each pure core its unit tests notice, and which guards of the I/O code no test
+would miss.
 
 The tests of a core are collected once. Then each mutant runs in a forked process of its own: the changed code is put into the module, and
 the tests run up to the first that fails. `equivalent.toml` lists the mutants that no test can notice, each with the reason why.
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import Phase, is_hypothesis_test, settings
 from rich.console import Console
 
+from tests.mutants import guards
 from tests.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,7 @@ CORES = {
     "staff": (("services.staff.domain", "services.staff.dead_letters", "services.staff.refunds"), "tests/unit/staff"),
 }
 """The pure modules of each core, and the folder of the tests that hold them."""
+GUARDS = "guards"
 OTHER_ROOMS = (
     "announcements", "group_commit", "handlers", "intake", "lease_claimer", "reading", "refused_commands", "settings",
 )  # fmt: skip
@@ -54,14 +57,15 @@ OTHER_ROOMS = (
 
 
 def main() -> int:
-    """1 if a core scores too low, or if a mutant that is listed as equivalent is noticed or gone."""
+    """1 if a core or the guards score too low, or if a mutant that is listed as equivalent is noticed or gone."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("cores", nargs="*", metavar="CORE", help=f"{', '.join(CORES)}; all, if none is named")
-    chosen = parser.parse_args().cores or list(CORES)
+    every = (*CORES, GUARDS)
+    parser.add_argument("lists", nargs="*", metavar="LIST", help=f"{', '.join(every)}; all, if none is named")
+    chosen = parser.parse_args().lists or every
     settings.register_profile(
         PROFILE, database=None, derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate)
     )
-    passed = [_check(core) for core in chosen]
+    passed = [guards.check() if name == GUARDS else _check(name) for name in chosen]
     return 0 if all(passed) else 1
 
 

@@ -247,6 +247,7 @@ async def test_an_unconfirmed_batch_is_left_to_the_sweeper(
     outbox_batch = await stored(database, ONE, FOUR)
     broker.says = Published(failed=[ONE.id, FOUR.id])
     assert await relay.publish([outbox_batch]) == 0
+    await relay.keeper.delete_confirmed()
     assert await waiting(environment) == [[ONE.id, FOUR.id]]
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert (await sweeper.sweep(), await waiting(environment)) == (2, [])

@@ -1,10 +1,12 @@
 """The mutator finds everything that can be changed in a rule. Each mutant is the same source with one change."""
 
 import ast
+from collections import Counter
 
 import pytest
 
 from tests.mutants.__main__ import CORES, EQUIVALENT, ROOT
+from tests.mutants.guards import Guard, listed
 from tests.mutants.mutate import mutants
 
 STATUSES = {"Status": ("OPEN", "PAID", "VOID")}
@@ -102,3 +104,16 @@ def test_every_core_is_there() -> None:
     for modules, tests in CORES.values():
         assert (ROOT / tests).is_dir()
         assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
+
+
+@pytest.mark.parametrize("guard", listed(), ids=lambda guard: guard.gone)
+def test_a_listed_guard_can_be_taken_out_and_its_tests_exist(guard: Guard) -> None:
+    compile(guard.source(), guard.file, "exec")
+    assert bool(guard.tests) != bool(guard.survives), "either tests that miss it, or the reason why none does"
+    for test in guard.tests:
+        path, _, name = test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(), test
+
+
+def test_each_guard_is_listed_once() -> None:
+    assert [what for what, times in Counter(guard.gone for guard in listed()).items() if times > 1] == []

@@ -21,7 +21,7 @@ from shared.contracts.base import Contract
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.persistence.database import Database
+from shared.persistence.database import Database, MovedOnError
 from shared.persistence.retention import delete_page
 from shared.persistence.writes import WriteBatch
 from tests.support.conversation import causes, contents
@@ -297,3 +297,31 @@ async def test_only_deadlines_that_fired_long_ago_are_deleted(environment: Envir
         await database.close()
     kept = await rows(environment.databases["saga"], "SELECT number FROM deadlines ORDER BY number")
     assert [row["number"] for row in kept] == [2, 3]
+
+
+async def test_a_saga_that_changed_since_it_was_read_is_not_written_over(environment: Environment) -> None:
+    """Its journal may be gone, so the version of the row itself is looked at."""
+    payment_id = uuid4()
+    await execute(
+        environment.databases["saga"],
+        """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, failure_recorded, flagged, repeats, deadline,
+               updated_at) VALUES ($1, 'INV-1', 'completed', 5, 3, false, false, 0, 0, now())""",
+        payment_id,
+    )
+    read = Saga(payment_id=payment_id, invoice_id="INV-1", status=SagaStatus.SETTLING, version=3)
+    cause = Cause(uuid4(), "C-1", datetime(2026, 1, 1, tzinfo=UTC))
+
+    async def save(database: Database) -> None:
+        async with database.transaction() as tx:
+            writes = WriteBatch(tx)
+            await store.save(writes, [(cause, SagaTransition(read, SagaStatus.AWAITING_OUTCOME, "Captured", None))])
+            await writes.flush()
+
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
+    try:
+        with pytest.raises(MovedOnError):
+            await save(database)
+    finally:
+        await database.close()
+    found = await rows(environment.databases["saga"], "SELECT status, version FROM sagas")
+    assert found == [{"status": "completed", "version": 5}]

@@ -98,6 +98,13 @@ async def test_only_a_result_that_can_never_be_stored_is_given_up(commit: Failin
     assert [type(r) for r in recorded] == [bool, bool, UnrecordableError, bool]
 
 
+async def test_a_result_that_could_not_be_stored_for_a_while_is_not_given_up(commit: Failing) -> None:
+    """The broker would not bring it again, so it gets many tries."""
+    commit.error, commit.times = asyncpg.CheckViolationError("23514"), TRIES_MAX - 1
+    async with running(commit):
+        assert await commit.record(result(IDS[0]))
+
+
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 

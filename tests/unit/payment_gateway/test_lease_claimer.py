@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -10,8 +11,9 @@ import pytest
 
 from services.payment_gateway import store
 from services.payment_gateway.charging import Charging
+from services.payment_gateway.domain import Payment, PaymentStatus
 from services.payment_gateway.lease_claimer import BEGUN_EVERY, BUSY_INTERVAL_S, COMPONENT, LeaseClaimer
-from services.payment_gateway.store import Lease
+from services.payment_gateway.store import Lease, Origin, PaymentRow
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
@@ -28,9 +30,13 @@ class FakeCharging:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_stopping: bool = False
     accepted: list[Any] = field(default_factory=list)
+    released: list[tuple[UUID, int]] = field(default_factory=list)
 
     def accept(self, rows: list[Any]) -> None:
         self.accepted += rows
+
+    async def release(self, held: list[tuple[UUID, int]]) -> None:
+        self.released += held
 
 
 class IdleDatabase:
@@ -100,6 +106,17 @@ async def test_begun_payments_go_on_although_there_is_no_room_for_new_ones(
     for _ in range(2 * BEGUN_EVERY):
         await claimer.run_once()
     assert charging.accepted == ["begun", "begun"]
+
+
+async def test_what_was_claimed_while_the_service_stops_is_given_back_at_once(
+    claimer: LeaseClaimer, charging: FakeCharging, due: list[list[Any] | Exception]
+) -> None:
+    payment = Payment(UUID(int=7), "INV-1", PaymentStatus.REQUESTED)
+    origin = Origin(UUID(int=8), "C-1", None)
+    due.append([PaymentRow(payment, 3, origin, datetime(2026, 11, 23, tzinfo=UTC))])
+    charging.is_stopping = True  # it began while the claim was on its way
+    await claimer.run_once()
+    assert (charging.accepted, charging.released) == ([], [(UUID(int=7), 3)])
 
 
 async def test_readiness_reports_a_failed_look_until_one_succeeds(

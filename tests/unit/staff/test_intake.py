@@ -44,15 +44,16 @@ class OneBatch:
 
     queue = "dead-letters"
 
-    def __init__(self, *bodies: bytes) -> None:
+    def __init__(self, *bodies: bytes, stale: bool = False) -> None:
         self._batches = [[delivery(body) for body in bodies]]
+        self._stale = stale
         self.acknowledged: list[bytes] = []
 
     async def take(self) -> Sequence[Delivery]:
         return self._batches.pop() if self._batches else []
 
     def is_stale(self, deliveries: Sequence[Delivery]) -> bool:
-        return not deliveries
+        return self._stale or not deliveries
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         self.acknowledged += [one.body for one in deliveries]
@@ -91,9 +92,9 @@ def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | No
     return table
 
 
-async def take_in(*bodies: bytes) -> list[bytes]:
+async def take_in(*bodies: bytes, stale: bool = False) -> list[bytes]:
     """Run the intake; returns the bodies that were acknowledged."""
-    consumer = OneBatch(*bodies)
+    consumer = OneBatch(*bodies, stale=stale)
     await Intake(cast(Consumer, consumer), cast(Database, NoDatabase()), lambda: NOW, Readiness()).run()
     return consumer.acknowledged
 
@@ -108,6 +109,13 @@ async def test_a_fault_of_ours_withholds_no_body(
     fault[:0] = [a_bug] * 20
     assert await take_in(b"one", b"two") == [b"one", b"two"]
     assert kept.keys() == {b"one", b"two"}
+
+
+async def test_a_batch_whose_channel_is_gone_is_left_to_the_broker(
+    kept: dict[bytes | None, DeadLetterRecord],
+) -> None:
+    assert await take_in(b"one", stale=True) == []
+    assert kept == {}
 
 
 async def test_data_that_the_database_refuses_is_withheld(

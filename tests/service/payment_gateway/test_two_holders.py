@@ -1,0 +1,130 @@
+"""The lease of a payment's row has moved on to another instance: what the first one still does, and what it must leave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway import store
+from services.payment_gateway.domain import Outcome, PaymentStatus, PaymentTransition, Policy
+from services.payment_gateway.gateways import port
+from services.payment_gateway.group_commit import GroupCommit, StepResult
+from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
+from shared.messaging.relay import Relay
+from shared.observability.health import Readiness
+from shared.persistence.database import Connection, Database
+from shared.records import replace
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture
+from tests.support.databases import execute, rows
+
+DEADLINE_S = 60.0
+ID = UUID(int=1)
+ONE, OTHER = Lease(UUID(int=8), 60.0, 30.0), Lease(UUID(int=9), 60.0, 30.0)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CAPTURED = port.Captured("pi_1", 1_250, "EUR", "ch_1", "succeeded")
+
+
+@pytest.fixture
+async def database(payments: PaymentGatewayFixture) -> AsyncIterator[Database]:
+    opened = await Database.open(payments.url, name="holders", connections_max=2)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[Connection]:
+    async with asyncio.timeout(DEADLINE_S), database.connection() as connection:
+        yield connection
+
+
+@pytest.fixture
+def commit(database: Database) -> GroupCommit:
+    return GroupCommit(
+        database=database, relay=cast(Relay, None), readiness=Readiness(), lease=ONE, policy=Policy((1.0,), 3_600.0)
+    )
+
+
+async def claimed(payments: PaymentGatewayFixture, connection: Connection, lease: Lease) -> PaymentRow:
+    """The row, leased. It is put there by the first call, and taken over by later ones."""
+    await execute(
+        payments.url,
+        """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, gateway_id,
+               was_case, rung, key_number, cause_id, correlation_id, fence, due_at)
+           VALUES ($1, 'INV-1', 1250, 'EUR', 'hash', 'prepared', 2, 'pm_1', 'pi_1', false, 0, 1, $1, 'C-1', 1, now())
+           ON CONFLICT (payment_id) DO UPDATE SET due_at = now()""",
+        ID,
+    )
+    (row,) = await store.claim(connection, lease, at_most=1)
+    return row
+
+
+async def test_who_lost_a_lease_cannot_give_it_back(payments: PaymentGatewayFixture, connection: Connection) -> None:
+    mine = await claimed(payments, connection, ONE)
+    theirs = await claimed(payments, connection, OTHER)
+    await store.release(connection, [(ID, mine.fence)])
+    assert (await payments.row(ID))["leased_by"] == OTHER.holder
+    await store.release(connection, [(ID, theirs.fence)])
+    assert (await payments.row(ID))["leased_by"] is None
+
+
+async def test_an_inquiry_leaves_a_row_to_its_holder(payments: PaymentGatewayFixture, connection: Connection) -> None:
+    row = await claimed(payments, connection, ONE)
+    until = (await payments.row(ID))["due_at"]
+    await store.hurry(connection, [ID])
+    assert (await payments.row(ID))["due_at"] == until
+    await store.update(connection, [PaymentUpdate(row, row.fence, delay_s=3_600.0)], ONE)
+    await store.hurry(connection, [ID])
+    assert [found.payment.payment_id for found in await store.claim(connection, OTHER, at_most=1)] == [ID]
+
+
+LEFT_S = "extract(epoch FROM due_at - now())::float8"
+
+
+@pytest.mark.parametrize(("left_s", "renewed"), [(45.0, False), (20.0, True)], ids=["young", "old"])
+async def test_a_holder_that_goes_on_renews_a_lease_that_is_old(
+    payments: PaymentGatewayFixture, connection: Connection, left_s: float, renewed: bool
+) -> None:
+    row = await claimed(payments, connection, ONE)
+    await connection.execute("UPDATE payments SET due_at = now() + make_interval(secs => $1)", left_s)
+    before = (await payments.row(ID))["due_at"]
+    assert await store.update(connection, [PaymentUpdate(row, row.fence, kept=True)], ONE)
+    after = await payments.row(ID)
+    assert (after["leased_by"], after["due_at"] > before) == (ONE.holder, renewed)
+
+
+async def outcomes(payments: PaymentGatewayFixture) -> list[dict[str, Any]]:
+    """What waits in the outbox, by its types."""
+    return await rows(payments.url, "SELECT id, types FROM outbox")
+
+
+async def test_a_late_capture_is_stored_and_takes_the_row_over(
+    payments: PaymentGatewayFixture, connection: Connection, commit: GroupCommit
+) -> None:
+    """Whoever holds the row now has decided on a payment without the capture, and may store nothing any more."""
+    mine = await claimed(payments, connection, ONE)
+    theirs = await claimed(payments, connection, OTHER)
+    held, outbox_batches = await commit._commit(
+        [StepResult(mine, PaymentTransition(mine.payment), NOW, answer=CAPTURED)], carefully=True
+    )
+    row = await payments.row(ID)
+    assert (held, row["status"], row["receipt_number"]) == ([False], "captured", "ch_1")
+    assert [(found["id"], found["types"]) for found in await outcomes(payments)] == [
+        (batch.id, [message.type for message in batch.messages]) for batch in outbox_batches
+    ]
+    assert len(outbox_batches) == 1
+    assert not await store.update(connection, [PaymentUpdate(theirs, theirs.fence)], OTHER)
+
+
+@pytest.mark.parametrize("carefully", [False, True], ids=["at once", "in a transaction"])
+async def test_an_outcome_is_in_the_outbox_before_anybody_publishes_it(
+    payments: PaymentGatewayFixture, connection: Connection, commit: GroupCommit, carefully: bool
+) -> None:
+    row = await claimed(payments, connection, ONE)
+    captured = replace(row.payment, status=PaymentStatus.CAPTURED, version=3, receipt_number="ch_1")
+    result = StepResult(row, PaymentTransition(captured, outcome=Outcome.CAPTURED), NOW, answer=CAPTURED)
+    held, outbox_batches = await commit._commit([result], carefully=carefully)
+    assert (held, len(outbox_batches)) == ([True], 1)
+    assert [found["id"] for found in await outcomes(payments)] == [batch.id for batch in outbox_batches]
