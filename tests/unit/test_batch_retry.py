@@ -35,14 +35,14 @@ class FakeConsumer:
         self.asked.append("resume")
 
 
-class FakeDatabase:
+class SlowToAnswer:
     """Answers from the third try on, if it answers at all."""
 
     def __init__(self) -> None:
         self.tries = 0
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator["FakeDatabase"]:
+    async def connection(self) -> AsyncIterator["SlowToAnswer"]:
         self.tries += 1
         if self.tries < 3:
             raise AWAY
@@ -65,12 +65,12 @@ def consumer() -> FakeConsumer:
 
 
 @pytest.fixture
-def database() -> FakeDatabase:
-    return FakeDatabase()
+def database() -> SlowToAnswer:
+    return SlowToAnswer()
 
 
 @pytest.fixture
-def batch_retry(consumer: FakeConsumer, database: FakeDatabase) -> BatchRetry:
+def batch_retry(consumer: FakeConsumer, database: SlowToAnswer) -> BatchRetry:
     return BatchRetry("q", cast(Database, database), Readiness(), consumer=cast(Consumer, consumer))
 
 
@@ -109,7 +109,7 @@ async def test_bad_data_is_given_up_alone(batch_retry: BatchRetry) -> None:
 
 
 async def test_a_long_outage_gives_the_deliveries_back_until_the_database_answers(
-    batch_retry: BatchRetry, consumer: FakeConsumer, database: FakeDatabase
+    batch_retry: BatchRetry, consumer: FakeConsumer, database: SlowToAnswer
 ) -> None:
     await batch_retry.outlast(AWAY, RetryState(since=time.monotonic() - HOLD_MAX_S / 2))
     assert (consumer.asked, database.tries) == ([], 0), "a batch is held for a while"

@@ -38,14 +38,14 @@ class Silent(MemoryGateway):
         await asyncio.Event().wait()
 
 
-class FaultyGateway(MemoryGateway):
+class BrokenGateway(MemoryGateway):
     """Has a bug that shows once the order was sent."""
 
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> Any:
         raise KeyError("status")
 
 
-class Commit:
+class FakeCommit:
     """Records every result; says each time whether the lease is still held."""
 
     def __init__(self, *held: bool) -> None:
@@ -81,7 +81,7 @@ def charging(gateway: port.Gateway, *held: bool) -> Released:
         calls_in_flight=1,
         call_timeout_s=5.0,
         database=cast(Database, None),
-        commit=cast(GroupCommit, Commit(*held)),
+        commit=cast(GroupCommit, FakeCommit(*held)),
         readiness=readiness,
         clock=system_clock,
         watch=cast(GatewayWatch, None),
@@ -89,7 +89,7 @@ def charging(gateway: port.Gateway, *held: bool) -> Released:
     )
 
 
-@pytest.mark.parametrize("gateway", [Silent(), FaultyGateway()], ids=["silent", "broken"])
+@pytest.mark.parametrize("gateway", [Silent(), BrokenGateway()], ids=["silent", "broken"])
 def test_a_call_without_an_answer_may_have_charged(gateway: port.Gateway) -> None:
     async def call() -> object:
         return await charging(gateway)._guarded_call(GatewayStep.EXECUTE, PREPARED, "key")
