@@ -245,8 +245,12 @@ def short(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str:
 
 
 def fits(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> bool:
-    """Whether a text has at most `bytes_max` bytes as it is sent."""
-    return len(as_it_came(text)) <= bytes_max
+    """Whether a text has at most `bytes_max` bytes as it is sent. What no message can hold counts as what replaces it."""
+    try:
+        sent = as_it_came(text)
+    except UnicodeEncodeError:
+        sent = text.encode("utf-8", "replace")
+    return len(sent) <= bytes_max
 
 
 def text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:

@@ -16,7 +16,7 @@ from tests.browser.sending import Sending
 from tests.browser.site import NARROW, WIDE, Site
 
 OUTSIDE_ROOMS = ("/sign-in", "/no-such-page")
-NO_PAGES = frozenset({"/activity/download"})
+NO_PAGES = frozenset({"/activity/download", "/cases/download"})
 """Addresses that answer with a file."""
 ADDRESSES = sorted({page.address for room in rooms_of_pages() for page in room.pages} - NO_PAGES)
 _AXE = AXE_FILE_PATH.read_text(encoding="utf-8")

@@ -25,9 +25,10 @@ NO_JSON = {
     ("permissions", "postgresql"): "it prints SQL",
     ("completion",): "it prints a script",
     ("config", "reference"): "it prints a page",
+    ("card", "public"): "it prints JSON, the keys themselves",
 }
 ASKS_NO_SERVER = {
-    *(("card", "encrypt"), ("card", "keys"), ("faults", "list"), ("version",), ("completion",), ("topology", "limits")),
+    *(("card", "encrypt"), ("card", "keys"), ("card", "public"), ("faults", "list"), ("version",), ("completion",), ("topology", "limits")),
     ("config", "check"),
     ("config", "reference"),
     *(("permissions",), ("permissions", "rabbitmq"), ("permissions", "postgresql")),

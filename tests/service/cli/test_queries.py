@@ -43,7 +43,7 @@ async def test_show_prints_every_step_of_a_paid_invoice(environment_urls: Enviro
         ("invoice", "PaymentRequested 12.50 EUR", 3),
         ("gateway", f"payment {payment('paid')} taken in", 4),
         ("gateway", "prepare: prepared", 5),
-        ("gateway", "execute: any", 5),
+        ("gateway", "execute: captured", 5),
         ("gateway", "PaymentCaptured, version 3", 4),
         ("saga", "absent → settling on Captured", 8),
         ("invoice", "Paid 12.50 EUR, ch_paid", 9),
