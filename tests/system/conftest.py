@@ -12,6 +12,11 @@ from deploy.local.system import System, open_system_on
 @pytest.fixture(scope="session")
 def whole_system(stack: Stack) -> Iterator[System]:
     """Everything but the services, which tests start. At the end those that run are stopped, and must end in time."""
+    yield from a_system(stack)
+
+
+def a_system(stack: Stack) -> Iterator[System]:
+    """One more of it, for tests whose senders keep no history: the audit of other tests asks what its senders sent."""
     with stack.part(f"system_{uuid.uuid4().hex[:8]}") as own, open_system_on(own) as opened:
         yield opened
         opened.fleet.stop_all()

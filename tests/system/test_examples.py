@@ -13,12 +13,13 @@ from uuid import uuid4
 import pytest
 
 from deploy.demo import up
-from deploy.local.stack import UPSTREAM
+from deploy.local.stack import UPSTREAM, Stack
 from deploy.local.system import System, remit
 from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.proxy import Network, Proxy
 from tests.support.environment import ROOT
 from tests.support.languages import LANGUAGES
+from tests.system.conftest import a_system
 from tests.system.test_up import type_in
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # a compiler may have to be installed first
@@ -31,6 +32,11 @@ LINES: Final = {
     if "INV-" in line
 }
 """What to type, by language, and whether it is the kit's."""
+
+
+@pytest.fixture(scope="module")
+def whole_system(stack: Stack) -> Iterator[System]:
+    yield from a_system(stack)
 
 
 @pytest.fixture

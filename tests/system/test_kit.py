@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -33,15 +33,21 @@ from remit_kit import (
 from remit_kit.cards import Card, encrypt_card
 from remit_kit.fake import ENDINGS, IN_DOUBT, FakeRemit
 
-from deploy.local.stack import LISTENER, OPERATOR, UPSTREAM
+from deploy.local.stack import LISTENER, OPERATOR, UPSTREAM, Stack
 from deploy.local.system import System
 from services.invoice.domain import RejectionReason
 from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.proxy import Network
 from tests.support.waiting import until
+from tests.system.conftest import a_system
 
 OpenRemit = Callable[..., Remit]
 VISA = Token("pm_card_visa")
+
+
+@pytest.fixture(scope="module")
+def whole_system(stack: Stack) -> Iterator[System]:
+    yield from a_system(stack)
 
 
 class Price(TypedDict):

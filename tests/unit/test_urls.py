@@ -144,7 +144,7 @@ def test_a_broker_url_may_have_what_the_client_obeys(url: str) -> None:
         ("/a%25", "a%"),
     ],
 )
-def test_a_virtual_host_is_read_as_pika_and_amqplib_read_it(path: str, vhost: str) -> None:
+async def test_a_virtual_host_is_read_as_pika_and_amqplib_read_it(path: str, vhost: str) -> None:
     url = check_broker_url(f"amqp://u:p@host:5672{path}")
     assert AmqpConnection(url).vhost == vhost
     read_by_pika = pika.URLParameters(url).virtual_host

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 from uuid import UUID
@@ -42,6 +43,14 @@ _Value = TypeVar("_Value")
 OnEvent = Callable[[Event], Awaitable[None]]
 
 _log = logging.getLogger("remit_kit")
+
+
+@dataclass(slots=True)
+class _Tries:
+    """Whether a command may have been sent, and whether the broker has confirmed it."""
+
+    tried: bool = False
+    confirmed: bool = False
 
 
 class Transport(Protocol):
@@ -203,30 +212,18 @@ class Remit:
         """
         arrived = asyncio.get_running_loop().create_future()
         self._answers.setdefault(command.correlation_id, set()).add(arrived)
-        tried = confirmed = False
-        resend_after_s, pause_s = RESEND_AFTER_S, PAUSE_S
+        tries = _Tries()
         try:
             async with asyncio.timeout(within_s):
-                while not arrived.done():
-                    try:
-                        await self._transport.send(command)
-                    except NotConfirmed as doubt:
-                        tried = True
-                        _log.warning("%s %s is sent again: %s", command.name, command.id, doubt)
-                        await asyncio.wait([arrived], timeout=pause_s)
-                        pause_s = min(2 * pause_s, PAUSE_MOST_S)
-                        continue
-                    except AccessRefused as refused:
-                        if not tried:
-                            raise
-                        # Nobody may send it again. An earlier try may have arrived, so this is no "nothing was sent".
-                        raise NoAnswer(command, confirmed=confirmed) from refused
-                    tried = confirmed = True
-                    await asyncio.wait([arrived], timeout=resend_after_s)
-                    resend_after_s *= 2
+                await self._send_until(arrived, command, tries)
+        except AccessRefused as refused:
+            if not tries.tried:
+                raise
+            # Nobody may send it again. An earlier try may have arrived, so this is no "nothing was sent".
+            raise NoAnswer(command, confirmed=tries.confirmed) from refused
         except TimeoutError:
             if not arrived.done():  # else the answer came while a confirm did not
-                raise NoAnswer(command, confirmed=confirmed) from None
+                raise NoAnswer(command, confirmed=tries.confirmed) from None
         finally:
             self._answers[command.correlation_id].discard(arrived)
             if not self._answers[command.correlation_id]:
@@ -234,6 +231,24 @@ class Remit:
         told = arrived.result()
         if told["answer"] != "accepted":
             raise Rejected(command, told["reason"], told.get("detail"))
+
+    async def _send_until(
+        self, arrived: "asyncio.Future[Mapping[str, Any]]", command: Command, tries: "_Tries"
+    ) -> None:
+        """Send the command ever more rarely, until its answer has arrived. Raises AccessRefused."""
+        resend_after_s, pause_s = RESEND_AFTER_S, PAUSE_S
+        while not arrived.done():
+            try:
+                await self._transport.send(command)
+            except NotConfirmed as doubt:
+                tries.tried = True
+                _log.warning("%s %s is sent again: %s", command.name, command.id, doubt)
+                await asyncio.wait([arrived], timeout=pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MOST_S)
+            else:
+                tries.tried = tries.confirmed = True
+                await asyncio.wait([arrived], timeout=resend_after_s)
+                resend_after_s *= 2
 
     async def outcome(self, command: Command, *, within_s: float = OUTCOME_WITHIN_S) -> PaymentOutcome | RefundOutcome:
         """Send a PayInvoice or RefundInvoice as `answer` does, and wait for what comes of it.

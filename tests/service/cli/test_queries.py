@@ -160,7 +160,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     evidence = ("--tap", str(written / TAP), "--run", str(written / RUN), "--baseline", str(written / "base.json"))
     given = ("--drained", "--complete", *stores, *evidence, "--unacked", str(written / COUNTS))
     holding = await remit("audit", *given, environment=environment_urls)
-    assert (holding.code, holding.err) == (0, "")
+    assert (holding.code, holding.err) == (0, ""), holding.out
     assert holding.out.rstrip().endswith(f"{len(CHECKS)} holds.")
     url = environment_urls.databases["invoice"]
     await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
