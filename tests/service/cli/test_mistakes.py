@@ -28,7 +28,15 @@ NO_JSON = {
     ("card", "public"): "it prints JSON, the keys themselves",
 }
 ASKS_NO_SERVER = {
-    *(("card", "encrypt"), ("card", "keys"), ("card", "public"), ("faults", "list"), ("version",), ("completion",), ("topology", "limits")),
+    *(
+        ("card", "encrypt"),
+        ("card", "keys"),
+        ("card", "public"),
+        ("faults", "list"),
+        ("version",),
+        ("completion",),
+        ("topology", "limits"),
+    ),
     ("config", "check"),
     ("config", "reference"),
     *(("permissions",), ("permissions", "rabbitmq"), ("permissions", "postgresql")),
