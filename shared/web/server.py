@@ -4,7 +4,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -13,11 +14,23 @@ from starlette.types import ASGIApp
 
 from shared.background import BackgroundTask, run_every
 from shared.build import this_build
+from shared.clock import Clock, clock_of_a_service
 from shared.http_server import reason_of
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness
-from shared.service import EXIT_FAILED
+from shared.persistence.database import Database
+from shared.records import dataclass
+from shared.service import (
+    EXIT_FAILED,
+    MISTAKE_STANDS_S,
+    Patience,
+    ProcessSettings,
+    open_database,
+    open_probes,
+    or_stop,
+)
 from shared.settings import ConfigurationError
+from shared.web.pulse import DatabasePulse
 
 log = structlog.get_logger(__name__)
 
@@ -33,36 +46,78 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int, *, variable: str) -> socket.socket:
-    """Open a port. Raises `ConfigurationError` that names `variable`."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a web process listens. `proxies` in front of it are believed about whose request they bring.
+
+    `variable` is the setting that names the port.
+    """
+
+    host: str
+    port: int
+    variable: str
+    proxies: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WebApp:
+    """What a web process serves. `beside` runs beside it. `release` ends requests that wait, so that none outlives the process."""
+
+    app: ASGIApp
+    release: Callable[[], Awaitable[None]]
+    beside: Sequence[BackgroundTask] = ()
+
+
+def _listen(at: Address) -> socket.socket:
+    """Open the port. Raises `ConfigurationError` that names its variable."""
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=1024)
+        return socket.create_server((at.host, at.port), family=_family(at.host), backlog=1024)
     except OSError as error:
-        where = f"port {port} of {host}"
-        raise ConfigurationError(f"{variable}: {where} cannot be opened: {reason_of(error)}.") from None
+        where = f"port {at.port} of {at.host}"
+        raise ConfigurationError(f"{at.variable}: {where} cannot be opened: {reason_of(error)}.") from None
 
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-async def serve_app(
-    app: ASGIApp,
-    listener: socket.socket,
+async def serve_web(
+    settings: ProcessSettings,
+    migrations: Path,
+    assemble: Callable[[Database, Clock], WebApp],
     *,
-    proxies: Sequence[str],
+    address: Address,
+    stopping: asyncio.Event,
+) -> int:
+    """Serve what `assemble` makes of the database until `stopping` is set or a part ends by itself, and return the exit code.
+
+    Raises `ConfigurationError` for a mistake that stands.
+    """
+    readiness, liveness = Readiness("started"), Liveness()
+    clock = clock_of_a_service(settings.clock_off_s)
+    async with AsyncExitStack() as opened:
+        health = await open_probes(readiness, liveness, settings)
+        opened.push_async_callback(health.close)
+        database = await or_stop(open_database(settings, migrations, readiness, Patience(MISTAKE_STANDS_S)), stopping)
+        if database is None:
+            return 0
+        opened.push_async_callback(database.close)
+        listener = opened.enter_context(_listen(address))
+        web = assemble(database, clock)
+        beside = [*web.beside, DatabasePulse(database, readiness)]
+        server = _Server(_config(web.app, address.proxies))
+        return await _serve(server, listener, beside, web.release, stopping, readiness, liveness)
+
+
+async def _serve(
+    server: uvicorn.Server,
+    listener: socket.socket,
     beside: Sequence[BackgroundTask],
     release: Callable[[], Awaitable[None]],
     stopping: asyncio.Event,
     readiness: Readiness,
     liveness: Liveness,
 ) -> int:
-    """Serve until `stopping` is set or a part ends by itself, and return the exit code.
-
-    `proxies` are believed about whose request they bring. `beside` runs beside it. `release` ends requests that wait, so that none outlives
-    the process.
-    """
-    server = _Server(_config(app, proxies))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="web")
     tasks = {serving, *(asyncio.create_task(run_every(one, liveness=liveness), name=one.name) for one in beside)}
     readiness.set("started", ok=True)
