@@ -1,5 +1,6 @@
 """Who says how a payment ended: the gateway, in an answer that was recorded, or a person, in a decision."""
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,9 @@ _DECIDED = {
     "PaymentRefundFailed": frozenset({"not_refunded"}),
 }
 """The decisions of people that can."""
+_NOT_PRINTABLE_ASCII = re.compile(r"[^\x20-\x7e]")
+_EVIDENCE_TOLD_MAX = 300
+"""Outcomes tell evidence in ASCII, and so much of it (`services.payment_gateway.handlers`)."""
 
 
 async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
@@ -75,8 +79,15 @@ def _altered(outcome: SaidOutcome, attempts: Sequence[StoredRow]) -> Iterator[st
         attempt = recorded.get(_key(told))
         if attempt is None:
             yield f"it was published with the answer to {told['step']} of {told['at']}, which is not recorded"
-        elif attempt["answer"] != told["answer"] or not attempt["evidence"].startswith(told["evidence"].rstrip("…")):
+        elif attempt["answer"] != told["answer"]:
             yield f"it was published with the answer {told['answer']} to {told['step']}, and recorded is {attempt['answer']}"
+        elif _as_told(attempt["evidence"]) != told["evidence"]:
+            yield f"it was published with other evidence of {told['step']} of {told['at']} than is recorded"
+
+
+def _as_told(evidence: str) -> str:
+    """Evidence as an outcome shows it."""
+    return _NOT_PRINTABLE_ASCII.sub("?", evidence)[:_EVIDENCE_TOLD_MAX]
 
 
 def _key(told: dict[str, Any]) -> tuple[str, str]:

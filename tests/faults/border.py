@@ -300,6 +300,7 @@ async def worst_bodies(testbed: Testbed, payments: Payments, note: Note) -> None
             body = WORST_BODIES[number % len(WORST_BODIES)].replace(str(_ANY_ID).encode(), str(command_id).encode())
             name = f"worst {command_id}" if number % UNNAMED == 0 else str(command_id)
             await stranger.publish(body, message_id=name)
+            testbed.note_sent(command_id, _ANY.wire_name, is_looked_for=name == str(command_id))
     await testbed.start("invoice")
     async with _asking_live(testbed, "invoice", "staff", "saga") as slowest:
         await until_ready(testbed, "invoice")

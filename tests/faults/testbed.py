@@ -284,10 +284,11 @@ class Testbed:
         """A number that no invoice of this testbed has in its name yet."""
         return next(self._numbers)
 
-    def note_sent(self, command_id: UUID, type_: str) -> None:
-        """Record a command that was sent without our sender, for the audit."""
+    def note_sent(self, command_id: UUID, type_: str, *, is_looked_for: bool = True) -> None:
+        """Record a command that was sent without our sender, for the audit. It need not end under this id unless it is looked for."""
+        told = {"command_id": str(command_id), "type": type_, "confirmed": is_looked_for}
         with self.system.history.open("a", encoding="utf-8") as history:
-            history.write(json.dumps({"command_id": str(command_id), "type": type_, "confirmed": True}) + "\n")
+            history.write(json.dumps(told) + "\n")
 
     # -- waiting -------------------------------------------------------------------------------------------------------------------------
 

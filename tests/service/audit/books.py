@@ -85,6 +85,9 @@ def refund(name: str) -> UUID:
 
 
 PART_MINOR = 500
+EVIDENCE = "HTTP 200 Zahlung bestätigt " + "x" * 273 + "…"
+"""As a gateway of a country may word it, and longer than outcomes tell."""
+EVIDENCE_TOLD = "HTTP 200 Zahlung best?tigt " + "x" * 273
 OF_COMMANDS = frozenset({"Issued", "PaymentRequested", "Voided", "RefundRequested"})
 """Events that are correlated as the commands of their sender are."""
 
@@ -262,10 +265,17 @@ class FinishedBooks:
                 recorded_at=at,
                 step=step,
                 answer=answer,
-                evidence="200",
+                evidence=EVIDENCE,
                 idempotency_key=f"{payment(name)}:{step}:1",
             )
         self.confirm(name)
+
+    async def told_attempts(self, name: str) -> list[dict[str, str]]:
+        """The recorded answers of a payment as an outcome tells them."""
+        recorded = await self.databases["payment_gateway"].fetch(
+            "SELECT at, step, answer FROM attempts WHERE payment_id = $1 ORDER BY seq", payment(name)
+        )
+        return [{**row, "at": row["at"].isoformat(), "evidence": EVIDENCE_TOLD} for row in recorded]
 
     async def outcome(
         self, name: str, version: int, type_: str, cause: UUID, *, case: bool = False, **said: Any
@@ -701,7 +711,7 @@ class FinishedBooks:
         await self.row(name, "needs_decision", 4, requested, due_at=datetime.now(UTC) + timedelta(hours=1))
         self.charge(f"ch_{name}", f"pi_{name}")
         doubt = await self.outcome(name, 3, "PaymentInDoubt", requested)
-        needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
+        needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested, attempts=await self.told_attempts(name))
         await self.event(f"INV-{name}", 3, "PaymentInDoubt", uuid5(doubt, "0"), payment_id=str(payment(name)))
         await self.state(f"INV-{name}", "in_doubt", 3, payment_id=payment(name))
         await self.saga(name, ("in_doubt", "InDoubt", doubt), ("needs_decision", "NeedsDecision", needs), fired=False)
