@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from shared.card_data.brands import DIGITS_MIN
 from shared.card_data.effort import Effort
 from shared.card_data.plain import APART, as_ascii, as_latin_1
 
@@ -42,12 +43,27 @@ _DIGITS_APART = re.compile(rb"\0[0-9]\0{1,3}[0-9]\0{1,3}[0-9]")
 """Digits in UTF-16 or UTF-32."""
 _PIECE = re.compile(b"0" * READABLE_MIN + b"+")
 
+# Bytes one by one, as programs show them and as some write them into JSON: `34 32 34 32`, `0x34, 0x32`, `[52, 50, 52, 50]`.
+_PAIRS: Final = b"-".join([b"00"] * DIGITS_MIN)
+"""Of two digits each. Of fewer than a card number needs there are many in healthy texts, such as times of day."""
+_COMMA: Final = b","
+_BETWEEN_PAIRS: Final = b" :;.|-\t\n" + _COMMA
+_LAYOUT: Final = b" \t\r\n\"'"
+"""Of a list: `["34", "32"]`, or one that is laid out on lines."""
+_IS_PAIR = bytes(
+    ord("0") if byte in _HEX_DIGITS else ord("-") if byte in _BETWEEN_PAIRS else ord("!") for byte in range(256)
+)
+_FURTHER_PAIRS = re.compile(rb"(?:-00)*+")
+_APART_IN_HEX: Final = APART.encode().hex().encode()
+_FROM_DECIMAL = bytes(int(f"{byte:x}") if f"{byte:x}".isdecimal() else 0 for byte in range(256))
+"""What two digits mean in decimal, by what they mean in hexadecimal."""
+
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
 _NAMED_REFERENCE = re.compile(
     rb"&(?=[nethmdspcvlqaTN])(?:quot|apos|equals|colon|nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
 )
 _NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
-_QUOTED = re.compile(rb"=(?:3(?:[AD]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)(?:\r?\n|2[0-9A-Fa-f]|[CcEe][0-9A-Fa-f]=))")
+_QUOTED = re.compile(rb"=(?:3(?:[ADad]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)(?:\r?\n|2[0-9A-Fa-f]|[CcEe][0-9A-Fa-f]=))")
 _SHORT_ESCAPES: Final = tuple(
     (b"\\" + letter, sign)
     for letter, sign in (
@@ -62,11 +78,13 @@ _SHORT_ESCAPES: Final = tuple(
     )
 )
 _BROKEN = re.compile(rb"\\(?:u(?![0-9A-Fa-f]{4})|U(?!00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4}))")
+_CODES = re.compile(rb"\\(?:[ux]\{0*+([1-9A-Fa-f][0-9A-Fa-f]{0,5})\}|([01][0-7]{2}))")
+"""`\\u{34}` of JavaScript, Rust and Ruby, `\\x{34}` of Perl, and three octal digits, as C, shells and PostgreSQL write a byte."""
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 # What the steps cost, in microseconds: of a byte, unless they are named.
 _PASS_US, _NON_ASCII_US = 0.001, 0.03
-_BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US, _THREE_US, _ZERO_US = (
+_BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US, _THREE_US, _ZERO_US, _RUN_US = (
     0.02,
     0.3,
     0.04,
@@ -75,6 +93,7 @@ _BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US,
     0.04,
     0.06,
     0.02,
+    1.0,
 )
 
 
@@ -82,7 +101,7 @@ def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
     """The text as it reads in ASCII, and what it says behind encodings, up to `LAYERS` deep. Bytes are read as UTF-8.
 
     Encodings: backslash escapes, which do not count as a layer, since all JSON has them; URL encoding, quoted-printable, HTML references,
-    hexadecimal, base64 (both alphabets, at any offset). Raises `TooMuchEffort`.
+    hexadecimal, base64 (both alphabets, at any offset), bytes one by one. Raises `TooMuchEffort`.
     """
     data = _as_ascii(text, effort)
     if not _may_be_encoded(data, effort):
@@ -99,9 +118,9 @@ def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
         yield from layer
 
 
-def may_be_base64_or_hex(data: bytes) -> bool:
-    """Whether digits may stand in this ASCII text behind one of these encodings."""
-    return _looks_like_hex(data) or _looks_like_base64(data, data.translate(_I_TO_P))
+def may_be_bytes(data: bytes) -> bool:
+    """Whether digits may stand in this ASCII text as bytes: in base64, in hexadecimal, or one by one."""
+    return _looks_like_hex(data) or _looks_like_base64(data, data.translate(_I_TO_P)) or _looks_like_pairs(data)
 
 
 def _looks_like_base64(data: bytes, folded: bytes) -> bool:
@@ -114,6 +133,17 @@ def _looks_like_hex(data: bytes) -> bool:
     )
 
 
+def _looks_like_pairs(data: bytes) -> bool:
+    return any(_PAIRS in text.translate(_IS_PAIR) for text in _as_pairs(data))
+
+
+def _as_pairs(data: bytes) -> tuple[bytes, ...]:
+    """The text in which pairs of digits stand with one sign between two of them, if there are any; of a list also without its lay-out."""
+    if b"0x" in data:
+        data = data.replace(b"0x", b"")
+    return (data, data.translate(None, _LAYOUT)) if _COMMA in data else (data,)
+
+
 def _may_be_encoded(data: bytes, effort: Effort) -> bool:
     return (
         b"\\" in data
@@ -122,6 +152,7 @@ def _may_be_encoded(data: bytes, effort: Effort) -> bool:
         or b"=" in data
         or _holds_hex(data, effort)
         or _looks_like_base64(data, data.translate(_I_TO_P))
+        or _looks_like_pairs(data)
     )
 
 
@@ -167,6 +198,9 @@ def _without_backslashes(data: bytes, effort: Effort) -> bytes:
         data = data.replace(b"\\\\", b"\\")
     for letter, sign in _SHORT_ESCAPES:
         data = data.replace(letter, sign)
+    if codes := data.count(b"u{") + data.count(b"x{") + data.count(b"\\0") + data.count(b"\\1"):
+        effort.spend(codes * _REFERENCE_US)
+        data = _as_ascii(_CODES.sub(_character_of_code, data), effort)
     data = data.replace(b"\\x", b"\\u00")
     if b"\\u" not in data and b"\\U" not in data:
         return data
@@ -186,7 +220,14 @@ def _without_references(data: bytes, effort: Effort) -> bytes:
 
 
 def _character(found: re.Match[bytes]) -> bytes:
-    code = int(found[1], 16) if found[1] else int(found[2])
+    return _utf8(int(found[1], 16) if found[1] else int(found[2]))
+
+
+def _character_of_code(found: re.Match[bytes]) -> bytes:
+    return _utf8(int(found[1], 16) if found[1] else int(found[2], 8))
+
+
+def _utf8(code: int) -> bytes:
     return b"?" if 0xD800 <= code < 0xE000 or code > 0x10FFFF else chr(code).encode()  # noqa: PLR2004 - surrogates; the end of Unicode
 
 
@@ -203,6 +244,26 @@ def _decodings(data: bytes, effort: Effort) -> Iterator[bytes]:
         tokens = data.translate(_TO_HEX) + b"00"
         for skip in range(2):
             yield from _readable(binascii.unhexlify(tokens[skip : (len(tokens) - skip) // 2 * 2 + skip]), effort)
+
+    for text in _as_pairs(data):
+        effort.spend(len(text) * _PASS_US)
+        yield from _pair_by_pair(text, effort)
+
+
+def _pair_by_pair(text: bytes, effort: Effort) -> Iterator[bytes]:
+    """What it says where bytes are written one by one, in hexadecimal and in decimal."""
+    pairs = text.translate(_IS_PAIR)
+    runs, start = [], pairs.find(_PAIRS)
+    while start != -1:
+        effort.spend(_RUN_US)
+        further = _FURTHER_PAIRS.match(pairs, start + len(_PAIRS))
+        end = further.end() if further else start
+        runs.append(text[start:end].translate(None, _BETWEEN_PAIRS))
+        start = pairs.find(_PAIRS, end)
+    if runs:
+        said = binascii.unhexlify(_APART_IN_HEX.join(runs))
+        yield from _readable(said, effort)
+        yield from _readable(said.translate(_FROM_DECIMAL), effort)
 
 
 def _holds_hex(data: bytes, effort: Effort) -> bool:

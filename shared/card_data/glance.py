@@ -6,7 +6,7 @@ A glance never lets through what the scan behind it would find: it asks for less
 from typing import Final
 
 from shared.card_data.effort import Effort, TooMuchEffort
-from shared.card_data.encodings import may_be_base64_or_hex
+from shared.card_data.encodings import may_be_bytes
 from shared.card_data.numbers import DIGITS, DIGITS_IN_A_ROW, ZEROS_AT_COLON, card_numbers
 from shared.card_data.plain import CONTROLS, as_ascii
 from shared.card_data.verification_values import may_name_a_value
@@ -35,7 +35,7 @@ def is_clean(text: str | bytes) -> bool:
     if data is None:
         return False
     folded = data.translate(_FOLDED, _LEFT_OUT)
-    if _MARK in folded or may_be_base64_or_hex(data) or may_name_a_value(data.lower()):
+    if _MARK in folded or may_be_bytes(data) or may_name_a_value(data.lower()):
         return False
     has_row = DIGITS_IN_A_ROW in folded or ZEROS_AT_COLON in folded
     return not has_row or _is_without_card_number(data)
@@ -55,7 +55,7 @@ def is_without_long_numbers(text: str | bytes) -> bool:
     if data is None:
         return False
     folded = data.translate(_FOLDED, _COLONS_TOO)
-    return not (_MARK in folded or DIGITS_IN_A_ROW in folded or may_be_base64_or_hex(data))
+    return not (_MARK in folded or DIGITS_IN_A_ROW in folded or may_be_bytes(data))
 
 
 def _ascii(text: str | bytes) -> bytes | None:

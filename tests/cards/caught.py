@@ -1,10 +1,12 @@
 """What must be caught: each kind makes texts that hold a card number."""
 
 import base64
+import binascii
 import json
 import quopri
 import unicodedata
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from random import Random
@@ -87,7 +89,11 @@ GLUED = {
 
 
 def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+    return _base64_of(text.encode())
+
+
+def _base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _hex(text: str) -> str:
@@ -122,7 +128,26 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "URL, by JavaScript": lambda text: "".join(f"%u{ord(character):04X}" for character in text),
     "quoted-printable, in lines": lambda text: quopri.encodestring(f"{'.' * 70}{text}".encode()).decode(),
     "byte escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+    "quoted-printable, all of it, small letters": lambda text: "".join(f"={byte:02x}" for byte in text.encode()),
+    "escapes in braces": lambda text: "".join(f"\\u{{{ord(character):x}}}" for character in text),
+    "escapes in braces, with zeros": lambda text: "".join(f"\\u{{{ord(character):06X}}}" for character in text),
+    "byte escapes in braces": lambda text: "".join(f"\\x{{{byte:x}}}" for byte in text.encode()),
+    "octal escapes": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
+    "URL, by JavaScript, of escapes in braces": lambda text: "".join(f"%u{{{ord(character):x}}}" for character in text),
 }
+BYTE_BY_BYTE: dict[str, Callable[[str], str]] = {
+    "bytes in hexadecimal, blanks": lambda text: text.encode().hex(" "),
+    "bytes in hexadecimal, colons": lambda text: text.encode().hex(":"),
+    "bytes in hexadecimal, hyphens, capitals": lambda text: text.encode().hex("-").upper(),
+    "bytes in hexadecimal, on lines": lambda text: text.encode().hex("\n"),
+    "bytes in hexadecimal, as programs write them": lambda text: ", ".join(f"0x{byte:02x}" for byte in text.encode()),
+    "bytes in hexadecimal, as texts": lambda text: json.dumps([f"{byte:02x}" for byte in text.encode()]),
+    "bytes in decimal": lambda text: json.dumps([*text.encode()]),
+    "bytes in decimal, on lines": lambda text: json.dumps([*text.encode()], indent=4),
+    "bytes in decimal, without blanks": lambda text: json.dumps([*text.encode()], separators=(",", ":")),
+    "a Buffer of Node": lambda text: json.dumps({"type": "Buffer", "data": [*text.encode()]}),
+}
+"""Of a number; of a verification value where there are bytes enough to tell it from a time of day."""
 
 TWICE: dict[str, Callable[[str], str]] = {
     "base64 of base64": lambda text: _base64(_base64(text)),
@@ -185,6 +210,37 @@ VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
 }
 
 
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NOT_FOUND: dict[str, Callable[[str], str]] = {
+    "over several texts": lambda digits: json.dumps({"a": digits[:7], "b": digits[7:]}),
+    "over several members": lambda digits: json.dumps({f"{at}": int(digit) for at, digit in enumerate(digits)}),
+    "put together by a program": lambda digits: '" + "'.join((digits[:7], digits[7:])),
+    "commas between all digits": ",".join,
+    "base64 with blanks": lambda digits: " ".join(_in_pieces(_base64(digits), 4)),
+    "hexadecimal with blanks": lambda digits: " ".join(_in_pieces(_hex(digits), 4)),
+    "words": lambda digits: " ".join(WORDS[int(digit)] for digit in digits),
+    "bytes in binary": lambda digits: " ".join(f"{byte:08b}" for byte in digits.encode()),
+    "bytes in octal": lambda digits: " ".join(f"0{byte:o}" for byte in digits.encode()),
+    "the number in hexadecimal": lambda digits: f"{int(digits):#x}",
+    "names of characters": lambda digits: "".join(f"\\N{{DIGIT {WORDS[int(digit)].upper()}}}" for digit in digits),
+    "numbers of characters": lambda digits: " ".join(f"U+{ord(digit):04X}" for digit in digits),
+    "a function of SQL": lambda digits: "||".join(f"chr({ord(digit)})" for digit in digits),
+    "escapes of CSS": lambda digits: "".join(f"\\{ord(digit):x} " for digit in digits),
+    "base32": lambda digits: base64.b32encode(digits.encode()).decode(),
+    "base85": lambda digits: base64.b85encode(digits.encode()).decode(),
+    "uuencode": lambda digits: binascii.b2a_uu(digits.encode()).decode(),
+    "ROT5": lambda digits: digits.translate(str.maketrans("0123456789", "5678901234")),
+    "backwards": lambda digits: digits[::-1],
+    "compressed": lambda digits: _base64_of(zlib.compress(digits.encode())),
+    "base64, three times": lambda digits: _base64(_base64(_base64(digits))),
+}
+"""What the look does not go behind, as shared/contracts/README.md tells senders. Of every kind a few are found by chance."""
+
+
+def _in_pieces(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
 def kinds() -> dict[str, Kind]:
     """Name and maker of each kind."""
     return {**numbers(), **dict(_verification_values())}
@@ -233,6 +289,9 @@ def _encoded() -> Iterator[tuple[str, Kind]]:
             if separator == " " or "no-break" not in name:
                 yield f"{name}: {form}", partial(_behind, encode, separator)
 
+    for name, encode in BYTE_BY_BYTE.items():
+        for form, separator in (("bare", ""), ("blanks", " "), ("hyphens", "-")):
+            yield f"{name}: {form}", partial(_behind, encode, separator)
     for name, encode in TWICE.items():
         yield name, partial(_behind, encode, " ")
     for name, write in NOTATIONS.items():
@@ -245,6 +304,12 @@ def _verification_values() -> Iterator[tuple[str, Kind]]:
     for name, encode in ENCODINGS.items():
         if "no-break" not in name:
             yield f"verification value, {name}", partial(_verification_value, VERIFICATION_VALUES["a setting"], encode)
+            yield (
+                f"verification value in JSON, {name}",
+                partial(_verification_value, VERIFICATION_VALUES["a member"], encode),
+            )
+    for name, encode in BYTE_BY_BYTE.items():
+        if "decimal" not in name and "Node" not in name:  # letters have three digits there
             yield (
                 f"verification value in JSON, {name}",
                 partial(_verification_value, VERIFICATION_VALUES["a member"], encode),

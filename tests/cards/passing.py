@@ -59,6 +59,9 @@ def _identifiers() -> Iterator[tuple[str, Kind]]:
         Kind(lambda source: ".".join(_url_base64(source, size) for size in (120, 256, 12, 90, 16))),
     )
     yield "hash, sha256 in base64", Kind(lambda source: base64.b64encode(source.randbytes(32)).decode())
+    yield "address of a network card", Kind(lambda source: source.randbytes(6).hex(":"))
+    yield "fingerprint of a certificate", Kind(lambda source: source.randbytes(32).hex(":").upper())
+    yield "bytes in hexadecimal", Kind(lambda source: source.randbytes(source.randrange(12, 64)).hex(" "))
     yield "commit, abbreviated", Kind(lambda source: _hex(source, source.randrange(7, 16)))
     for header, make in TRACES.items():
         yield f"header {header}", Kind(make, name=header, is_header=True)
@@ -128,6 +131,8 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
         "amount in minor units",
         Kind(lambda source: source.randrange(1, 10 ** source.randrange(1, 14)), name="amount_minor"),
     )
+    yield "list of ages", Kind(lambda source: [source.randrange(18, 80) for _ in range(source.randrange(12, 60))])
+    yield "list of percentages", Kind(lambda source: [source.randrange(101) for _ in range(40)])
     yield "customer's number", Kind(lambda source: source.randrange(1000, 9999), name="cid")
 
 

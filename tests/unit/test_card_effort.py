@@ -51,6 +51,18 @@ UNITS = (
     *("%34", "%2534", "%EF%BC%94", "=34", "=3", "&#52;", "&amp;#52;", "&#x34;", "&#", "&nbsp;4", "&shy;", "&Tab;"),
     *("4" * 31 + " ", "7e" * 15 + "x", "4.24242424242424E15 ", "[4,", "[4,2,4,2,4,2,4,2,4,2,4,2],", "%u0034", "4=20"),
     *("987 is cvvx ", "123 (cvv ", "c.v.v. ", "kod ", "TENB"),
+    *(
+        "34 ",
+        "34,",
+        "34, ",
+        "34-34,34:",
+        "52,\n    ",
+        "0x34,",
+        "34 " * 12 + "x",
+        "34 " * 11 + "x ",
+        "34 34 34\n34 34 34 !",
+    ),
+    *("\\u{34}", "\\x{34}", "\\u{1d7d2}", "\\064", "\\0", "\\1\\0", "u{", "\\u{", "\\u{0000000000", "\\\\064", "=3d"),
     *("NDI0", "NDI0MjQy", "IAAA", "3a", "3a3a3a3a3a3a3a3a3a3a3a4", "0f", "MzAz", "0.642424242424242414&nbsp;"),
     *("\uff14", "\u0664", "4\u200b", "4\u00e9", "\u2463", "4\u6f22", "\U0001d7d2", "\u200b", "\U000e0020", "4\u0332"),
     *(
@@ -99,6 +111,7 @@ PIECES: dict[str, Callable[[Random], str]] = {
 }
 WORST: dict[str, Callable[[], bytes]] = {
     **{f"cvv-x, then {unit}": partial(filled, unit, "cvv-x ") for unit in AFTER_A_NAME},
+    "an escape of zeros": partial(filled, "0", "\\u{"),
     **{repr(unit): partial(filled, unit) for unit in UNITS},
     **{name: partial(scattered, make) for name, make in PIECES.items()},
 }
