@@ -103,7 +103,7 @@ _RULES = (
     ),
     _Rule(")=(", re.compile(r"\)=\([^\n]*\)"), ")=(***)"),
     _Rule("row contains (", re.compile(r"(row contains )\([^\n]*"), r"\1(***)"),
-    _Rule("query argument", re.compile(rf"(query argument \$\d+{_UP_TO_COLON})[^\n]*"), r"\1 [removed]"),
+    _Rule("query argument", re.compile(rf"(query argument \$\d{{1,5}}{_UP_TO_COLON})[^\n]*"), r"\1 [removed]"),
     _Rule("invalid input", re.compile(rf"(invalid input (?:syntax|value){_UP_TO_COLON})[^\n]*"), r"\1 [removed]"),
     _Rule('value "', re.compile(r'value "[^"\n]*"'), f'value "{_HIDDEN}"'),
     _Rule("out of range: ", re.compile(r"(out of range: )[^\n]*"), r"\1[removed]"),

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
@@ -479,6 +480,23 @@ HOSTILE = (
 def test_no_text_slows_the_redactor_down(end: str) -> None:
     for unit in HOSTILE:
         assert len(redact(unit * (65_000 // len(unit)) + end)) <= TEXT_MAX
+
+
+@pytest.mark.parametrize(
+    "begin", ["query argument $", "invalid input value ", "password", "-----BEGIN PRIVATE KEY", "://", '"d']
+)
+@pytest.mark.parametrize("unit", ["1", "A", " ", "'", "a:"])
+def test_no_long_text_behind_a_word_slows_the_redactor_down(begin: str, unit: str) -> None:
+    """Two runs without a limit that can share their signs cost as much as one is long times the other, 20 times as much as the text."""
+    rest = unit * (60_000 // len(unit))
+    plain_s = min(_cpu_s(f"x{rest}") for _ in range(5))
+    assert min(_cpu_s(f"{begin}{rest}") for _ in range(5)) < 8 * plain_s + 0.002
+
+
+def _cpu_s(text: str) -> float:
+    started = time.thread_time()
+    redact(text)
+    return time.thread_time() - started
 
 
 @pytest.mark.parametrize("before", ["", "x", "x-eyJ", "eyJeyJ-", "Bearer ", "a.eyJ."])
