@@ -30,6 +30,7 @@ from shared.service import (
     or_stop,
 )
 from shared.settings import ConfigurationError
+from shared.web.connections import Connections, room_for_connections
 from shared.web.pulse import DatabasePulse
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ DRAIN_S: Final = 5
 """How long requests under way may take when the process stops. An answer takes far less than a second."""
 
 
-class _Server(uvicorn.Server):
+class WebServer(uvicorn.Server):
     """uvicorn, without its own handling of signals: the process stops as services do."""
 
     @contextmanager
@@ -104,13 +105,14 @@ async def serve_web(
         opened.push_async_callback(database.close)
         listener = opened.enter_context(_listen(address))
         web = assemble(database, clock)
-        beside = [*web.beside, DatabasePulse(database, readiness)]
-        server = _Server(_config(web.app, address.proxies))
+        connections = Connections(room_for_connections())
+        beside = [*web.beside, DatabasePulse(database, readiness), connections]
+        server = WebServer(web_config(web.app, connections, address.proxies))
         return await _serve(server, listener, beside, web.release, stopping, readiness, liveness)
 
 
 async def _serve(
-    server: uvicorn.Server,
+    server: WebServer,
     listener: socket.socket,
     beside: Sequence[BackgroundTask],
     release: Callable[[], Awaitable[None]],
@@ -144,12 +146,14 @@ async def _until(stopping: asyncio.Event) -> None:
     await stopping.wait()
 
 
-def _config(app: ASGIApp, proxies: Sequence[str]) -> uvicorn.Config:
+def web_config(app: ASGIApp, connections: Connections, proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How uvicorn serves an application. Its connections are those of `connections`."""
     return uvicorn.Config(
         app,
+        interface="asgi3",
         lifespan="off",
         loop="none",
-        http="httptools",
+        http=connections,  # type: ignore[arg-type] # uvicorn calls it as it calls a class
         ws="none",
         log_config=None,
         access_log=False,

@@ -24,6 +24,7 @@ BACKGROUND_TASKS: Final = (
     ("shared.persistence.stalled_sessions", "StalledSessions"),
     ("shared.persistence.store_sampler", "StoreSampler"),
     ("shared.heartbeat", "HeartbeatSender"),
+    ("shared.web.connections", "Connections"),
     ("shared.web.pulse", "DatabasePulse"),
     ("services.invoice.door.waiting", "WaitingRoom"),
     ("services.invoice.reminders", "RequestReminder"),
