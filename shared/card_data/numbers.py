@@ -58,6 +58,7 @@ _LENGTH_MAX: Final = 56
 
 _OTHER_NOTATIONS: Final = (b"[", b"e1", b"E1", b"e+1", b"E+1")
 _EXPONENT = re.compile(rb"[eE][+]?(1[1-8])(?![0-9])")
+_E: Final = b"eE"
 _MANTISSA = re.compile(rb"(?<![0-9.])[1-9][.][0-9]{1,18}\Z")
 _MANTISSA_LENGTH_MAX: Final = 21  # with the sign before it
 """How Java and Go write a large number: `4.242424242424242E15`."""
@@ -83,6 +84,7 @@ _ALONE_US: Final = 1.6
 _BEGINNING_US: Final = 3.5
 _HIT_US: Final = 20
 _LIST_US: Final = 2
+_NOTATION_US: Final = 0.4
 
 
 def digits_of(data: bytes) -> bytes:
@@ -109,6 +111,7 @@ def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
         for found in _BEGINNING.finditer(data, max(start - 1, 0), end):
             yield from _at(found, data, end, effort)
         if has_other_notations:
+            effort.spend(_NOTATION_US)
             yield from _in_other_notations(data, start, end, effort)
 
 
@@ -149,14 +152,17 @@ def _at(found: re.Match[bytes], data: bytes, row_end: int, effort: Effort) -> It
 
 def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:
     """In this row: in floating point, or as a list of single digits."""
-    if exponent := _EXPONENT.match(data, end):
+    if data[end : end + 1] in _E and (exponent := _EXPONENT.match(data, end)):
         effort.spend(_BEGINNING_US)
         if mantissa := _MANTISSA.search(data, max(start, end - _MANTISSA_LENGTH_MAX), end):
             length = int(exponent[1]) + 1
             digits = digits_of(mantissa[0]).ljust(length, b"0")
             if len(digits) == length and is_issued(digits) and passes_luhn(digits):  # a longer one is no whole number
                 yield mantissa.start() - 1, exponent.end() - 1
-    effort.spend(data.count(b"[", start, end) * _LIST_US)
+    lists = data.count(b"[", start, end)
+    if not lists:
+        return
+    effort.spend(lists * _LIST_US)
     for found in _DIGIT_BY_DIGIT.finditer(data, start, end):
         digits = digits_of(found[0])
         if len(digits) in published_lengths(digits) and passes_luhn(digits):

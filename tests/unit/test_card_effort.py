@@ -111,6 +111,8 @@ PIECES: dict[str, Callable[[Random], str]] = {
 }
 WORST: dict[str, Callable[[], bytes]] = {
     **{f"cvv-x, then {unit}": partial(filled, unit, "cvv-x ") for unit in AFTER_A_NAME},
+    "rows of fours": partial(filled, "4444444444444444444444444444444 a3434"),
+    "rows before e, and a list": partial(filled, "44242e15115,DE8937040044053213000 ", "[4,e1"),
     "an escape of zeros": partial(filled, "0", "\\u{"),
     **{repr(unit): partial(filled, unit) for unit in UNITS},
     **{name: partial(scattered, make) for name, make in PIECES.items()},
