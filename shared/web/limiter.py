@@ -44,6 +44,12 @@ class Limiter:
             self._full_at.popitem(last=False)
         return 0 if allowed else max(1, math.ceil(round((used - (self._burst - 1)) * self._every_s, 3)))
 
+    def left_wait_s(self, key: str) -> int:
+        """As `wait_s`, but it is no try."""
+        full_at = self._full_at.get(key, 0.0)
+        wait_s = full_at - (self._burst - 1) * self._every_s - self._clock().timestamp()
+        return 0 if wait_s <= 0 else max(1, math.ceil(round(min(wait_s, self._every_s), 3)))
+
     def forget(self, key: str) -> None:
         """Let this key try again, because it proved to be no guess."""
         self._full_at.pop(key, None)

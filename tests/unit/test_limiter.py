@@ -19,6 +19,24 @@ def test_a_burst_then_one_after_the_other() -> None:
     assert [limiter.wait_s("ann") for _ in range(4)] == [0, 0, 0, 10]
 
 
+def test_to_ask_how_long_is_no_try() -> None:
+    clock = DeskClock()
+    limiter = Limiter(burst=2, every_s=10, clock=clock)
+    assert [limiter.left_wait_s("ann") for _ in range(5)] == [0] * 5
+    assert [limiter.wait_s("ann"), limiter.wait_s("ann"), limiter.left_wait_s("ann"), limiter.wait_s("ann")] == [
+        0,
+        0,
+        10,
+        10,
+    ]
+    clock.forward(seconds=4)
+    assert limiter.left_wait_s("ann") == 6
+    clock.forward(seconds=6)
+    assert [limiter.left_wait_s("ann"), limiter.wait_s("ann"), limiter.left_wait_s("ann")] == [0, 0, 10]
+    clock.forward(days=-3)
+    assert limiter.left_wait_s("ann") == 10
+
+
 def test_who_is_let_go_may_try_again() -> None:
     limiter = Limiter(burst=1, every_s=60, clock=DeskClock())
     assert [limiter.wait_s("ann"), limiter.wait_s("ann")] == [0, 60]

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.invoice import sender_tokens
 from services.invoice.door.reader import AskedFor, DoorAnswer, Reader
+from services.invoice.door.tokens import TokenReader, TooManyWrongError
 from services.invoice.door.views import ToldCommand, ToldInvoice, ToldPayment
 from services.invoice.door.waiting import NoRoomError, WaitingRoom
 from shared.build import this_build
@@ -36,8 +36,6 @@ log = structlog.get_logger(__name__)
 
 WAIT_MAX_S: Final = 30.0
 """How long a request may wait. Most proxies end one that takes 60 s."""
-WRONG_BURST, WRONG_EVERY_S = 20, 3.0
-"""Wrong tokens of one address: so many at once, and then one every so many seconds."""
 ASKED_BURST, ASKED_EVERY_S = 2_000, 0.005
 """Requests of one sender to one process: a thousand wait at once with room for more; then 200 a second."""
 BODY_BYTES_MAX: Final = 1_024
@@ -167,7 +165,7 @@ class Asker:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._wrong = Limiter(burst=WRONG_BURST, every_s=WRONG_EVERY_S, clock=door.clock)
+        self._tokens = TokenReader(door.database, door.clock)
         self._asked = Limiter(burst=ASKED_BURST, every_s=ASKED_EVERY_S, clock=door.clock)
 
     async def ask(
@@ -203,13 +201,12 @@ class Asker:
     async def _sender(self, request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
         """Who asks. Raises NotTold for a token that does not hold; an address that sends many of them is told no more than that."""
         address = network_of(request.client.host) if request.client else ""
-        if credentials is not None:
-            async with self._door.database.connection() as connection:
-                sender = await sender_tokens.sender_of(connection, credentials.credentials)
-            if sender is not None:
-                return sender
-        if again_in_s := self._wrong.wait_s(address):
-            raise _too_often("Too many wrong tokens came from this address.", again_in_s)
+        try:
+            sender = await self._tokens.sender_of(credentials.credentials if credentials else None, address)
+        except TooManyWrongError as error:
+            raise _too_often("Too many wrong tokens came from this address.", error.again_in_s) from None
+        if sender is not None:
+            return sender
         raise NotTold(
             HTTPStatus.UNAUTHORIZED, "token_unknown", "Send a token that holds: Authorization: Bearer remit_...",
             www_authenticate="Bearer",

@@ -9,13 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.invoice.__main__ import assemble
-from services.invoice.door.app import WRONG_BURST
+from services.invoice.door.tokens import WRONG_BURST
 from services.staff.actions.dead_letters import discard, replay
 from services.staff.people import at_terminal
 from services.staff.store import Selection
 from shared.contracts import invoice as messages
 from shared.ids import id_of_command
 from shared.observability import metrics
+from shared.tokens import new_token
 from tests.faults.frames import Postgres
 from tests.faults.proxy import Network
 from tests.service.invoice.conftest import FLAG, ISSUE, MONEY, OTHER, PAY, RECORD, THIS, VOID, Two, letters, staffed
@@ -381,7 +382,7 @@ async def test_a_token_that_is_revoked_meanwhile_is_told_nothing(environment: En
 
 async def test_many_wrong_tokens_are_slowed_down_and_keep_no_right_one_out(door: AskedDoor) -> None:
     path = f"/commands/{uuid4()}"
-    wrong = [await door.get(path, f"Bearer remit_{number}") for number in range(WRONG_BURST + 1)]
+    wrong = [await door.get(path, f"Bearer {new_token()}") for _ in range(WRONG_BURST + 1)]
     assert {one.status for one in wrong[:-1]} == {401}
     assert (wrong[-1].status, int(wrong[-1].headers["retry-after"]) >= 1) == (429, True)
     assert (await door.ask("shop", path)).status == 404
