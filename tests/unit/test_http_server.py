@@ -1,0 +1,98 @@
+"""The small server of probes and webhooks, over real sockets: strangers keep no connection of a service open."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from shared.http_server import CONNECTIONS_MAX, UNUSED_MAX_S, HttpServer, serve
+from tests.support.waiting import until
+
+ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+HELLO = b"hello"
+DEADLINE_S = 20.0
+
+
+class OpenServer:
+    """A server whose answers at `/wait` wait for `go_on`."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.waiting = 0
+        self.server = HttpServer(None)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.path == "/wait":
+            self.waiting += 1
+            await self.go_on.wait()
+        return web.Response(body=HELLO)
+
+    def passes(self, seconds: float) -> None:
+        self.server.end_unused(asyncio.get_running_loop().time() + seconds)
+
+    @asynccontextmanager
+    async def connected(self, first: bytes) -> AsyncIterator[asyncio.StreamReader]:
+        host, port = self.server.addresses[0]
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(first)
+            await writer.drain()
+            yield reader
+        finally:
+            writer.transport.abort()
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[OpenServer]:
+    one = OpenServer()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", one.answer)
+    one.server = await serve(app, "127.0.0.1", 0)
+    yield one
+    one.go_on.set()
+    await one.server.close()
+    assert one.server.addresses == []
+
+
+async def closed(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(DEADLINE_S):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@pytest.mark.parametrize("first", [b"", b"GET / HT", ASK[:-2]])
+async def test_a_connection_without_a_request_is_closed(first: bytes, opened: OpenServer) -> None:
+    async with opened.connected(first) as silent, opened.connected(ASK) as other:
+        await asyncio.wait_for(other.readuntil(HELLO), DEADLINE_S)  # so the one before it is known to the server, too
+        opened.passes(UNUSED_MAX_S - 5)
+        assert not silent.at_eof()
+        opened.passes(UNUSED_MAX_S + 1)
+        assert await closed(silent) == b""
+        assert await closed(other) == b"", "and so is one that was used before"
+
+
+async def test_one_that_waits_for_its_answer_gets_it(opened: OpenServer) -> None:
+    async with opened.connected(ASK.replace(b"/", b"/wait", 1)) as waits:
+
+        async def is_waiting() -> bool:
+            return opened.waiting == 1
+
+        await until(is_waiting, what="the request to be answered")
+        opened.passes(10 * UNUSED_MAX_S)
+        opened.go_on.set()
+        await asyncio.wait_for(waits.readuntil(HELLO), DEADLINE_S)
+
+
+async def test_so_many_connections_are_taken_and_more_when_some_have_gone(opened: OpenServer) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS_MAX):
+            await stack.enter_async_context(opened.connected(b""))
+        async with opened.connected(ASK) as refused:
+            assert await closed(refused) == b""
+        opened.passes(UNUSED_MAX_S + 1)
+        async with opened.connected(ASK) as taken:
+            await asyncio.wait_for(taken.readuntil(HELLO), DEADLINE_S)
