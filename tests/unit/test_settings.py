@@ -8,6 +8,8 @@ from pydantic import Field
 
 from deploy.cli.config import settings_of
 from deploy.cli.operate import Service
+from services.invoice.door.settings import DoorSettings
+from services.staff.desk.settings import DeskSettings
 from shared.misspelled import distance, misspelled
 from shared.settings import (
     ASCENDING,
@@ -88,6 +90,27 @@ def test_a_wrong_value_is_told_in_one_sentence_that_does_not_show_it(
         with pytest.raises(ConfigurationError) as told:
             read(**{name: value})
         assert str(told.value) == sentence, value
+
+
+@pytest.mark.parametrize("settings", [DoorSettings, DeskSettings])
+def test_a_proxy_is_an_address_or_a_network_and_not_everybody(settings: type[DoorSettings | DeskSettings]) -> None:
+    """From whom all is believed, nobody is counted: each request names another address."""
+    name = "DOOR_PROXIES" if settings is DoorSettings else "DESK_PROXIES"
+    known = {"SENDERS": "trusted"} | {
+        f"{service}_DATABASE_URL": "postgresql://host/x" for service in ("INVOICE", "STAFF")
+    }
+    for value, sentence in {
+        "*": "must be addresses or networks, separated by commas.",
+        "proxy.example.com": "must be addresses or networks, separated by commas.",
+        "10.0.0.1/8": "must be addresses or networks, separated by commas.",
+        "192.0.2.1,0.0.0.0/0": "must not name all addresses: whoever asks could say that another one is theirs.",
+        "::/0": "must not name all addresses: whoever asks could say that another one is theirs.",
+    }.items():
+        with pytest.raises(ConfigurationError) as told:
+            settings.read(EnvironmentVariables(known | {name: value}))
+        assert str(told.value) == f"{name} {sentence}"
+    read_ = settings.read(EnvironmentVariables(known | {name: "10.0.0.0/8, 192.0.2.1,2001:db8::/32"}))
+    assert read_.proxies == ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32")
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from services.invoice.settings import SenderSettings
 from shared.service import ProcessSettings
-from shared.settings import BY_COMMAS, DatabaseUrl, database_url, variable
+from shared.settings import BY_COMMAS, NETWORKS, DatabaseUrl, database_url, variable
 
 PORT = 8700
 
@@ -20,7 +20,7 @@ class DoorSettings(ProcessSettings, SenderSettings):
     port: int = variable(
         "DOOR_PORT", PORT, ge=0, le=65_535, about="The port where the door listens; 0: any that is free."
     )
-    proxies: Annotated[tuple[str, ...], BY_COMMAS] = variable(
+    proxies: Annotated[tuple[str, ...], BY_COMMAS, NETWORKS] = variable(
         "DOOR_PROXIES",
         (),
         must="addresses or networks, separated by commas",

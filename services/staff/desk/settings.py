@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from services.staff.settings import ReplaySettings
 from shared.messaging.optional_queues import HeartbeatSettings, JournalSettings
 from shared.service import ProcessSettings
-from shared.settings import BY_COMMAS, ConfigurationError, DatabaseUrl, database_url, variable
+from shared.settings import BY_COMMAS, NETWORKS, ConfigurationError, DatabaseUrl, database_url, variable
 
 PORT = 8600
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -68,7 +68,7 @@ class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings, ReplaySe
         unset="nobody is named",
         about="A JSON file that says whom to call ([its form](../services/staff/README.md#whom-to-call)). It is read anew for each page.",
     )
-    proxies: Annotated[tuple[str, ...], BY_COMMAS] = variable(
+    proxies: Annotated[tuple[str, ...], BY_COMMAS, NETWORKS] = variable(
         "DESK_PROXIES",
         (),
         must="addresses or networks, separated by commas",
