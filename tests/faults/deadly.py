@@ -358,7 +358,7 @@ async def deadly_dead_letter(testbed: Testbed, payments: Payments, note: Note) -
             _lower_limit(testbed, DEAD_LETTERS, limit=LONGER_LIMIT),
             Stranger.open(testbed.system.stack.rabbitmq_url) as stranger,
         ):
-            consumers = await _consumers(testbed, "staff.cases")
+            consuming = await _consuming(testbed, "staff.cases")
             await stranger.publish(text.encode(), message_id=text)
             for name in neighbours:
                 await stranger.publish(name.encode(), message_id=name)
@@ -367,7 +367,7 @@ async def deadly_dead_letter(testbed: Testbed, payments: Payments, note: Note) -
             await payments.pay(PAID_BESIDE)
             await dead_letters(testbed, neighbours)
             await _until_unreadable(testbed, stranger, [text])
-            assert await _consumers(testbed, "staff.cases") == consumers, "the consumer of cases was lost"
+            assert await _consuming(testbed, "staff.cases") == consuming, "the connection for cases was lost"
         note.fired(rule.fired)
     finally:
         line.proxy.heal()
@@ -459,8 +459,22 @@ async def _until_unreadable(testbed: Testbed, stranger: Stranger, texts: Sequenc
     assert [message.body.decode() for message in taken] == list(texts), f"{len(taken)} messages got out of the way"
 
 
-async def _consumers(testbed: Testbed, queue: str) -> set[str]:
-    """The channels that consume this queue."""
+async def _consuming(testbed: Testbed, queue: str) -> set[str]:
+    """The connections that consume this queue, once there is one.
+
+    Not the channels: a consumer without work takes a new one every 15 s (`shared.messaging.consumer`), which on a busy machine is sooner
+    than a dead letter is out of the way, and it has none for a moment.
+    """
     ctl, vhost = testbed.system.stack.broker.ctl, testbed.vhost
-    told = await asyncio.to_thread(ctl, "--silent", "list_consumers", "--vhost", vhost, "queue_name", "channel_pid")
-    return {channel for name, channel in (line.split("\t") for line in told.splitlines()) if name == queue}
+    found: set[str] = set()
+
+    async def somebody_does() -> bool:
+        told = await asyncio.to_thread(ctl, "--silent", "list_channels", "--vhost", vhost, "pid", "connection")
+        connection_of = dict(line.split("\t") for line in told.splitlines())
+        told = await asyncio.to_thread(ctl, "--silent", "list_consumers", "--vhost", vhost, "queue_name", "channel_pid")
+        channels = [channel for name, channel in (line.split("\t") for line in told.splitlines()) if name == queue]
+        found.update(connection_of[channel] for channel in channels if channel in connection_of)
+        return bool(found)
+
+    await testbed.until(somebody_does, what=f"a consumer of {queue}")
+    return found
