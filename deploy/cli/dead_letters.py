@@ -305,14 +305,17 @@ def _confirm_charges(records: Sequence[DeadLetterRecord], old_after: timedelta) 
     if not old:
         return False
     for number, charge in enumerate(old):
-        total[charge.currency] += charge.amount_minor
+        if charge.currency is not None and charge.amount_minor is not None:
+            total[charge.currency] += charge.amount_minor
         if number < CHARGES_SHOWN_MAX:
-            amount = money(charge.amount_minor, charge.currency)
-            say(f"{amount} for invoice {charge.invoice_id}, sent {age(charge.since, now)} ago")
+            about = f" for invoice {charge.invoice_id}" if charge.invoice_id else ""
+            say(f"{charge.amount_text}{about}, sent {age(charge.since, now)} ago")
     if len(old) > CHARGES_SHOWN_MAX:
         say(f"… and {len(old) - CHARGES_SHOWN_MAX} more")
-    amounts = " and ".join(money(amount, currency) for currency, amount in sorted(total.items()))
-    if not typer.confirm(f"Charge {amounts} in all, although these commands are old?", err=True):
+    unread = sum(charge.currency is None for charge in old)
+    amounts = [money(amount, currency) for currency, amount in sorted(total.items())]
+    amounts += [f"{unread} amounts that cannot be read here"] if unread else []
+    if not typer.confirm(f"Charge {' and '.join(amounts)} in all, although these commands are old?", err=True):
         fail("Nothing was replayed.", REFUSED)
     return True
 

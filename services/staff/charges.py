@@ -9,6 +9,7 @@ from uuid import UUID
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord
 from shared.contracts.catalogue import is_later_version, wire_name_without_version
+from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import InvoicePaymentRequested, PayInvoice
 from shared.messaging.codec import Malformed, decode
 from shared.messaging.envelope import Inbound
@@ -29,12 +30,22 @@ OLD_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class ReplayedCharge:
-    """What a dead letter would charge if it were replayed. `since`: when it was sent, or first seen, if that was earlier."""
+    """What a dead letter would charge if it were replayed. `since`: when it was sent, or first seen, if that was earlier.
 
-    invoice_id: str
-    amount_minor: int
-    currency: str
+    Of a later version of what charges nobody here can read what: only that it charges.
+    """
+
+    invoice_id: str | None
+    amount_minor: int | None
+    currency: str | None
     since: datetime
+
+    @property
+    def amount_text(self) -> str:
+        """The amount with its currency, in words."""
+        if self.amount_minor is None or self.currency is None:
+            return "an amount that cannot be read here"
+        return in_major_units(self.amount_minor, self.currency)
 
     def is_old(self, now: datetime, old_after: timedelta) -> bool:
         return now - self.since > old_after
@@ -80,10 +91,14 @@ def payment_of(letter: DeadLetter) -> UUID | None:
 
 
 def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:
-    """The charge that a replay of this dead letter may cause. None if it can cause none."""
-    found = read_body(record.letter)
-    if not isinstance(found, Inbound) or not isinstance(found.data, PayInvoice | InvoicePaymentRequested):
+    """The charge that a replay of this dead letter may cause. None if it can cause none.
+
+    It is told from the facts of the letter, from which previews of runs tell it as well.
+    """
+    letter = record.letter
+    if letter.may_charge is None:
+        letter = with_facts(letter, read_body(letter))
+    if not letter.may_charge:
         return None
-    paid = found.data
-    since = min(found.sent_at or record.first_seen, record.first_seen)
-    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, since)
+    since = min(letter.asked_at or record.first_seen, record.first_seen)
+    return ReplayedCharge(letter.invoice_id, letter.amount_minor, letter.currency, since)

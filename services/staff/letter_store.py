@@ -238,13 +238,15 @@ async def candidates(tx: Connection, filter_: LetterFilter, *, at_most: int) -> 
 
 _CANDIDATES = f"""
     SELECT d.id AS letter_id, d.status = 'open' AS is_open,
-        CASE WHEN d.withheld IS NOT NULL THEN d.withheld WHEN NOT d.queue = ANY($10::text[]) THEN 'no_such_queue' END AS why,
+        CASE WHEN p.id IS NOT NULL THEN 'proposal_open' WHEN d.body IS NULL THEN coalesce(d.withheld, 'unknown')
+            WHEN NOT d.queue = ANY($10::text[]) THEN 'no_such_queue' WHEN d.may_charge IS NULL THEN 'not_read_yet' END AS why,
         coalesce(d.may_charge, d.queue = ANY($11::text[])) AS may_charge,
         coalesce(c.status IN ('captured', 'declined', 'not_charged', 'refunded', 'not_refunded'), false) AS is_settled,
         i.run_no AS in_run, d.currency, d.amount_minor, d.first_seen, least(d.asked_at, d.first_seen) AS since, d.grp
     FROM dead_letters d
     LEFT JOIN replay_items i ON i.letter_id = d.id AND i.state < 2
     LEFT JOIN cases c ON c.payment_id = d.payment_id
+    LEFT JOIN proposals p ON p.payment_id = c.payment_id AND p.version = c.version AND p.state = 'open'
     WHERE {_MEANT} ORDER BY d.first_seen, d.id LIMIT $12"""  # noqa: S608 - constants
 
 

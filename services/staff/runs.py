@@ -284,9 +284,9 @@ class Candidate:
             return Bin.CANNOT
         if not self.may_charge:
             return Bin.CHARGES_NOBODY
-        if self.is_settled:
-            return Bin.SETTLED
-        return Bin.TOO_OLD if now - self.since > old_after else Bin.CHARGES
+        if now - self.since > old_after:  # a run asks nobody how its payment stands: it leaves all of them out
+            return Bin.TOO_OLD
+        return Bin.SETTLED if self.is_settled else Bin.CHARGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from services.staff.actions.results import (
     ActionRefusal,
     ActionResult,
     decision_entry,
+    done_or_undone,
     journals_refusals,
     message_of,
     moment_text,
@@ -28,7 +29,6 @@ from services.staff.runs import ListedCharge
 from services.staff.store import JournalEntry, Selection
 from shared import crash_points
 from shared.clock import Clock, system_clock
-from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested
 from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import ResolvePayment
@@ -178,16 +178,18 @@ async def _propose_discard(database: Database, waits: _Waits, who: Actor, reason
     if request is None or payment is None or letter_id is None:
         return waits
     blank = Case(payment.payment_id, payment.invoice_id, amount_minor=payment.amount_minor, currency=payment.currency)
-    async with database.transaction() as tx:
+
+    async def write(tx: Connection) -> ActionResult:
         kept = await store.lock_or_open_case(tx, blank, request.correlation_id, now)
         letters = await store.lock_letters(tx, [letter_id])  # after the case, as whoever agrees locks both
         asks = {"letter_id": str(letter_id), "reason": reason}
-        result = (
+        return (
             already_settled(letters[letter_id])
             or proposing.barred(kept, who)
             or await proposing.propose(tx, kept, ProposedAct.DISCARD, asks, who, now)
         )
-    return replace(result, subject=letter_id)
+
+    return replace(await done_or_undone(database, write), subject=letter_id)
 
 
 async def discard_agreed(tx: Connection, letter_id: UUID, *, who: Actor, reason: str, now: datetime) -> ActionResult:
@@ -327,7 +329,7 @@ class _Replaying:
         charge = charges.charge_of(record) if self.old_after is not None else None
         if charge is None or self.old_after is None:
             return None
-        amount = in_major_units(charge.amount_minor, charge.currency)
+        amount = charge.amount_text
         listed = self.listed.get(record.id)
         if listed is not None and not (listed.may_charge and _is_as_listed(charge, listed)):
             text = f"it would charge {amount}, which the list does not show: it came anew since"

@@ -14,6 +14,7 @@ from services.staff.actions.results import (
     ActionResult,
     decision_entry,
     done_before,
+    done_or_undone,
     journals_refusals,
     message_of,
     moment_text,
@@ -31,7 +32,7 @@ from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
-from shared.records import replace
+from shared.records import dataclass, replace
 
 # -- queries -----------------------------------------------------------------------------------------------------------------
 
@@ -196,40 +197,55 @@ async def refund(
     """
     if (refused := unfit(who=who.name, reason=reason, invoice_id=invoice_id, currency=currency)) is not None:
         return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
-        invoice_id = invoice_id or (kept.case.invoice_id if kept else None)
-        currency = currency or (kept.case.currency if kept else None)
-        if invoice_id is None or currency is None:
-            text = "nothing is known here of this payment: say of which invoice it is, and the currency"
-            return ActionResult(payment_id, text, ActionRefusal.UNKNOWN)
-        try:
-            command = RequestRefund(
-                invoice_id=invoice_id,
-                payment_id=payment_id,
-                refund_id=refund_id,
-                amount_minor=amount_minor,
-                currency=currency,
-                reason=reason,
-                requested_by=who.name,
-            )
-        except ValidationError as error:
-            return ActionResult(payment_id, mistakes(error), ActionRefusal.INVALID)
-        blank = Case(payment_id, invoice_id)
-        kept = kept or await store.lock_or_open_case(tx, blank, str(payment_id), now)
-        if (before := await done_before(tx, who, "refund", payment_id)) is not None:
-            return ActionResult(payment_id, f"asked for refund {refund_id} before", entry=before)
-        if (refused := _not_of_this_payment(kept, command) or proposing.barred(kept, who)) is not None:
-            return refused
-        wanted = WantedRefund(refund_id, amount_minor, currency)
-        stake = refund_stake(kept.case, wanted, _asked(await store.refunds_asked(tx, payment_id)))
-        if (await proposing.limits_of(tx)).need_second([stake]):
-            asks = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
-            result = await proposing.propose(tx, kept, ProposedAct.REFUND, asks, who, now)
-        else:
-            result = await send_refund(tx, command, who, kept.correlation_id, now)
-        crash_points.reach("staff.refund.before_commit")
+    told = _ToldOfRefund(refund_id, amount_minor, currency, invoice_id, reason)
+    result = await done_or_undone(database, lambda tx: _refund(tx, payment_id, told, who, clock))
     crash_points.reach("staff.refund.after_commit")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _ToldOfRefund:
+    """What somebody said of a refund that they want."""
+
+    refund_id: UUID
+    amount_minor: int | None
+    currency: str | None
+    invoice_id: str | None
+    reason: str
+
+
+async def _refund(tx: Connection, payment_id: UUID, told: _ToldOfRefund, who: Actor, clock: Clock) -> ActionResult:
+    kept, now = await store.find_case(tx, payment_id, lock=True), clock()
+    invoice_id = told.invoice_id or (kept.case.invoice_id if kept else None)
+    currency = told.currency or (kept.case.currency if kept else None)
+    if invoice_id is None or currency is None:
+        text = "nothing is known here of this payment: say of which invoice it is, and the currency"
+        return ActionResult(payment_id, text, ActionRefusal.UNKNOWN)
+    try:
+        command = RequestRefund(
+            invoice_id=invoice_id,
+            payment_id=payment_id,
+            refund_id=told.refund_id,
+            amount_minor=told.amount_minor,
+            currency=currency,
+            reason=told.reason,
+            requested_by=who.name,
+        )
+    except ValidationError as error:
+        return ActionResult(payment_id, mistakes(error), ActionRefusal.INVALID)
+    kept = kept or await store.lock_or_open_case(tx, Case(payment_id, invoice_id), str(payment_id), now)
+    if (before := await done_before(tx, who, "refund", payment_id)) is not None:
+        return ActionResult(payment_id, f"asked for refund {told.refund_id} before", entry=before)
+    if (refused := _not_of_this_payment(kept, command) or proposing.barred(kept, who)) is not None:
+        return refused
+    wanted = WantedRefund(told.refund_id, told.amount_minor, currency)
+    stake = refund_stake(kept.case, wanted, _asked(await store.refunds_asked(tx, payment_id)))
+    if (await proposing.limits_of(tx)).need_second([stake]):
+        asks = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
+        result = await proposing.propose(tx, kept, ProposedAct.REFUND, asks, who, now)
+    else:
+        result = await send_refund(tx, command, who, kept.correlation_id, now)
+    crash_points.reach("staff.refund.before_commit")
     return result
 
 

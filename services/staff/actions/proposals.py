@@ -8,7 +8,15 @@ from pydantic import ValidationError
 from services.staff import people_store, store
 from services.staff.actions import dead_letters, payments
 from services.staff.actions.proposing import doubtful_text, proposed_text
-from services.staff.actions.results import ActionRefusal, ActionResult, journals_refusals, moment_text, unfit
+from services.staff.actions.results import (
+    ActionRefusal,
+    ActionResult,
+    NotDone,
+    done_or_given_up,
+    journals_refusals,
+    moment_text,
+    unfit,
+)
 from services.staff.dead_letters import DeadLetterStatus
 from services.staff.people import Actor
 from services.staff.proposals import (
@@ -27,14 +35,6 @@ from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
-
-
-class _NotDone(Exception):
-    """What was agreed could not be done. So nobody has agreed: the transaction is given up, and the proposal stays open."""
-
-    def __init__(self, why: ActionResult) -> None:
-        super().__init__(why.text)
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ async def agree(
             if (refused := await _why_not_now(tx, found, now)) is not None:
                 return refused
             await _end(tx, found.proposal, ProposalState.AGREED, "agree", saw, who, now)
-            return await _done_or_given_up(tx, found, together(found.proposal, who), now)
-    except _NotDone as undone:
+            return done_or_given_up(await _done(tx, found, together(found.proposal, who), now))
+    except NotDone as undone:  # so nobody has agreed, and the proposal stays open
         return undone.why
     except ValidationError as error:
         text = f"what was proposed cannot be said: {mistakes(error)}; do not agree, and propose it anew"
@@ -196,13 +196,6 @@ async def _end(
     await store.append_entries(tx, [entry])
     await store.end_proposal(tx, replace(proposal, state=state, answered_by=who.name, answered_at=now, answer=saw))
     return entry.id
-
-
-async def _done_or_given_up(tx: Connection, found: _Answered, both: Actor, now: datetime) -> ActionResult:
-    done = await _done(tx, found, both, now)
-    if not done.ok:
-        raise _NotDone(done)
-    return done
 
 
 async def _done(tx: Connection, found: _Answered, both: Actor, now: datetime) -> ActionResult:

@@ -148,6 +148,30 @@ async def done_before(tx: Tx, who: Actor, action: str, subject: UUID) -> UUID | 
     return entry_id if await store.has_entry(tx, entry_id) else None
 
 
+class NotDone(Exception):
+    """An act was refused after it had begun to write: its transaction is given up, so that nothing of it stays."""
+
+    def __init__(self, why: ActionResult) -> None:
+        super().__init__(why.text)
+        self.why = why
+
+
+async def done_or_undone(database: Database, write: Callable[[Connection], Awaitable[ActionResult]]) -> ActionResult:
+    """Do what `write` does, in one transaction. If it is refused, nothing that it wrote stays."""
+    try:
+        async with database.transaction() as tx:
+            return done_or_given_up(await write(tx))
+    except NotDone as undone:
+        return undone.why
+
+
+def done_or_given_up(result: ActionResult) -> ActionResult:
+    """The result of what was done. Raises NotDone if it was refused."""
+    if not result.ok:
+        raise NotDone(result)
+    return result
+
+
 # -- messages --------------------------------------------------------------------------------------------------------------------------
 
 

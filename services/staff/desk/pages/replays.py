@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from services.staff import run_store, runs, store
 from services.staff.actions import runs as run_actions
+from services.staff.actions.dead_letters import withheld_words
+from services.staff.dead_letters import Withheld
 from services.staff.desk.acted import done
 from services.staff.desk.frame import Count
 from services.staff.desk.pages.dead_letters import mistake_words, name_of
@@ -55,6 +57,20 @@ _BINS = {
     Bin.IN_A_RUN: ("quiet", "Are in another run", False),
     Bin.NOT_OPEN: ("quiet", "Are not open any more", False),
 }
+
+_WHY_NOT = {
+    "proposal_open": "a decision about their payment is proposed, and a second person answers first",
+    "not_read_yet": "an earlier version stored them, and nobody has read yet what they charge: preview again in some minutes",
+    "no_such_queue": "they came from no queue of Remit; discard them",
+}
+"""Why messages cannot be replayed, besides that their bodies were not kept."""
+
+
+def _why_not(why: str) -> str:
+    if why in _WHY_NOT:
+        return _WHY_NOT[why]
+    withheld = Withheld(why) if why in set(Withheld) else None
+    return f"the body was not kept ({withheld_words(withheld)}); discard them"
 
 
 @room.count("replays")
@@ -124,6 +140,11 @@ class BinLine(BaseModel):
     oldest: datetime
     newest: datetime
     why: dict[str, int]
+
+    @property
+    def reasons(self) -> list[tuple[int, str]]:
+        """How many cannot be replayed for which reason, and what to do then."""
+        return [(count, _why_not(why)) for why, count in self.why.items()]
 
 
 class RunItemLine(BaseModel):
