@@ -166,6 +166,7 @@ def replay_dead_letters(
         run(lambda database: _refuse_unknown_values(database, wanted))
     unknown, found = run(lambda database: _found(database, given))
     selection = replace(wanted, ids=found) if given else wanted
+    shown: dict[UUID, str] = {}
     if asks:
         records, count = run(
             lambda database: dead_letter_actions.list_dead_letters(database, selection, at_most=LISTED_MAX)
@@ -173,6 +174,7 @@ def replay_dead_letters(
         if not given:
             _confirm(records, count)
         charge_old = charge_old or _confirm_charges(records, old_after)
+        shown = {record.id: record.version for record in records}
 
     async def act(database: Database) -> list[ActionResult]:
         return unknown + await dead_letter_actions.replay(
@@ -181,6 +183,7 @@ def replay_dead_letters(
             who=person(who),
             old_after=None if charge_old else old_after,
             is_told=StaffPagesSettings.read().staff_replays == "on",
+            as_shown=lambda record: shown.get(record.id, record.version) == record.version,
         )
 
     report(run(act), json=json, done="replayed")

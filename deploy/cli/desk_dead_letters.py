@@ -92,7 +92,8 @@ def _on_each(desk: DeskClient, given: Sequence[str], verb: str, **fields: object
     for text in dict.fromkeys(given):
         try:
             id_ = letter_of(desk, text)
-            results.append(desk.act(id_, f"/dead-letters/{id_}/{verb}", **fields))
+            shown = desk.get(f"/dead-letters/{id_}")
+            results.append(desk.act(id_, f"/dead-letters/{id_}/{verb}", version=shown["version"], **fields))
         except CliError as error:
             if len(given) == 1:
                 raise

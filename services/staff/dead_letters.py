@@ -7,6 +7,7 @@ record again. The generation of an arrival tells the two apart: it says how ofte
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2s
 from typing import Literal
 from uuid import UUID
 
@@ -114,6 +115,15 @@ class DeadLetterRecord:
     @property
     def id(self) -> UUID:
         return self.letter.id
+
+    @property
+    def version(self) -> str:
+        """Another text whenever something else is shown of it or would be sent. Whoever acts says which one they saw.
+
+        What services tell of a replay, and duplicates that changed nothing, make no other version.
+        """
+        untold = replace(self, seen=0, last_seen=self.first_seen, outcome=None, outcome_reason=None, outcome_at=None)
+        return blake2s(repr(untold).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
 def arrive(record: DeadLetterRecord | None, letter: DeadLetter, now: datetime) -> DeadLetterRecord:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from hashlib import blake2s
 from typing import Any
 from uuid import UUID
 
@@ -80,6 +81,13 @@ class KeptRun:
             )
             for one in self.bins
         ]
+
+    @property
+    def version(self) -> str:
+        """Another text whenever the run stands otherwise or takes something else. Who begins it, or lets it go on, says which they saw."""
+        run = self.run
+        seen = (run.state, run.step, run.halted_by, run.halted_how, self.total, list(self.bins), self.second_by)
+        return blake2s(repr(seen).encode(), digest_size=8).hexdigest()
 
     @property
     def name(self) -> str:
@@ -433,6 +441,7 @@ class RunItem:
     position: int
     letter_id: UUID
     state: ItemState
+    queue: str
     type: str | None
     invoice_id: str | None
     currency: str | None
@@ -451,10 +460,7 @@ async def items_of(
 ) -> list[RunItem]:
     """The messages of a run in these states, those whose end came last first. What its preview left out is not among them."""
     rows = await connection.fetch(
-        """SELECT i.position, i.letter_id, i.state, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at, i.ended_at,
-               d.error_type, d.error_text, d.grp IS DISTINCT FROM i.grp AS differs
-           FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id
-           WHERE i.run_no = $1 AND i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
+        f"""{_ITEMS} i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
                AND (i.state <> 7 OR i.ended_at IS NOT NULL)
            ORDER BY i.ended_at DESC NULLS LAST, i.position LIMIT $4""",
         no,
@@ -462,20 +468,32 @@ async def items_of(
         before,
         at_most,
     )
-    return [RunItem(**{**row, "state": ItemState(row["state"])}) for row in rows]
+    return [_run_item(row) for row in rows]
+
+
+_ITEMS = """SELECT i.position, i.letter_id, i.state, d.queue, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at,
+        i.ended_at, d.error_type, d.error_text, d.grp IS DISTINCT FROM i.grp AS differs
+    FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id WHERE i.run_no = $1 AND"""
+
+
+def _run_item(row: Row) -> RunItem:
+    return RunItem(**{**row, "state": ItemState(row["state"])})
+
+
+async def tried_first(connection: Connection, no: int) -> RunItem | None:
+    """The message that a run sent first; None if it has sent none."""
+    row = await connection.fetchrow(f"{_ITEMS} i.sent_at IS NOT NULL ORDER BY i.position LIMIT 1", no)
+    return None if row is None else _run_item(row)
 
 
 async def smallest_of(connection: Connection, no: int, *, at_most: int) -> list[RunItem]:
     """Messages of a preview of which one may be tried first: the one that is proposed, then the smallest amounts."""
     rows = await connection.fetch(
-        """SELECT i.position, i.letter_id, i.state, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at, i.ended_at,
-               d.error_type, d.error_text, d.grp IS DISTINCT FROM i.grp AS differs
-           FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id
-           WHERE i.run_no = $1 AND i.state = 8 ORDER BY i.position > 1, i.amount_minor, i.position LIMIT $2""",
+        f"{_ITEMS} i.state = 8 ORDER BY i.position > 1, i.amount_minor, i.position LIMIT $2",
         no,
         at_most,
     )
-    return [RunItem(**{**row, "state": ItemState(row["state"])}) for row in rows]
+    return [_run_item(row) for row in rows]
 
 
 async def charged_by(connection: Connection, no: int) -> dict[str, int]:

@@ -115,6 +115,10 @@ class Clicker:
         once = new_id()
         return await self._answered(address, lambda: self.send(address, once, **fields))
 
+    async def act(self, page: str, act: str, **fields: Any) -> dict[str, Any]:
+        """Click on what a page shows, as it stands now."""
+        return await self.click(f"{page}/{act}", version=(await self.get(page))["version"], **fields)
+
     async def get(self, address: str) -> dict[str, Any]:
         """The view of a page."""
         return await self._answered(address, lambda: self._client.get(address))
@@ -189,7 +193,7 @@ async def _begin(clicker: Clicker, ids: Sequence[UUID]) -> int:
     """Preview these messages, try one, wait for it. Returns the number of the run."""
     listed = await clicker.click("/replays", id=[str(id_) for id_ in ids])
     no = int(listed["location"].rpartition("/")[2])
-    await clicker.click(f"/replays/{no}/try", reason="a trial", rate=RATE_MAX)
+    await clicker.act(f"/replays/{no}", "try", reason="a trial", rate=RATE_MAX)
     await _until_state(clicker.testbed, no, "waiting", "done")
     return no
 
@@ -203,7 +207,10 @@ async def _end(clicker: Clicker, no: int, count: int) -> None:
         can = (await clicker.get(f"/replays/{no}"))["can"]
         if not can:
             break
-        await clicker.click(f"/replays/{no}/{'resume' if RunAct.RESUME in can else 'leave-out'}")
+        if RunAct.RESUME in can:
+            await clicker.click(f"/replays/{no}/resume")
+        else:
+            await clicker.act(f"/replays/{no}", "leave-out")
     shown: Counter[ItemState] = Counter()
 
     async def all_handled() -> bool:
@@ -316,9 +323,11 @@ async def _clicked_twice(testbed: Testbed, note: Note) -> None:
     (letter,) = await fail_many(testbed, 1)
     async with open_clicker(testbed) as clicker:
         address, once = f"/dead-letters/{letter}/replay", new_id()
-        answers = list(await asyncio.gather(clicker.send(address, once), clicker.send(address, once)))
+        version = (await clicker.get(f"/dead-letters/{letter}"))["version"]
+        twice = (clicker.send(address, once, version=version) for _ in range(2))
+        answers = list(await asyncio.gather(*twice))
         await _kill_desk(clicker)
-        answers.append(await clicker.send(address, once))
+        answers.append(await clicker.send(address, once, version=version))
         note.fired(len(answers) - 1)
         note.mended()
         assert {one.status_code for one in answers} == {httpx.codes.OK}, [one.text for one in answers]
@@ -368,7 +377,8 @@ async def _queue_of_an_earlier_build(testbed: Testbed, note: Note) -> None:
     """Messages failed on a queue that this build does not have. They are refused in a sentence and in the log; others are sent."""
     gone = await fail_many(testbed, LETTERS_FEW, queue=GONE_QUEUE)
     async with open_clicker(testbed) as clicker:
-        refused = await clicker.send(f"/dead-letters/{gone[1]}/replay", new_id())
+        version = (await clicker.get(f"/dead-letters/{gone[1]}"))["version"]
+        refused = await clicker.send(f"/dead-letters/{gone[1]}/replay", new_id(), version=version)
         assert (refused.status_code, refused.json()["code"]) == (httpx.codes.CONFLICT, "no_such_queue"), refused.text
         query = (
             "SELECT 1 FROM journal WHERE action = 'refused' AND subject = $1 AND details ->> 'code' = 'no_such_queue'"
@@ -381,7 +391,7 @@ async def _queue_of_an_earlier_build(testbed: Testbed, note: Note) -> None:
         bins = {one["bin"]: one["count"] for one in (await clicker.get(f"/replays/{no}"))["bins"]}
         assert bins == {"charges_nobody": 1, "cannot": LETTERS_FEW - 1}
         for id_ in gone[1:]:
-            await clicker.click(f"/dead-letters/{id_}/discard", reason="its queue is gone")
+            await clicker.act(f"/dead-letters/{id_}", "discard", reason="its queue is gone")
 
 
 async def _queue_deleted(testbed: Testbed, note: Note) -> None:
@@ -421,7 +431,7 @@ async def _chain_broken(testbed: Testbed, note: Note) -> None:
             assert (await clicker.get("/activity"))["chain"]["broken_at"] == position
             (found,) = [one for one in await testbed.audit() if one["check"] == "journal_unbroken"]
             assert [f"entry {position}:" in one["why"] for one in found["breaches"]] == [True], found
-            await clicker.click(f"/dead-letters/{letter}/replay")
+            await clicker.act(f"/dead-letters/{letter}", "replay")
             await _until_handled(testbed, [letter])
         note.mended()
         await _until_chain(clicker, "whole")

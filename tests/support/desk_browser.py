@@ -149,8 +149,9 @@ class SeenPage:
     """What can be read on it, with single blanks."""
 
     def form(self, action: str) -> DrawnForm:
-        """The form that sends to this address. Raises AssertionError if there is none."""
+        """The form that sends to this address, with whatever query. Raises AssertionError if there is none."""
         found = [form for form in self.forms if form.action == action]
+        found += [form for form in self.forms if form.action.partition("?")[0] == action]
         assert found, f"no form sends to {action}, only to {[form.action for form in self.forms]}"
         return found[0]
 
@@ -185,7 +186,8 @@ class DeskBrowser:
 
     async def submit(self, page: SeenPage, action: str, **fields: object) -> SeenPage:
         """Send the form of a page with this action, with these fields filled in."""
-        return await self.post(action, {**page.form(action).fields, **fields})
+        form = page.form(action)
+        return await self.post(form.action, {**form.fields, **fields})
 
     async def sign_in(self, name: str, password: str) -> SeenPage:
         """Sign in with a local account."""

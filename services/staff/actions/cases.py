@@ -1,5 +1,6 @@
 """What people do with a case besides deciding: say that they are on it, write notes, and take note of what contradicts a decision."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -19,39 +20,32 @@ from shared.clock import Clock, system_clock
 from shared.persistence.database import Connection, Database
 from shared.records import replace
 
+Change = Callable[[Connection, KeptCase, datetime], Awaitable[Mapping[str, object] | ActionResult]]
+"""What an act changes of a case, which is locked. It returns what its journal entry says besides, or why nothing is changed."""
+
 
 @journals_refusals("claim")
 async def claim(database: Database, payment_id: UUID, *, who: Actor, clock: Clock = system_clock) -> ActionResult:
     """Say that `who` is on a case. It keeps nobody from acting on it: it only tells others."""
-    if (refused := unfit(who=who.name)) is not None:
-        return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
-        if kept is None:
-            return _no_case(payment_id)
-        if (before := await done_before(tx, who, "claim", payment_id)) is not None:
-            return ActionResult(payment_id, "you are on it; others see that", entry=before)
+
+    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object] | ActionResult:
         if (refused := _claimed_by_another(kept, who)) is not None:
             return refused
         await store.claim_case(tx, payment_id, who.name, now)
-        entry = await _note(tx, who, now, "claim", kept, {})
-    return ActionResult(payment_id, "you are on it; others see that", entry=entry)
+        return {}
+
+    return await _act(database, payment_id, "claim", change, who, clock, says="you are on it; others see that")
 
 
 @journals_refusals("unclaim")
 async def unclaim(database: Database, payment_id: UUID, *, who: Actor, clock: Clock = system_clock) -> ActionResult:
     """Say that nobody is on a case any more. Anybody may: who went home cannot."""
-    if (refused := unfit(who=who.name)) is not None:
-        return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
-        if kept is None:
-            return _no_case(payment_id)
-        if (before := await done_before(tx, who, "unclaim", payment_id)) is not None:
-            return ActionResult(payment_id, "nobody is on it now", entry=before)
+
+    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object]:
         await store.claim_case(tx, payment_id, None, now)
-        entry = await _note(tx, who, now, "unclaim", kept, {"was": kept.claimed_by})
-    return ActionResult(payment_id, "nobody is on it now", entry=entry)
+        return {"was": kept.claimed_by}
+
+    return await _act(database, payment_id, "unclaim", change, who, clock, says="nobody is on it now")
 
 
 @journals_refusals("note")
@@ -59,16 +53,11 @@ async def note(
     database: Database, payment_id: UUID, *, text: str, who: Actor, clock: Clock = system_clock
 ) -> ActionResult:
     """Keep a note on a case."""
-    if (refused := unfit(who=who.name, note=text)) is not None:
-        return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        kept = await store.find_case(tx, payment_id, lock=True)
-        if kept is None:
-            return _no_case(payment_id)
-        if (before := await done_before(tx, who, "note", payment_id)) is not None:
-            return ActionResult(payment_id, "the note is kept", entry=before)
-        entry = await _note(tx, who, clock(), "note", kept, {"note": text})
-    return ActionResult(payment_id, "the note is kept", entry=entry)
+
+    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object]:  # noqa: ARG001 - the case stays as it is
+        return {"note": text}
+
+    return await _act(database, payment_id, "note", change, who, clock, says="the note is kept", note=text)
 
 
 @journals_refusals("take_note")
@@ -76,26 +65,45 @@ async def take_note(
     database: Database, payment_id: UUID, *, text: str, who: Actor, clock: Clock = system_clock
 ) -> ActionResult:
     """Take note of a contradiction: the gateway says otherwise than a person decided. `text` says what was learned."""
-    if (refused := unfit(who=who.name, note=text)) is not None:
-        return replace(refused, subject=payment_id)
-    async with database.transaction() as tx:
-        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
-        if kept is None:
-            return _no_case(payment_id)
+
+    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object] | ActionResult:
         case, version = kept.case, kept.case.contradicted_version
         if version is None or not case.is_contradicted:
             return _nothing_to_note(kept)
         await store.note_contradiction(tx, replace(case, noted_version=version), now)
-        entry = await _note(tx, who, now, "take_note", kept, {"note": text, "contradicted": version})
-    return ActionResult(payment_id, "kept: you took note of it", entry=entry)
+        return {"note": text, "contradicted": version}
+
+    return await _act(
+        database, payment_id, "take_note", change, who, clock, says="kept: you took note of it", note=text
+    )
 
 
-async def _note(
-    tx: Connection, who: Actor, now: datetime, action: str, kept: KeptCase, details: dict[str, object]
-) -> UUID:
-    entry = JournalEntry.of(who, now, action, kept.case.payment_id, {"version": kept.case.version, **details})
-    await store.append_entries(tx, [entry])
-    return entry.id
+async def _act(
+    database: Database,
+    payment_id: UUID,
+    action: str,
+    change: Change,
+    who: Actor,
+    clock: Clock,
+    *,
+    says: str,
+    **texts: str,
+) -> ActionResult:
+    """Change a case, and journal it. `says` is what the person reads then, `texts` what they wrote."""
+    if (refused := unfit(who=who.name, **texts)) is not None:
+        return replace(refused, subject=payment_id)
+    async with database.transaction() as tx:
+        kept, now = await store.find_case(tx, payment_id, lock=True), clock()
+        if kept is None:
+            return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)
+        if (before := await done_before(tx, who, action, payment_id)) is not None:
+            return ActionResult(payment_id, says, entry=before)
+        changed = await change(tx, kept, now)
+        if isinstance(changed, ActionResult):
+            return changed
+        entry = JournalEntry.of(who, now, action, payment_id, {"version": kept.case.version, **changed})
+        await store.append_entries(tx, [entry])
+    return ActionResult(payment_id, says, entry=entry.id)
 
 
 def _claimed_by_another(kept: KeptCase, who: Actor) -> ActionResult | None:
@@ -109,7 +117,3 @@ def _nothing_to_note(kept: KeptCase) -> ActionResult:
     noted = f": somebody took note of it at {moment_text(kept.noted_at)}" if kept.noted_at else ""
     text = f"nothing contradicts the last decision about this payment{noted}"
     return ActionResult(kept.case.payment_id, text, ProposalRefusal.NOTHING_TO_NOTE)
-
-
-def _no_case(payment_id: UUID) -> ActionResult:
-    return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)

@@ -98,6 +98,13 @@ class _Act:
 
 
 _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
+AsShown = Callable[[DeadLetterRecord], bool]
+"""Whether a dead letter still is as whoever acts on it saw it."""
+
+
+def any_version(record: DeadLetterRecord) -> bool:  # noqa: ARG001 - whatever it is
+    """Nobody saw these one by one: all that were selected are meant, as they are now."""
+    return True
 
 
 @journals_refusals("replay")
@@ -110,6 +117,7 @@ async def replay(
     old_after: timedelta | None = OLD_AFTER,
     undo_s: int = 0,
     is_told: bool = True,
+    as_shown: AsShown = any_version,
     clock: Clock = system_clock,
 ) -> list[ActionResult]:
     """Send the selected messages again to the queues they came from, each with its own id, properties and body.
@@ -118,22 +126,31 @@ async def replay(
     charge a card and is older than `old_after` is refused. None: `who` has said that it still shall charge.
 
     For `undo_s` seconds it can be undone: it leaves only then. `is_told`: the service that handles it tells what became of it.
+    What is not `as_shown` any more is refused.
     """
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return [refused]
     replaying = _Replaying(who, reason, old_after, is_told=is_told, undo_s=undo_s)
-    return await _on_each(database, _open_only(selection), who, clock, replaying.decide, undo_s)
+    return await _on_each(database, _open_only(selection), who, clock, _if_as_shown(as_shown, replaying.decide), undo_s)
 
 
 @journals_refusals("discard")
 async def discard(
-    database: Database, selection: Selection, *, who: Actor, reason: str, undo_s: int = 0, clock: Clock = system_clock
+    database: Database,
+    selection: Selection,
+    *,
+    who: Actor,
+    reason: str,
+    undo_s: int = 0,
+    as_shown: AsShown = any_version,
+    clock: Clock = system_clock,
 ) -> list[ActionResult]:
     """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`, after `undo_s` seconds.
 
     A request of a payment above the limit is not discarded yet: that is proposed, and a second person must agree.
 
-    If the selection has neither a status nor ids, only open dead letters are discarded. There is one result for each dead letter.
+    If the selection has neither a status nor ids, only open dead letters are discarded. There is one result for each dead letter. What is
+    not `as_shown` any more is refused.
     """
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return [refused]
@@ -144,7 +161,7 @@ async def discard(
         _open_only(selection),
         who,
         clock,
-        lambda record, now: _discard_or_wait(record, who, reason, now, limits, undo_s),
+        _if_as_shown(as_shown, lambda record, now: _discard_or_wait(record, who, reason, now, limits, undo_s)),
         undo_s,
     )
     return [
@@ -197,6 +214,22 @@ async def discard_agreed(tx: Connection, letter_id: UUID, *, who: Actor, reason:
     results, messages = await _act_on(tx, [letter_id], who, now, lambda record, at: _discard(record, who, reason, at))
     await outbox.insert(tx, messages, sweep_after_s=0)
     return results[0] if results else unknown(letter_id)
+
+
+def _if_as_shown(as_shown: AsShown, decide: _Decide) -> _Decide:
+    """`decide`, for what is as it was shown. What is settled goes there, too: that says who was first."""
+
+    def decided(record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
+        return already_settled(record) or changed_since(record, as_shown) or decide(record, now)
+
+    return decided
+
+
+def changed_since(record: DeadLetterRecord, as_shown: AsShown) -> ActionResult | None:
+    """The refusal if a dead letter is not as it was shown any more."""
+    if as_shown(record):
+        return None
+    return ActionResult(record.id, "it changed since it was shown: look at it again", ActionRefusal.CHANGED)
 
 
 def _open_only(selection: Selection) -> Selection:

@@ -118,23 +118,27 @@ async def act(
     sure: bool = False,
     first: UUID | None = None,
     reason: str | None = None,
+    version: str | None = None,
     clock: Clock = system_clock,
 ) -> ActionResult:
     """Do `what` with a run. `rate`: messages a second, from now on.
 
-    `first`, `reason` and `sure` are for the start: which message is tried, why, and that cards shall be charged.
+    `first`, `reason` and `sure` are for the start: which message is tried, why, and that cards shall be charged. `version` is the one of
+    the run that `who` saw: another one by now is refused. None: whatever it is.
     """
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return refused
     async with database.transaction() as tx:
-        kept = await run_store.find_run(tx, no, lock=True)
-        if kept is None:
-            return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
+        if (kept := await run_store.find_run(tx, no, lock=True)) is None:
+            return _no_run(no)
         if (before := await done_before(tx, who, what.value, kept.id)) is not None:
             return ActionResult(kept.id, _DONE[what].format(run=kept.name, rate=kept.run.rate), entry=before)
         after = runs.after(kept.run, what, rate=rate, sure=sure)
         if isinstance(after, RunRefusal):
             return ActionResult(kept.id, _why_not(kept, after), after)
+        if version not in (None, kept.version):
+            text = f"{kept.name} changed since it was shown: look at it again"
+            return ActionResult(kept.id, text, ActionRefusal.CHANGED)
         if what is RunAct.TRY and (refused := await _not_by_this_person(tx, kept, who)) is not None:
             return refused
         now = clock()
@@ -167,9 +171,8 @@ async def take_in(database: Database, no: int, *, who: Actor, reason: str, clock
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return refused
     async with database.transaction() as tx:
-        kept = await run_store.find_run(tx, no, lock=True)
-        if kept is None:
-            return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
+        if (kept := await run_store.find_run(tx, no, lock=True)) is None:
+            return _no_run(no)
         if not runs.may(kept.run, RunAct.SECOND):
             return ActionResult(kept.id, _why_not(kept, RunRefusal.RUN_NOT_RUNNING), RunRefusal.RUN_NOT_RUNNING)
         if is_same_person(kept.made_by, who.name):
@@ -189,6 +192,10 @@ async def take_in(database: Database, no: int, *, who: Actor, reason: str, clock
     crash_points.reach("staff.run_second.after_commit")
     text = f"{_messages(taken_in)} of {kept.name} charge now, although they are old: somebody else than you starts it"
     return ActionResult(kept.id, text, entry=entry.id)
+
+
+def _no_run(no: int) -> ActionResult:
+    return ActionResult(None, f"there is no run R-{no}", ActionRefusal.UNKNOWN)
 
 
 _ONLY_A_PERSON = "only a person with the role of a replayer can be the second one, signed in at the desk"

@@ -8,7 +8,10 @@ from uuid import UUID
 from services.staff import dead_letters, editing, people_store, store
 from services.staff.actions import proposing
 from services.staff.actions.dead_letters import (
+    AsShown,
     already_settled,
+    any_version,
+    changed_since,
     closing_message,
     not_replayable,
     replayed_message,
@@ -45,8 +48,13 @@ _SETTLING = {"replay": DeadLetterStatus.REPLAYED, "discard": DeadLetterStatus.DI
 
 
 @journals_refusals("undo")
-async def undo(database: Database, letter_id: UUID, *, who: Actor, clock: Clock = system_clock) -> ActionResult:
-    """Undo the last replay or discard of a dead letter, as long as nothing of it has left. Both stay in the journal."""
+async def undo(
+    database: Database, letter_id: UUID, *, of: UUID | None = None, who: Actor, clock: Clock = system_clock
+) -> ActionResult:
+    """Undo the last replay or discard of a dead letter, as long as nothing of it has left. Both stay in the journal.
+
+    `of` is the entry of the journal that shall be undone. None: whichever was the last.
+    """
     async with database.transaction() as tx:
         record = (await store.lock_letters(tx, {letter_id})).get(letter_id)
         if record is None:
@@ -56,6 +64,9 @@ async def undo(database: Database, letter_id: UUID, *, who: Actor, clock: Clock 
         undo_s = 0 if last is None else _whole(last.details.get("undo_s"))
         if last is None or not undo_s:
             return ActionResult(letter_id, "there is nothing that could be undone", ActionRefusal.TOO_LATE_TO_UNDO)
+        if of not in (None, last.id):
+            text = f"{last.who} did something else with it since: look at it again"
+            return ActionResult(letter_id, text, ActionRefusal.CHANGED, name=last.who)
         leaves_at = last.at + timedelta(seconds=undo_s)
         message_ids = _messages_of(last)
         is_back = await outbox.revoke(tx, message_ids, sweep_after_s=undo_s) if message_ids else now < leaves_at
@@ -105,9 +116,15 @@ def _undone_decision(last: JournalEntry, who: Actor, undone: JournalEntry) -> li
 
 @journals_refusals("restore")
 async def restore(
-    database: Database, letter_id: UUID, *, who: Actor, reason: str, clock: Clock = system_clock
+    database: Database,
+    letter_id: UUID,
+    *,
+    who: Actor,
+    reason: str,
+    as_shown: AsShown = any_version,
+    clock: Clock = system_clock,
 ) -> ActionResult:
-    """Bring a discarded message back, where nobody was told that it was discarded."""
+    """Bring a discarded message back, where nobody was told that it was discarded. What is not `as_shown` any more is refused."""
     if (refused := unfit(who=who.name, reason=reason)) is not None:
         return replace(refused, subject=letter_id)
     async with database.transaction() as tx:
@@ -117,6 +134,8 @@ async def restore(
         last = await _last_settling(tx, record)
         if record.status is not DeadLetterStatus.DISCARDED:
             return ActionResult(letter_id, "it was not discarded", ActionRefusal.INVALID)
+        if (changed := changed_since(record, as_shown)) is not None:
+            return changed
         if last is None or _messages_of(last):
             at = moment_text(record.settlement.at) if record.settlement is not None else "an unknown time"
             text = f"others were told at {at} that it was given up: it cannot be brought back; ask for a new message"
@@ -169,12 +188,13 @@ async def edit(
     changes: Mapping[str, str] | None = None,
     old_after: timedelta | None = OLD_AFTER,
     is_told: bool = True,
+    as_shown: AsShown = any_version,
     clock: Clock = system_clock,
 ) -> ActionResult:
     """Send an edited message in the place of this one, under an id of its own, to the queue on which it failed.
 
     `drop` are fields that are left out, `changes` new values. A command is answered `rejected: replaced` with the new id, in the same
-    transaction: the old one and the new one are never both carried out.
+    transaction: the old one and the new one are never both carried out. What is not `as_shown` any more is refused.
     """
     changes = changes or {}
     if (refused := unfit(who=who.name, reason=reason, **{f"field {k}": v for k, v in changes.items()})) is not None:
@@ -184,7 +204,7 @@ async def edit(
         if record is None:
             return unknown(letter_id)
         now = clock()
-        if (refused := await _why_no_edit(tx, record, who, now, old_after)) is not None:
+        if (refused := await _why_no_edit(tx, record, who, now, old_after, as_shown)) is not None:
             return refused
         details = {"queue": record.letter.queue, "reason": reason, "drop": list(drop), "set": dict(changes)}
         entry = JournalEntry.of(who, now, "edit", letter_id, details)
@@ -210,12 +230,12 @@ async def edit(
 
 
 async def _why_no_edit(
-    tx: Connection, record: DeadLetterRecord, who: Actor, now: datetime, old_after: timedelta | None
+    tx: Connection, record: DeadLetterRecord, who: Actor, now: datetime, old_after: timedelta | None, as_shown: AsShown
 ) -> ActionResult | None:
     """Why no edited message is sent in the place of this one, whatever is edited."""
     if not await may_edit(tx):
         return ActionResult(record.id, "editing is off: an admin can turn it on", ActionRefusal.NOT_EDITABLE)
-    if (refused := already_settled(record) or not_replayable(record)) is not None:
+    if (refused := already_settled(record) or changed_since(record, as_shown) or not_replayable(record)) is not None:
         return refused
     if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(record.id)) is not None:
         return barred

@@ -328,6 +328,7 @@ class LetterStateView(BaseModel):
     badge: tuple[str, str]
     stamp: str
     changed: bool
+    version: str
 
 
 class LetterView(LetterStateView):
@@ -366,6 +367,7 @@ class LetterView(LetterStateView):
     done_what: str | None
     done_reason: str | None
     undo_until: datetime | None
+    undo_of: UUID | None
     history: list[HistoryLine]
     notes: list[HistoryLine]
 
@@ -391,7 +393,8 @@ async def letter_state(key: str, desk: Desk, viewer: Actor) -> LetterStateView |
     async with desk.read() as connection:
         record, entries = await _found(connection, letter_id)
         group, _ = await letter_store.group_of(connection, letter_id)
-    return LetterStateView(**_state(record, _undo_until(record, entries), group, desk.clock(), stamp=stamp))
+    until, _ = _undoable_until(record, entries)
+    return LetterStateView(**_state(record, until, group, desk.clock(), stamp=stamp))
 
 
 def _state(
@@ -400,7 +403,7 @@ def _state(
     """The fields of `LetterStateView`. `stamp`: that of the page; None if this is the page."""
     letter = record.letter
     can_undo = undo_until is not None and now < undo_until
-    own = f"{record.status.value}-{record.replays}-{record.outcome or ''}-{'undo' if can_undo else ''}"
+    own = f"{record.version}-{record.outcome or ''}-{'undo' if can_undo else ''}"
     return {
         "id": record.id,
         "name": name_of(letter.type),
@@ -411,6 +414,7 @@ def _state(
         "badge": _badge(record, undo_until, now),
         "stamp": own,
         "changed": stamp is not None and stamp != own,
+        "version": record.version,
     }
 
 
@@ -436,7 +440,7 @@ def _view(
     charge = charge_of(record) if letter.may_charge is not False else None
     body, hides = editing.shown_body(letter)
     not_replayable = letter_actions.not_replayable(replace(record, status=DeadLetterStatus.OPEN, settlement=None))
-    undo_until = _undo_until(record, entries)
+    undo_until, undo_of = _undoable_until(record, entries)
     why_not_edit = _why_not_edit(record, not_replayable)
     settled = record.settlement
     tells = _tells(record)
@@ -475,6 +479,7 @@ def _view(
         done_what=None if settled is None else record.status.value,
         done_reason=None if settled is None else settled.reason,
         undo_until=undo_until if undo_until is not None and now < undo_until else None,
+        undo_of=undo_of,
         history=_history(record, [entry for entry in entries if entry.action != "note"]),
         notes=[
             HistoryLine(at=entry.at, kind="hand", text=f"{entry.who}: {entry.details.get('note')}", sequence=entry.id)
@@ -523,14 +528,15 @@ def _happened(record: DeadLetterRecord) -> str:
     return f"The {owner} service {tries}, so it set the message aside. Nothing of it was done."
 
 
-def _undo_until(record: DeadLetterRecord, entries: list[JournalEntry]) -> datetime | None:
+def _undoable_until(record: DeadLetterRecord, entries: list[JournalEntry]) -> tuple[datetime | None, UUID | None]:
+    """Until when what settled it can be undone, and the entry of the journal that did."""
     settled = record.settlement
     if settled is None:
-        return None
+        return None, None
     for entry in reversed(entries):
         if (entry.at, entry.who) == (settled.at, settled.by) and isinstance(undo_s := entry.details.get("undo_s"), int):
-            return entry.at + timedelta(seconds=undo_s)
-    return None
+            return entry.at + timedelta(seconds=undo_s), entry.id
+    return None, None
 
 
 def _why_not_edit(record: DeadLetterRecord, not_replayable: ActionResult | None) -> str | None:
@@ -604,7 +610,19 @@ def _history(record: DeadLetterRecord, entries: list[JournalEntry]) -> list[Hist
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
 
 
-class ReasonForm(Act):
+class ShownForm(Act):
+    """An act on a message as its page showed it."""
+
+    version: str = Field(
+        max_length=64, json_schema_extra={"missing": "Say which version of the message was shown: its page has it."}
+    )
+
+    def is_shown(self, record: DeadLetterRecord) -> bool:
+        """Whether the message still is as it was shown."""
+        return record.version == self.version
+
+
+class ReasonForm(ShownForm):
     """Why something is done."""
 
     reason: str = Field(max_length=1_000, title="Why", json_schema_extra={"missing": "Say why it is given up."})
@@ -617,14 +635,15 @@ class NoteAboutForm(Act):
 
 
 class DiscardManyForm(Act):
-    """Which messages are given up, and why."""
+    """Which messages of a list are given up, and why. `seen` is when the newest of the list had failed: later ones were not shown."""
 
     id: list[UUID] = Field(default_factory=list, max_length=1_000)
+    seen: Moment
     why: str = Field(max_length=1_000, title="Why", json_schema_extra={"missing": "Say why they are given up."})
 
 
 @room.act("/dead-letters/{letter_id}/replay", needs=Role.REPLAYER)
-async def replay(letter_id: UUID, form: Act, desk: Desk, visitor: Visitor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def replay(letter_id: UUID, form: ShownForm, desk: Desk, visitor: Visitor) -> Done:
     """Send the message again, after the time to undo it."""
     undo_s = visitor.preferences.undo_s
     (result,) = await letter_actions.replay(
@@ -634,6 +653,7 @@ async def replay(letter_id: UUID, form: Act, desk: Desk, visitor: Visitor) -> Do
         old_after=timedelta(seconds=desk.settings.replay_charges_within_s),
         undo_s=undo_s,
         is_told=desk.settings.staff_replays == "on",
+        as_shown=form.is_shown,
         clock=desk.clock,
     )
     return _undoable(result, letter_id, desk, undo_s, f"It goes out in {undo_s} seconds")
@@ -649,6 +669,7 @@ async def discard(letter_id: UUID, form: ReasonForm, desk: Desk, visitor: Visito
         who=visitor.actor,
         reason=form.reason,
         undo_s=undo_s,
+        as_shown=form.is_shown,
         clock=desk.clock,
     )
     return _undoable(result, letter_id, desk, undo_s, f"Discarded; others hear of it in {undo_s} seconds")
@@ -659,20 +680,22 @@ def _undoable(result: ActionResult, letter_id: UUID, desk: Desk, undo_s: int, te
     if result.ok and not result.text.startswith(("replayed", "discarded")):
         return done(result, page)  # a second person must agree before it is done
     until = desk.clock() + timedelta(seconds=undo_s)
-    return done(result, page, text=f"{text}.", undo=f"{page}/undo", undo_until=until)
+    return done(result, page, text=f"{text}.", undo=f"{page}/undo?of={result.entry}", undo_until=until)
 
 
 @room.act("/dead-letters/{letter_id}/undo", needs=Role.REPLAYER)
-async def undo(letter_id: UUID, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
-    """Take the last replay or discard back, as long as nothing of it has left."""
-    result = await second_thoughts.undo(desk.database, letter_id, who=actor, clock=desk.clock)
+async def undo(letter_id: UUID, of: UUID, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+    """Take a replay or discard back, as long as nothing of it has left. `of` is its entry in the log."""
+    result = await second_thoughts.undo(desk.database, letter_id, of=of, who=actor, clock=desk.clock)
     return done(result, f"/dead-letters/{letter_id}")
 
 
 @room.act("/dead-letters/{letter_id}/restore", needs=Role.REPLAYER)
 async def restore(letter_id: UUID, form: ReasonForm, desk: Desk, actor: Actor) -> Done:
     """Bring back what was given up, where nobody was told."""
-    result = await second_thoughts.restore(desk.database, letter_id, who=actor, reason=form.reason, clock=desk.clock)
+    result = await second_thoughts.restore(
+        desk.database, letter_id, who=actor, reason=form.reason, as_shown=form.is_shown, clock=desk.clock
+    )
     return done(result, f"/dead-letters/{letter_id}")
 
 
@@ -689,7 +712,12 @@ async def discard_many(form: DiscardManyForm, desk: Desk, actor: Actor) -> Done:
     if not form.id:
         raise Refused("none_selected", "Select at least one.", HTTPStatus.UNPROCESSABLE_ENTITY)
     results = await letter_actions.discard(
-        desk.database, Selection(ids=tuple(form.id)), who=actor, reason=form.why, clock=desk.clock
+        desk.database,
+        Selection(ids=tuple(form.id)),
+        who=actor,
+        reason=form.why,
+        as_shown=lambda record: record.last_seen <= form.seen,
+        clock=desk.clock,
     )
     count = sum(result.ok for result in results)
     if not count:
@@ -780,6 +808,7 @@ class EditView(BaseModel):
     """A message as its fields, and what changes."""
 
     id: UUID
+    version: str
     name: str
     type: str
     invoice_id: str | None
@@ -816,6 +845,7 @@ async def edit_page(letter_id: UUID, desk: Desk) -> EditView:
     letter = record.letter
     return EditView(
         id=record.id,
+        version=record.version,
         name=name_of(letter.type),
         type=message.type,
         invoice_id=letter.invoice_id,
@@ -853,7 +883,7 @@ def _difference(
     return changed, sentence(built.text) if isinstance(built, ActionResult) else None
 
 
-class EditLetterForm(Act):
+class EditLetterForm(ShownForm):
     """What is left out, what is set (`set_NAME` in a form), and why."""
 
     model_config = Act.model_config | {"extra": "allow"}
@@ -878,6 +908,7 @@ async def edit(letter_id: UUID, form: EditLetterForm, desk: Desk, actor: Actor) 
         changes=changes,
         old_after=timedelta(seconds=desk.settings.replay_charges_within_s),
         is_told=desk.settings.staff_replays == "on",
+        as_shown=form.is_shown,
         clock=desk.clock,
     )
     return done(result, f"/dead-letters/{letter_id}")

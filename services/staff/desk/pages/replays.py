@@ -21,6 +21,8 @@ from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
 from services.staff.run_store import KeptRun, RunItem
 from services.staff.runs import Bin, Counts, Halt, ItemState, RunAct, RunState, RunStep
+from services.staff.story_store import read_queues
+from services.staff.stuck import GONE_AFTER_S, QueueSeen
 from shared.persistence.database import Connection
 
 room = Room(__name__)
@@ -176,6 +178,15 @@ class HaltView(BaseModel):
     differs: bool = False
 
 
+class RunQueueView(BaseModel):
+    """The queue to which a run sends: how much waits in it, who takes from it, and for how many seconds it has not become less."""
+
+    name: str
+    messages: int
+    consumers: int
+    still_s: int
+
+
 class RunHistoryLine(BaseModel):
     """Something that a person did with a run."""
 
@@ -203,6 +214,8 @@ class RunStateView(BaseModel):
     minutes_left: int | None
     can: list[RunAct]
     is_told: bool
+    version: str
+    queue: RunQueueView | None
 
     def may(self, act: str) -> bool:
         """Whether this can be done now."""
@@ -222,6 +235,7 @@ class RunView(RunStateView):
     charges: int
     sums: dict[str, int]
     first: list[RunItemLine]
+    tried_first: RunItemLine | None
     items: list[RunItemLine]
     next: datetime | None
     charged: dict[str, int]
@@ -280,6 +294,7 @@ def _no(text: str) -> int | None:
 
 async def _state(desk: Desk, connection: Connection, kept: KeptRun) -> dict[str, Any]:
     """The fields of `RunStateView`."""
+    tried = await run_store.tried_first(connection, kept.no)
     counts = await run_store.counts_of(connection, kept.no)
     bad = await run_store.items_of(connection, kept.no, _BAD, before=None, at_most=ROWS_MAX) if _is_halted(kept) else []
     return {
@@ -299,6 +314,8 @@ async def _state(desk: Desk, connection: Connection, kept: KeptRun) -> dict[str,
         "minutes_left": _minutes_left(kept, counts),
         "can": [act for act in RunAct if run_actions.may(kept.run, act)],
         "is_told": desk.settings.staff_replays == "on",
+        "version": kept.version,
+        "queue": None if tried is None else _queue(await read_queues(connection), tried.queue),
     }
 
 
@@ -312,6 +329,7 @@ async def _view(
     first = await run_store.smallest_of(connection, no, at_most=FIRST_MAX) if is_preview else []
     states = (ItemState.SENT, *_ENDS, ItemState.LEFT_OUT)
     items = [] if is_preview else await run_store.items_of(connection, no, states, before=before, at_most=ROWS_MAX + 1)
+    tried = await run_store.tried_first(connection, no)
     entries = await store.entries_about(connection, kept.id)
     bins = [_bin(one) for one in kept.bins]
     charging = next((one for one in bins if one.bin is Bin.CHARGES), None)
@@ -322,6 +340,7 @@ async def _view(
         charges=kept.run.charges,
         sums=charging.sums if charging is not None else {},
         first=[_item(one) for one in first],
+        tried_first=None if tried is None else _item(tried),
         items=[_item(one) for one in items[:ROWS_MAX]],
         next=items[ROWS_MAX - 1].ended_at if len(items) > ROWS_MAX else None,
         charged=await run_store.charged_by(connection, no),
@@ -337,6 +356,14 @@ async def _view(
         old_after_h=int(desk.settings.replay_charges_within_s // 3600),
         history=[_history(entry.at, entry.who, entry.action, entry.details) for entry in entries],
     )
+
+
+def _queue(queues: Sequence[QueueSeen], name: str) -> RunQueueView | None:
+    """How this queue stands; None if nobody has looked lately."""
+    seen = next((one for one in queues if one.name == name and one.age_s <= GONE_AFTER_S), None)
+    if seen is None or seen.messages is None:
+        return None
+    return RunQueueView(name=name, messages=seen.messages, consumers=seen.consumers, still_s=int(seen.still_s))
 
 
 def _bin(stored: object) -> BinLine:
@@ -411,7 +438,7 @@ def _minutes_left(kept: KeptRun, counts: Counts) -> int | None:
 
 
 _DID = {
-    "run_preview": "made the list",
+    "run_preview": "made the list: {taken} of {listed} messages are taken",
     "run_try": "try one",
     "run_go": "ten, then a hundred",
     "run_rest": "the rest, {rate} a second",
@@ -428,13 +455,23 @@ _DID = {
 def _history(at: datetime, who: str, action: str, details: object) -> RunHistoryLine:
     plain = dict(details)  # type: ignore[call-overload]
     text = _DID.get(action, action.replace("_", " "))
-    return RunHistoryLine(at=at, who=who, text=text.format(rate=plain.get("rate"), code=plain.get("code")))
+    listed = sum(plain.get("bins", {}).values())
+    told = {"rate": plain.get("rate"), "code": plain.get("code"), "taken": plain.get("taken"), "listed": listed}
+    return RunHistoryLine(at=at, who=who, text=text.format_map(told))
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
 
 
-class TryForm(Act):
+class ShownRunForm(Act):
+    """An act on a run as its page showed it."""
+
+    version: str = Field(
+        max_length=64, json_schema_extra={"missing": "Say which version of the run was shown: its page has it."}
+    )
+
+
+class TryForm(ShownRunForm):
     """How a run begins: which message is tried, how fast the rest goes later, why, and that cards shall be charged."""
 
     rate: int = Field(runs.RATE_USUAL, title="Speed")
@@ -472,7 +509,7 @@ async def second(no: Number, form: SecondForm, desk: Desk, actor: Actor) -> Done
 @room.act("/replays/{no}/try", needs=Role.REPLAYER)
 async def try_one(no: Number, form: TryForm, desk: Desk, actor: Actor) -> Done:
     """Begin: try one message."""
-    return await _do(desk, no, RunAct.TRY, actor, rate=form.rate, first=form.first, reason=form.reason, sure=form.sure)
+    return await _do(desk, no, RunAct.TRY, actor, **form.model_dump(exclude={"once"}))
 
 
 @room.act("/replays/{no}/go", needs=Role.REPLAYER)
@@ -506,9 +543,9 @@ async def resume(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # no
 
 
 @room.act("/replays/{no}/leave-out", needs=Role.REPLAYER)
-async def leave_out(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def leave_out(no: Number, form: ShownRunForm, desk: Desk, actor: Actor) -> Done:
     """Go on without what failed again."""
-    return await _do(desk, no, RunAct.LEAVE_OUT, actor)
+    return await _do(desk, no, RunAct.LEAVE_OUT, actor, version=form.version)
 
 
 @room.act("/replays/{no}/stop", needs=Role.REPLAYER)

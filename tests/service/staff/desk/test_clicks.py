@@ -95,11 +95,11 @@ class Leaving:
 
 @dataclass(frozen=True)
 class RunShown:
-    """The list of a run as it was shown: its messages, and the sums that they may charge."""
+    """The list of a run as it was shown: its messages, and how many may charge."""
 
+    version: str
     listed: frozenset[UUID]
     charges: int
-    sums: dict[str, int]
 
 
 @dataclass
@@ -153,6 +153,8 @@ class Clicks(RuleBasedStateMachine):
         self.noted: set[UUID] = set()
         self.previews: dict[int, RunShown] = {}
         self.sure: set[int] = set()
+        self.taken_in: set[UUID] = set()
+        self.pages: dict[UUID, dict[str, Any]] = {}
         self.agreed: Counter[UUID] = Counter()
         self.last: LastClick | None = None
 
@@ -203,6 +205,23 @@ class Clicks(RuleBasedStateMachine):
     def click(self, door: str, address: str, **fields: Any) -> bool:
         """Send a form, or a request of the program. Returns whether something was done."""
         return self.run(self._click(door, address, {"once": str(uuid4()), **fields}))
+
+    def click_on(self, door: str, letter_id: UUID, act: str, page: dict[str, Any] | None = None, **fields: Any) -> bool:
+        """Click on the page of a message: on one that was opened before, or else on that of now."""
+        return self.run(self._click(door, *_form_on(page or self._page(letter_id), act, **fields)))
+
+    def _page(self, letter_id: UUID) -> dict[str, Any]:
+        return self.run(self._get(f"/dead-letters/{letter_id}"))
+
+    async def _get(self, address: str) -> dict[str, Any]:
+        """The view of a page, as JSON."""
+        assert self.robot is not None
+        answer = await self.robot.get(f"/api/v1{address}")
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            await self._sign_in()
+            answer = await self.robot.get(f"/api/v1{address}")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return dict(answer.json())
 
     async def _click(self, door: str, address: str, fields: dict[str, Any]) -> bool:
         self.clock.forward(seconds=2)  # people click more slowly than the desk allows
@@ -321,20 +340,40 @@ class Clicks(RuleBasedStateMachine):
                 )
             )
         else:
-            self.click(door, f"/dead-letters/{letter_id}/discard", reason="why")
+            self.click_on(door, letter_id, "discard")
 
     @rule(door=st.sampled_from((MIA, ROBOT)), numbers=st.lists(st.integers(0, 12), min_size=1, max_size=4))
     def discard_some(self, door: str, numbers: list[int]) -> None:
-        self.click(door, "/dead-letters/discard", id=[str(self.some_letter(number)) for number in numbers], why="why")
+        ids = [str(self.some_letter(number)) for number in numbers]
+        self.click(door, "/dead-letters/discard", id=ids, why="why", seen=self.clock().isoformat())
 
     @rule(door=st.sampled_from((MIA, ROBOT, BEN)), number=st.integers(0, 12))
     def replay(self, door: str, number: int) -> None:
-        self.click(door, f"/dead-letters/{self.some_letter(number)}/replay")
+        self.click_on(door, self.some_letter(number), "replay")
+
+    @rule(number=st.integers(0, 12))
+    def open_page(self, number: int) -> None:
+        """Somebody opens the page of a message, and clicks later."""
+        letter_id = self.some_letter(number)
+        self.pages[letter_id] = self._page(letter_id)
+
+    @precondition(lambda self: self.pages)
+    @rule(
+        door=st.sampled_from((MIA, ROBOT, BEN)),
+        number=st.integers(0, 12),
+        act=st.sampled_from(("replay", "discard", "undo", "restore", "edit")),
+    )
+    def click_on_an_old_page(self, door: str, number: int, act: str) -> None:
+        """What is done is done with the message as it was shown, or it is not done."""
+        letter_id, page = list(self.pages.items())[number % len(self.pages)]
+        now = self._page(letter_id)
+        if self.click_on(door, letter_id, act, page):
+            seen = "undo_of" if act == "undo" else "version"
+            assert page[seen] == now[seen], "nobody saw it so"
 
     @rule(door=st.sampled_from((MIA, ROBOT, BEN)), number=st.integers(0, 12), act=st.sampled_from(("undo", "restore")))
     def think_again(self, door: str, number: int, act: str) -> None:
-        why = {"reason": "why"} if act == "restore" else {}
-        self.click(door, f"/dead-letters/{self.some_letter(number)}/{act}", **why)
+        self.click_on(door, self.some_letter(number), act)
 
     @rule(
         door=st.sampled_from((MIA, ROBOT)),
@@ -346,7 +385,7 @@ class Clicks(RuleBasedStateMachine):
             {"set": changes} if door == ROBOT else {f"set_{name}": value for name, value in changes.items()}
         )
         drop = ["mandate"] if door == ROBOT else "mandate"
-        self.click(door, f"/dead-letters/{self.some_letter(number)}/edit", reason="why", drop=drop, **sent)
+        self.click_on(door, self.some_letter(number), "edit", drop=drop, **sent)
 
     @rule(
         number=st.integers(0, 12),
@@ -355,15 +394,11 @@ class Clicks(RuleBasedStateMachine):
     )
     def click_at_once(self, number: int, doors: Sequence[str], acts: Sequence[str]) -> None:
         """Two people do different things with the same message in the same moment."""
-        letter_id = self.some_letter(number)
+        page = self._page(self.some_letter(number))
 
         async def both() -> list[bool]:
-            return await asyncio.gather(
-                *(
-                    self._click(door, f"/dead-letters/{letter_id}/{act}", {"once": str(uuid4()), **_why(act)})
-                    for door, act in zip(doors[:2], acts[:2], strict=True)
-                )
-            )
+            chosen = zip(doors[:2], acts[:2], strict=True)
+            return await asyncio.gather(*(self._click(door, *_form_on(page, act)) for door, act in chosen))
 
         assert sum(self.run(both())) <= 1, "one wins, the other reads who"
 
@@ -378,7 +413,7 @@ class Clicks(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 12), act=st.sampled_from(("replay", "discard", "undo", "edit")))
     def look_only(self, number: int, act: str) -> None:
-        assert not self.click(VIC, f"/dead-letters/{self.some_letter(number)}/{act}", **_why(act))
+        assert not self.click_on(VIC, self.some_letter(number), act)
 
     # -- runs ------------------------------------------------------------------------------------------------------------------------
 
@@ -395,19 +430,39 @@ class Clicks(RuleBasedStateMachine):
         if not self.click(door, "/replays", **fields):
             return
         no = self._one("SELECT max(no) AS no FROM replay_runs")["no"]
-        assert self.robot is not None
-        shown = self.run(self.robot.get(f"/api/v1/replays/{no}")).json()
-        listed = {
-            row["letter_id"]
-            for row in self._rows("SELECT letter_id FROM replay_items WHERE run_no = $1 AND state = 8", no)
-        }
+        shown, listed = self._open_preview(no)
         charging = [self.letters[id_].letter for id_ in listed if self._may_charge(self.letters[id_].letter)]
         sums: Counter[str] = Counter()
         for letter in charging:
             sums[str(letter.currency)] += letter.amount_minor or 0
         taken = sum(bin_["count"] for bin_ in shown["bins"] if bin_["taken"])
         assert (taken, shown["charges"], shown["sums"]) == (len(listed), len(charging), dict(sums))
-        self.previews[no] = RunShown(frozenset(listed), len(charging), dict(sums))
+
+    def _open_preview(self, no: int) -> tuple[dict[str, Any], frozenset[UUID]]:
+        """What its page shows, and what it lists."""
+        shown = self.run(self._get(f"/replays/{no}"))
+        query = "SELECT letter_id FROM replay_items WHERE run_no = $1 AND state = 8"
+        listed = frozenset(row["letter_id"] for row in self._rows(query, no))
+        self.previews[no] = RunShown(shown["version"], listed, shown["charges"])
+        return shown, listed
+
+    @precondition(lambda self: self.previews)
+    @rule(number=st.integers(0, 4))
+    def open_preview_again(self, number: int) -> None:
+        no = self.some_run(number)
+        if self._one("SELECT state FROM replay_runs WHERE no = $1", no)["state"] == "previewed":
+            self._open_preview(no)
+
+    @precondition(lambda self: self.previews)
+    @rule(door=st.sampled_from((MIA, ROBOT, BEN)), number=st.integers(0, 4))
+    def take_in_what_is_old(self, door: str, number: int) -> None:
+        """Whoever opened the preview before does not see it."""
+        no = self.some_run(number)
+        query = "SELECT letter_id FROM replay_items WHERE run_no = $1 AND why = 'too_old'"
+        old = {row["letter_id"] for row in self._rows(query, no)}
+        if self.click(door, f"/replays/{no}/second", reason="promised"):
+            assert door == BEN, "whoever made the list is no second person"
+            self.taken_in |= old
 
     def _may_charge(self, letter: DeadLetter) -> bool:
         """Whether it may charge, and its payment has no outcome that staff know of."""
@@ -418,7 +473,8 @@ class Clicks(RuleBasedStateMachine):
     @rule(door=st.sampled_from((MIA, ROBOT, BEN)), number=st.integers(0, 4), sure=st.booleans())
     def try_one(self, door: str, number: int, *, sure: bool) -> None:
         no = self.some_run(number)
-        said = {"sure": sure} if door == ROBOT else {"sure": "true"} if sure else {}
+        said: dict[str, Any] = {"sure": sure} if door == ROBOT else {"sure": "true"} if sure else {}
+        said["version"] = self.previews[no].version
         if self.click(door, f"/replays/{no}/try", reason="repaired", rate=500, **said) and sure:
             self.sure.add(no)
 
@@ -429,8 +485,10 @@ class Clicks(RuleBasedStateMachine):
         act=st.sampled_from(("go", "go", "rest", "speed", "pause", "resume", "leave-out", "stop")),
     )
     def steer(self, door: str, number: int, act: str) -> None:
-        speed = {"rate": 500} if act in ("rest", "speed") else {}
-        self.click(door, f"/replays/{self.some_run(number)}/{act}", **speed)
+        no = self.some_run(number)
+        said: dict[str, Any] = {"rate": 500} if act in ("rest", "speed") else {}
+        said |= {"version": self.run(self._get(f"/replays/{no}"))["version"]} if act == "leave-out" else {}
+        self.click(door, f"/replays/{no}/{act}", **said)
 
     @precondition(lambda self: self.previews)
     @rule(turns=st.integers(1, 3))
@@ -567,7 +625,9 @@ class Clicks(RuleBasedStateMachine):
                 continue
             self.noted.add(one.id)
             known = self._letter_of(one)
-            if known is not None and known.letter.may_charge and known.letter.asked_at is not None:
+            if known is None or known.letter.id in self.taken_in:
+                continue
+            if known.letter.may_charge and known.letter.asked_at is not None:
                 assert self.clock() - known.letter.asked_at <= CHARGE_WITHIN + timedelta(seconds=4), "it charges late"
 
     def a_run_sends_what_was_in_its_preview(self) -> None:
@@ -616,8 +676,13 @@ def _leaving(row: Any) -> Leaving:
     return Leaving(row["id"], row["type"], row["routing_key"], row["message_id"] or "", row["body"])
 
 
-def _why(act: str) -> dict[str, str]:
-    return {"reason": "why"} if act in ("discard", "edit") else {}
+def _form_on(page: dict[str, Any], act: str, **fields: Any) -> tuple[str, dict[str, Any]]:
+    """Where the form of this act on the page of a message is sent, and with what."""
+    address, once = f"/dead-letters/{page['id']}/{act}", {"once": str(uuid4())}
+    if act == "undo":
+        return f"{address}?of={page['undo_of'] or UUID(int=7)}", once
+    why = {} if act == "replay" else {"reason": "why"}
+    return address, {**once, **why, "version": page["version"], **fields}
 
 
 def _charge(queue: str, amount_minor: int, asked_at: datetime, payment_id: UUID) -> DeadLetter:

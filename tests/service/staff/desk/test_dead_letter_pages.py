@@ -1,12 +1,14 @@
 """The pages of failed messages and runs: what they show, what their forms do, and what they refuse."""
 
 from datetime import timedelta
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from services.staff import people_store
+from services.staff import people_store, store
 from services.staff.actions import second_thoughts
+from services.staff.dead_letters import arrive
 from services.staff.desk.pages import replays
 from services.staff.people import Actor, Role, Via
 from services.staff.run_sender import RunSender
@@ -239,14 +241,116 @@ async def test_the_same_as_json(desk: DeskUnderTest) -> None:
     async with await desk.token("program", Role.REPLAYER) as program:
         listed = (await program.get("/api/v1/dead-letters?queue=saga.events")).json()
         assert [one["id"] for one in listed["letters"]] == [str(letter_id)]
-        once = {"once": str(desk.desk.ids())}
+        version = (await program.get(f"/api/v1/dead-letters/{letter_id}")).json()["version"]
+        once = {"once": str(desk.desk.ids()), "version": version}
         done = [await program.post(f"/api/v1/dead-letters/{letter_id}/replay", json=once) for _ in range(2)]
         assert [one.status_code for one in done] == [200, 200]
         assert done[0].json() == done[1].json()
-        other = await program.post(f"/api/v1/dead-letters/{letter_id}/replay", json={"once": str(desk.desk.ids())})
+        other = await program.post(
+            f"/api/v1/dead-letters/{letter_id}/replay", json={**once, "once": str(desk.desk.ids())}
+        )
         assert (other.status_code, other.json()["code"]) == (409, "already_replayed")
         made = await program.post("/api/v1/replays", json={"once": str(desk.desk.ids()), "id": [str(letter_id)]})
         assert (await program.get(f"/api/v1{made.json()['location']}")).json()["bins"][0]["bin"] == "not_open"
+
+
+async def comes_again(desk: DeskUnderTest, letter_id: UUID, **changes: Any) -> None:
+    """The message fails again, in another way."""
+    desk.clock.forward(seconds=1)
+    async with desk.desk.database.transaction() as tx:
+        records = await store.lock_letters(tx, [letter_id])
+        record = records[letter_id]
+        letter = replace(record.letter, generation=record.replays, **changes)
+        await store.save_letters(tx, [arrive(record, letter, desk.clock())], locked=records)
+
+
+CHANGED = "It changed since it was shown: look at it again."
+
+
+@pytest.mark.parametrize("act", ["replay", "discard", "edit"])
+async def test_what_changed_since_its_page_was_opened_is_refused(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment, act: str
+) -> None:
+    (letter_id,) = await kept(desk, payment("INV-1", 12_500, desk.clock))
+    async with desk.desk.database.transaction() as tx:
+        await people_store.save_setting(tx, second_thoughts.EDIT_AND_REPLAY, value=True, who="cleo", now=desk.clock())
+    page, form = f"/dead-letters/{letter_id}", f"/dead-letters/{letter_id}/{act}"
+    before = await ann.open(form if act == "edit" else page)
+    await comes_again(desk, letter_id, error_text="another mistake", amount_minor=12_600)
+    refused = await ann.submit(before, form, reason="seen")
+    assert (refused.status, CHANGED in refused.text) == (409, True)
+    assert await rows(environment.databases["staff"], "SELECT FROM outbox") == []
+    assert (await ann.submit(refused, form, reason="seen")).status == 200, "now it was seen as it is"
+
+
+async def test_an_undo_takes_back_what_was_shown_and_nothing_else(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    (letter_id,) = await kept(desk, event(1))
+    address = f"/dead-letters/{letter_id}"
+    hers = await ann.submit(await ann.open(address), f"{address}/discard", reason="no use")
+    await ann.submit(hers, f"{address}/undo")
+    ben = await desk.browser("ben.replayer", Role.REPLAYER)
+    await ben.submit(await ben.open(address), f"{address}/replay")
+    late = await ann.post(
+        hers.form(f"{address}/undo").action, {**hers.form(f"{address}/undo").fields, "once": str(uuid4())}
+    )
+    assert (late.status, "ben.replayer did something else with it since" in late.text) == (409, True)
+
+
+async def test_a_discard_that_was_brought_back_and_done_anew_is_not_brought_back_by_an_old_page(
+    desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    (letter_id,) = await kept(desk, event(1))
+    address = f"/dead-letters/{letter_id}"
+    await ann.submit(await ann.open(address), f"{address}/discard", reason="no use")
+    desk.clock.forward(seconds=30)
+    old = await ann.open(address)
+    await ann.submit(await ann.open(address), f"{address}/restore", reason="of use")
+    ben = await desk.browser("ben.replayer", Role.REPLAYER)
+    await ben.submit(await ben.open(address), f"{address}/discard", reason="no use, I asked")
+    refused = await ann.submit(old, f"{address}/restore", reason="of use", once=str(uuid4()))
+    assert (refused.status, CHANGED in refused.text) == (409, True)
+
+
+async def test_of_a_list_only_what_it_showed_is_discarded(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    ids = await kept(desk, event(1), event(2))
+    before = await ann.open("/dead-letters?queue=saga.events")
+    await comes_again(desk, ids[0])
+    fields = {**before.form("/replays").fields, "id": [str(id_) for id_ in ids], "why": "no use"}
+    done = await ann.post("/dead-letters/discard", fields)
+    assert "1 discarded. 1 were not: it changed since it was shown" in done.text
+    found = await rows(environment.databases["staff"], "SELECT id FROM dead_letters WHERE status = 'open'")
+    assert [row["id"] for row in found] == [ids[0]]
+
+
+async def test_a_run_begins_with_the_list_that_was_shown(desk: DeskUnderTest) -> None:
+    await kept(desk, payment("INV-1", 12_500, desk.clock))
+    desk.clock.forward(hours=25)
+    await kept(desk, payment("INV-2", 400, desk.clock))
+    ann, ben = [await desk.browser(name, Role.REPLAYER) for name in ("ann.replayer", "ben.replayer")]
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays")
+    assert "Charge up to 1 cards: 4.00 EUR" in preview.text
+    await ben.submit(await ben.open("/replays/1"), "/replays/1/second", reason="promised")
+    refused = await ann.submit(preview, "/replays/1/try", reason="repaired", sure="true")
+    assert (refused.status, "R-1 changed since it was shown: look at it again." in refused.text) == (409, True)
+    assert "Charge up to 2 cards: 129.00 EUR" in refused.text
+    assert (await ann.submit(refused, "/replays/1/try", reason="repaired", sure="true")).status == 200
+
+
+async def test_what_a_run_leaves_out_is_the_message_that_was_shown(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    ids = await kept(desk, event(1), event(2))
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    await ann.submit(preview, "/replays/1/try", reason="repaired")
+    halt = "UPDATE replay_runs SET state = 'halted', halted_how = 'failed', halted_by = $1"
+    await execute(environment.databases["staff"], halt, ids[0])
+    before = await ann.open("/replays/1")
+    await execute(environment.databases["staff"], halt, ids[1])
+    refused = await ann.submit(before, "/replays/1/leave-out")
+    assert (refused.status, "R-1 changed since it was shown" in refused.text) == (409, True)
+    assert "R-1 goes on without it" in (await ann.submit(refused, "/replays/1/leave-out")).text
 
 
 async def test_what_is_too_old_is_taken_in_by_a_second_person(desk: DeskUnderTest, environment: Environment) -> None:
