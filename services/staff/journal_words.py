@@ -40,6 +40,33 @@ SAID: Final[Mapping[str, str]] = {
     "run_preview": "previewed a replay of many",
 }
 """What an action is, behind the name of who did it. An action that is not here is told by its own name."""
+TRIED: Final[Mapping[str, str]] = {
+    "replay": "replay a failed message",
+    "discard": "discard a failed message",
+    "undo": "undo what was done last",
+    "restore": "bring a discarded message back",
+    "edit": "edit a failed message and replay it",
+    "ask": "ask the gateway",
+    "resolve": "decide",
+    "agree": "agree",
+    "disagree": "disagree",
+    "withdraw": "take a proposal back",
+    "refund": "give money back",
+    "claim": "take a case on",
+    "unclaim": "give a case back",
+    "note": "write a note",
+    "take_note": "take note of a contradiction",
+    "sign_in": "sign in",
+    "add_person": "add a person",
+    "set_roles": "give roles",
+    "set_active": "let somebody in or out",
+    "set_password": "set a password",
+    "add_token": "make a token for a program",
+    "revoke_token": "end a token of a program",
+    "run": "steer a replay of many",
+    "run_second": "take in what is too old to charge",
+}
+"""What somebody tried who was refused, behind "tried to"."""
 REFUSED: Final = "refused"
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Decisions": ("resolve", "propose", "agree", "disagree", "withdraw", "refund", "take_note", "contradict"),
@@ -78,12 +105,17 @@ def tell(action: str, details: Mapping[str, Any]) -> Told:
     """An entry in words. Texts of people are as they wrote them."""
     if action == REFUSED:
         act, code = _text(details.get("action")) or "something", _text(details.get("code")) or "not allowed"
-        return Told(f"tried: {_words(act)}", None, "act", f"refused: {_words(code)}")
+        return Told(tried(act), None, "act", f"refused: {_words(code)}")
     said = SAID.get(action) or _words(action)
     if (resolution := _text(details.get("resolution"))) is not None:
         said = f"{said}: {_RESOLVED.get(resolution, _words(resolution))}"
     kind, result = ("hand", "waits for a second person") if action == "propose" else ("done", "done")
     return Told(said, _text(details.get("reason")), kind, result)
+
+
+def tried(action: str) -> str:
+    """What somebody tried who was refused, in words."""
+    return f"tried to {TRIED[action]}" if action in TRIED else f"tried: {_words(action)}"
 
 
 def facts(details: Mapping[str, Any]) -> list[tuple[str, str]]:

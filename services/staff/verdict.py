@@ -217,7 +217,11 @@ def _about(case: CaseSeen) -> Words:
 
 
 def _decide(case: CaseSeen) -> Todo:
-    tries = f"The gateway gave no readable answer in {case.asked} tries. " if case.asked else ""
+    tries = (
+        f"The gateway gave no readable answer in {case.asked} {'try' if case.asked == 1 else 'tries'}. "
+        if case.asked
+        else ""
+    )
     claimed: Words = (" ", Theirs(case.claimed_by), " takes care of it.") if case.claimed_by else ()
     return Todo(
         "act",

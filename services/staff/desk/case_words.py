@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from services.staff.domain import OPEN, Case, CaseAttempt, CaseStatus
+from services.staff.journal_words import tried
 from services.staff.proposals import Proposal
 from services.staff.store import JournalEntry, KeptCase
 from shared.records import dataclass
@@ -231,7 +232,9 @@ def did(entry: JournalEntry) -> tuple[Kind, str]:
         case "propose":
             return "hand", f"proposed: {words}. It waits for a second person"
         case "refused":
-            action = str(details.get("action", "")).replace("_", " ")
-            return "act", f"{action}: refused, {str(details.get('code', '')).replace('_', ' ')}"
+            return (
+                "act",
+                f"{tried(str(details.get('action', '')))}: refused, {str(details.get('code', '')).replace('_', ' ')}",
+            )
         case action:
             return "hand", _DID.get(action, action.replace("_", " "))

@@ -192,7 +192,7 @@ def test_what_people_did_is_told_once() -> None:
     assert sorted(people) == [
         ("ben.resolver", "Says: not charged", "Saw: dashboard 17:35, no charge of 310.00 EUR"),
         ("cleo.admin", "Agreed", "list of charges 17:55, none"),
-        ("eve", "Tried: resolve", "refused: version differs"),
+        ("eve", "Tried to decide", "refused: version differs"),
     ]
 
 

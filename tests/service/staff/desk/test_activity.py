@@ -63,7 +63,7 @@ async def test_entries_are_told_in_words_the_latest_first(desk: DeskUnderTest) -
         "ben.resolver proposed: not charged",
         "The gateway never had it.",
         "waits for a second person",
-        "ben.resolver tried: resolve",
+        "ben.resolver tried to decide",
         "refused: receipt number required",
     ):
         assert words in page.text
