@@ -181,16 +181,20 @@ async def last_hour(connection: Connection) -> LastHour:
 
 async def last_settled(connection: Connection) -> datetime | None:
     """When the last case was settled; None if there never was one."""
-    at: datetime | None = await connection.fetchval(
-        """SELECT max(updated_at) FROM cases WHERE status NOT IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"""
-    )
+    at: datetime | None = await connection.fetchval(LAST_SETTLED)
     return at
+
+
+LAST_SETTLED: Final = """SELECT max(updated_at) FROM cases
+    WHERE status NOT IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed', 'unknown')"""
+"""With the condition of the index `cases_settled`, or all cases would be read."""
 
 
 async def letters_replayed(connection: Connection) -> int:
     """How many failed messages were replayed within a week."""
-    return int(
-        await connection.fetchval(
-            "SELECT count(*) FROM dead_letters WHERE status = 'replayed' AND settled_at > now() - interval '7 days'"
-        )
-    )
+    return int(await connection.fetchval(LETTERS_REPLAYED))
+
+
+LETTERS_REPLAYED: Final = """SELECT count(*) FROM dead_letters
+    WHERE status = 'replayed' AND settled_at > now() - interval '7 days' AND body IS NOT NULL"""
+"""What was replayed within a week has its body still. So the index `dead_letters_erasable` has it, and nobody reads all that ever were."""

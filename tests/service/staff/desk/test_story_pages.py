@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from services.staff import story_store, told_store
+from services.staff import seen_store, story_store, told_store
 from services.staff.find import By
 from services.staff.heard import hear
 from services.staff.people import Role
@@ -18,7 +18,7 @@ from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
-from tests.support.kept_letters import keep, payment
+from tests.support.kept_letters import event, keep, payment
 
 START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
 LIFE = life_of_an_invoice(START)
@@ -254,6 +254,22 @@ async def test_many_invoices_of_a_customer_have_a_bound(desk: DeskUnderTest, ann
 
 
 # -- the overview --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [(seen_store.LAST_SETTLED, "cases_settled"), (seen_store.LETTERS_REPLAYED, "dead_letters_erasable")],
+    ids=["the last case", "the week's replays"],
+)
+async def test_a_quiet_overview_reads_no_table_from_end_to_end(desk: DeskUnderTest, statement: str, index: str) -> None:
+    """Of what there was for years only the end is looked at."""
+    await keep(desk.desk.database, *(event(number) for number in range(200)), clock=desk.clock)
+    async with desk.desk.database.transaction() as tx:
+        await tx.execute("UPDATE dead_letters SET status = 'replayed', settled_by = 'ann', settled_at = '2020-01-01'")
+        await tx.execute("ANALYZE dead_letters")
+        await tx.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await tx.fetch(f"EXPLAIN {statement}"))
+    assert f" {index} " in plan, plan
 
 
 async def everybody(environment: Environment, desk: DeskUnderTest, *, but: str = "") -> None:
