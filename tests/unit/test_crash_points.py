@@ -63,19 +63,19 @@ EXEMPT = {
     ("services/staff/actions/log.py", "ask_for_check"): "a check that is asked for again is made once more",
     ("services/staff/actions/dead_letters.py", "discard"): "reads only",
     (
-        "services/staff/actions/dead_letters.py",
-        "_propose_discard",
-    ): "one commit, and nothing is sent: done again, it is refused",
+        "services/staff/actions/results.py",
+        "done_or_undone",
+    ): "one commit: a refund has its points on either side, and a discard that is proposed sends nothing",
     (
         "services/staff/actions/proposals.py",
         "agree",
     ): "one commit of the same writes as in resolve, whose points stand for it",
     ("services/staff/actions/proposals.py", "disagree"): "one commit, and nothing is sent: done again, it is refused",
     ("services/staff/actions/proposals.py", "withdraw"): "one commit, and nothing is sent: done again, it is refused",
-    **dict.fromkeys(
-        [("services/staff/actions/cases.py", name) for name in ("claim", "unclaim", "note", "take_note")],
-        "one commit, and nothing is sent: done again, it is kept again or refused",
-    ),
+    (
+        "services/staff/actions/cases.py",
+        "_act",
+    ): "one commit, and nothing is sent: done again, it is kept again or refused",
     ("services/staff/second_person.py", "run_once"): "a repetition writes the same",
     ("services/staff/actions/outboxes.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/staff/actions/runs.py", "show_run"): "reads only",
