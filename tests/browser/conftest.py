@@ -12,6 +12,7 @@ from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import StackError
 from tests.browser.filled import Filled, fill
 from tests.browser.site import Site, open_site
+from tests.support.databases import truncate
 from tests.support.environment import Environment
 
 ARGUMENTS = (
@@ -54,10 +55,12 @@ async def browser(chromium: Path) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def site(
-    environment: Environment, browser: Browser, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    environment_urls: Environment, browser: Browser, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Site]:
-    """The desk at an address. At the end no page may have caused a trouble."""
-    async with open_site(environment.databases["staff"], browser) as opened:
+    """The desk at an address, over its own tables, which are empty. At the end no page may have caused a trouble."""
+    url = environment_urls.databases["staff"]
+    await truncate(url)
+    async with open_site(url, browser) as opened:
         yield opened
         await opened.close(re.sub(r"[^a-zA-Z0-9]+", "-", request.node.name).strip("-"))
     errors = [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"]

@@ -117,6 +117,7 @@ def _hostile_letter(filled: Filled) -> DeadLetterRecord:
         body=f'{{"note": "{LONG_WORD}", "{HOSTILE}": 1}}'.encode(),
         body_bytes=66_000,
         sender=HOSTILE,
+        may_charge=False,
     )
     return _record(letter)
 
@@ -139,6 +140,7 @@ def _letter(filled: Filled) -> DeadLetterRecord:
         content_type="application/cloudevents+json",
         body=b'{"specversion": "1.0"}',
         body_bytes=22,
+        may_charge=False,
     )
     return _record(letter)
 

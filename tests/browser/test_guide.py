@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-import pytest
-
 from services.staff import journal_store
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
@@ -11,25 +9,25 @@ from tests.browser.filled import Filled, fill
 from tests.browser.site import PICTURES, Site
 
 
-@pytest.mark.parametrize("name", ["overview", "case", "story", "log"])
-async def test_a_picture_of_the_guide_can_be_taken(site: Site, name: str) -> None:
+async def test_the_pictures_of_the_guide_can_be_taken(site: Site) -> None:
     filled = await fill(site.desk.desk.database, with_hostile=False)
     await _sealed(site)
     page = await site.window("ann.resolver", Role.RESOLVER, Role.REPLAYER, size=(1120, 760))
-    answer = await page.goto(_address(name, filled))
-    assert answer is not None
-    assert answer.ok
     PICTURES.mkdir(parents=True, exist_ok=True)
-    await page.screenshot(path=PICTURES / f"guide-{name}.png")
+    for name, address in _addresses(filled).items():
+        answer = await page.goto(address)
+        assert answer is not None
+        assert answer.ok, name
+        await page.screenshot(path=PICTURES / f"guide-{name}.png")
 
 
-def _address(name: str, filled: Filled) -> str:
+def _addresses(filled: Filled) -> dict[str, str]:
     return {
         "overview": "/",
         "case": f"/cases/{filled.case}",
         "story": f"/invoices/{filled.invoice}",
         "log": "/activity",
-    }[name]
+    }
 
 
 async def _sealed(site: Site) -> None:
