@@ -42,6 +42,9 @@ class CaseStatus(StrEnum):
 
 OPEN = frozenset({CaseStatus.IN_DOUBT, CaseStatus.NEEDS_DECISION, CaseStatus.REFUND_IN_DOUBT, CaseStatus.REFUND_FAILED})
 
+ASKING = ("inquire", "inquire_refund")
+"""The calls to the gateway that ask, and change nothing."""
+
 CASE_REASONS = frozenset(
     {
         "gateway_unavailable",

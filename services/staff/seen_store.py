@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from services.staff import letter_store
+from services.staff.domain import ASKING
 from services.staff.story_store import read_instances, read_queues
 from services.staff.stuck import PENDING_AFTER, PendingPayments, ProposalSeen, RunSeen, WatchedWork
 from services.staff.verdict import CaseSeen, GroupSeen, StoppedRun
@@ -32,7 +33,8 @@ _IS_OPEN: Final = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', '
 _IS_CONTRADICTED: Final = "contradicted_at IS NOT NULL AND noted_at IS NULL"
 _CASES: Final = f"""SELECT payment_id, invoice_id, status, reason, amount_minor, currency, opened_at, version,
         CASE WHEN {_IS_CONTRADICTED} AND NOT {_IS_OPEN} THEN contradicted_at END AS contradicted_at, claimed_by,
-        jsonb_array_length(details -> 'attempts') AS asked, details -> 'decision' AS decision, details -> 'refusals' AS refusals
+        (SELECT count(*) FROM jsonb_array_elements(details -> 'attempts') AS made
+            WHERE made ->> 'step' IN {ASKING})::int AS asked, details -> 'decision' AS decision, details -> 'refusals' AS refusals
     FROM cases"""  # noqa: S608 - constants
 _OPEN: Final = f"{_CASES} WHERE {_IS_OPEN} ORDER BY opened_at, payment_id LIMIT $1"
 _CONTRADICTED: Final = (

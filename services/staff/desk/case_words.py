@@ -6,7 +6,7 @@ The words of programs stand in services/staff/domain.py; here are those of the s
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from services.staff.domain import OPEN, Case, CaseAttempt, CaseStatus
+from services.staff.domain import ASKING, OPEN, Case, CaseAttempt, CaseStatus
 from services.staff.journal_words import tried
 from services.staff.proposals import Proposal
 from services.staff.store import JournalEntry, KeptCase
@@ -65,8 +65,8 @@ STEP_WORDS: Final[Mapping[str, str]] = {
     "refund": "Give back",
     "inquire_refund": "Ask about the refund",
 }
-ASKING: Final = frozenset({"inquire", "inquire_refund"})
-"""The calls that ask, and change nothing."""
+ANSWER_WORDS: Final[Mapping[str, str]] = {"unknown": "no readable answer"}
+"""Answers whose code would say something else to people."""
 FOLDED_FROM: Final = 4
 """So many calls in a row with the same answer are one line: the first and the last of them stay."""
 

@@ -834,7 +834,7 @@ def _call(attempt: domain.CaseAttempt) -> GatewayCallView:
         at=attempt.at,
         step=case_words.STEP_WORDS.get(attempt.step, attempt.step),
         code=attempt.step,
-        answer=attempt.answer.replace("_", " "),
+        answer=case_words.ANSWER_WORDS.get(attempt.answer, attempt.answer.replace("_", " ")),
         evidence=attempt.evidence,
     )
 

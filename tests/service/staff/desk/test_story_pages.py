@@ -14,10 +14,12 @@ from services.staff.heard import hear
 from services.staff.people import Role
 from shared.contracts.operations import Heartbeat
 from shared.messaging.envelope import Inbound
+from shared.records import replace
 from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
+from tests.support.kept_cases import ATTEMPT, keep_case
 from tests.support.kept_letters import event, keep, payment
 
 START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
@@ -254,6 +256,18 @@ async def test_many_invoices_of_a_customer_have_a_bound(desk: DeskUnderTest, ann
 
 
 # -- the overview --------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_overview_and_case_say_alike_how_often_the_gateway_was_asked(
+    desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    """To prepare and to charge is not to ask."""
+    steps = ("prepare", "execute", "inquire", "inquire")
+    payment_id = await keep_case(desk.desk.database, attempts=tuple(replace(ATTEMPT, step=step) for step in steps))
+    assert "The gateway gave no readable answer in 2 tries." in (await ann.open("/")).text
+    case = (await ann.open(f"/cases/{payment_id}")).text
+    assert "Remit has asked the gateway 2 times." in case
+    assert "no readable answer HTTP 503" in case
 
 
 @pytest.mark.parametrize(
