@@ -16,6 +16,7 @@ from tests.service.invoice.conftest import (
     stands,
 )
 from tests.support.conversation import contents
+from tests.support.databases import rows
 from tests.support.environment import Environment
 
 FAIL = RecordPaymentFailure(invoice_id="INV-1", payment_id=THIS, outcome="declined", reason="no_funds")
@@ -31,6 +32,8 @@ async def test_the_invoice_is_open_again(environment: Environment, invoice: Invo
     assert contents(left) == [FAILED]
     assert left[0].id == str(derived_id(id_, 0))
     assert await stands(environment) == [("open", 3)]
+    over = {"pending": False, "method": None}
+    assert await rows(environment.databases["invoice"], "SELECT pending, method FROM payments") == [over]
     again, pay_otherwise = uuid4(), PAY.model_copy(update={"payment_id": OTHER})
     assert contents(await invoice.when(pay_otherwise, message_id=again)) == [
         accepted(again),

@@ -3,15 +3,19 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.invoice import store
+import pytest
+
+from services.invoice import answers, store
+from services.invoice.answers import StoredAnswer
 from services.invoice.domain import Event, Invoice, Issued, MethodSummary, PaymentRequested, evolve
 from services.invoice.store import NewEvent
 from shared.messaging.envelope import Cause
-from shared.persistence.database import Database
+from shared.persistence.database import Database, MovedOnError
 from shared.persistence.writes import WriteBatch
 from tests.support.environment import Environment
 
 ISSUED = Issued("C-1", 1_250, "EUR")
+ISSUED_TYPE = "remit.invoice.IssueInvoice.v1"
 CAUSE = Cause(UUID(int=1), "flow-1", datetime(2026, 1, 1, tzinfo=UTC))
 
 
@@ -46,3 +50,24 @@ async def stored(database: Database, known: dict[str, Invoice], happened: list[t
         await store.save(writes, new_events=new_events, invoices={id_: known[id_] for id_, _ in happened})
         assert writes.fits_one_statement
         await writes.flush()
+
+
+async def test_a_command_that_was_answered_under_its_former_id_is_a_conflict(environment: Environment) -> None:
+    """`SENDERS` was changed meanwhile. The batch is repeated, and finds that answer; a former id of another sender means nothing."""
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=1)
+    former, now = UUID(int=1), UUID(int=2)
+
+    async def store_answer(id_: UUID, former_ids: dict[UUID, str | None]) -> None:
+        async with database.transaction() as tx:
+            writes = WriteBatch(tx)
+            answer = StoredAnswer(id_, ISSUED_TYPE, "accepted", "flow-1", sender="billing")
+            await answers.insert(writes, [answer], former_ids)
+            await writes.flush()
+
+    try:
+        await store_answer(former, {})
+        with pytest.raises(MovedOnError):
+            await store_answer(now, {former: "billing"})
+        await store_answer(now, {former: "shop"})
+    finally:
+        await database.close()

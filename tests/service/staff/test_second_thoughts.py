@@ -16,7 +16,8 @@ from shared.clock import system_clock
 from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod, VoidInvoice
 from shared.ids import derived_id
 from shared.messaging.codec import STRUCTURED, encode
-from shared.messaging.envelope import Cause, Draft
+from shared.messaging.envelope import Cause, Draft, Lane
+from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.records import replace
 from tests.support.databases import execute, rows
@@ -83,6 +84,22 @@ async def test_what_a_sweeper_has_taken_is_not_undone(
     refused = await second_thoughts.undo(database, letter_id, who=ANN)
     assert refused.refusal is ActionRefusal.TOO_LATE_TO_UNDO
     assert refused.text.startswith("it went out at ")
+    assert (await letter_of(environment, letter_id))["status"] == "replayed"
+
+
+async def test_what_may_be_on_its_way_is_not_undone(environment: Environment, database: Database) -> None:
+    """A sweeper has reserved it: nobody knows whether the broker has it already."""
+    (letter_id,) = await keep(database, event(1))
+    await dead_letter_actions.replay(database, Selection(ids=(letter_id,)), who=ANN, undo_s=10)
+    await execute(
+        environment.databases["staff"],
+        "UPDATE outbox SET sweep_after = now() - interval '1 second', created_at = now() - interval '11 seconds'",
+    )
+    async with database.transaction() as tx:
+        assert [len(await outbox.take_overdue(tx, lane)) for lane in Lane].count(1) == 1
+    refused = await second_thoughts.undo(database, letter_id, who=ANN)
+    assert refused.refusal is ActionRefusal.TOO_LATE_TO_UNDO
+    assert len(await outbox_of(environment)) == 1
     assert (await letter_of(environment, letter_id))["status"] == "replayed"
 
 
