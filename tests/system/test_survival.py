@@ -13,18 +13,19 @@ from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, wait_until_drained
 from shared.messaging.apply import apply_topology
 from tests.support.databases import rows
-from tests.support.mixed_load import play_mix
+from tests.support.mixed_load import ROUNDS, play_mix
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 LOST: set[str] = set()
 """Queues that a test has deleted with their messages. All tests of this module share one system, so the audit must know of them."""
+RESTARTED_WITHIN_S = 60.0
 HEARTBEAT_S = 2
 """For a process that will be stopped: its messages are redelivered well before anybody gives up on them."""
 
 
-def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None = None) -> list[str]:
+def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]], *, rounds: int = ROUNDS) -> list[str]:
     """Play the mix, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
     keys = system.public_keys["keys"]
     assert isinstance(keys, list)
@@ -33,7 +34,8 @@ def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]]
         name=name,
         history=system.history,
         public_key=keys[0],
-        disturb=None if disturb is None else lambda: disturb(system),
+        disturb=lambda: disturb(system),
+        rounds=rounds,
     )
     return asyncio.run(mix)
 
@@ -45,22 +47,21 @@ def holds(system: System) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def killing(name: str) -> Callable[[System], Awaitable[None]]:
-    async def kill(system: System) -> None:
-        await asyncio.to_thread(system.fleet.kill, name)
-        await asyncio.to_thread(system.fleet.start, name)
+def test_kill_9_of_each_service(system: System) -> None:
+    """One after the other, each in the middle of work: the next one is killed once the last one consumes again."""
 
-    return kill
+    async def disturb(system: System) -> None:
+        for service in SERVICES:
+            known = len(system.fleet.log(service))
+            await asyncio.to_thread(system.fleet.kill, service)
+            await asyncio.to_thread(system.fleet.start, service)
 
+            async def consumes(service: str = service, known: int = known) -> bool:
+                return '"consuming"' in system.fleet.log(service)[known:]
 
-def test_everything_is_paid_and_the_audit_holds(system: System) -> None:
-    assert play(system, "calm") == []
-    holds(system)
+            await until(consumes, what=f"{service} that works again", within_s=RESTARTED_WITHIN_S)
 
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_kill_9_of_a_service(system: System, service: str) -> None:
-    assert play(system, f"kill-{service}", killing(service)) == []
+    assert play(system, "killed", disturb, rounds=2 * ROUNDS) == []
     holds(system)
 
 

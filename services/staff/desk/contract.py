@@ -6,6 +6,7 @@ when the desk starts: a request reads no cookie, no parameter and no database.
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,14 @@ class ShownChannel:
     messages: tuple[ShownMessage, ...]
 
 
-def routes() -> list[Route]:
-    """The page, and the document that it is made from."""
+@cache
+def routes() -> tuple[Route, ...]:
+    """The page, and the document that it is made from. Drawn once a process: it is the same at every desk."""
     document = DOCUMENT.read_bytes()
-    return [
+    return (
         _route(ADDRESS, page(json.loads(document)).encode(), "text/html; charset=utf-8"),
         _route(f"{ADDRESS}/asyncapi.json", document, "application/vnd.aai.asyncapi+json;version=3.0.0"),
-    ]
+    )
 
 
 def _route(address: str, content: bytes, media_type: str) -> Route:

@@ -11,7 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -145,7 +145,7 @@ class Room:
 # -- parameters of handlers ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parameters:
     """The parameters of a handler that come from the address and the query."""
 
@@ -174,7 +174,7 @@ class Parameters:
         if any(NUL in str(value) for value in path.values()) or any(NUL in text for _, text in query.multi_items()):
             raise Refused("unknown", "There is no such page.", HTTPStatus.NOT_FOUND)
         try:
-            address = {name: getattr(self._model(self.of_address)(**path), name) for name in self.of_address}
+            address = {name: getattr(self._address_model(**path), name) for name in self.of_address}
         except ValidationError:
             raise Refused("unknown", "There is no such page.", HTTPStatus.NOT_FOUND) from None
         sent = {
@@ -183,10 +183,18 @@ class Parameters:
             if name in query and (query[name] != "" or one.default is inspect.Parameter.empty)
         }
         try:
-            found = self._model(self.of_query)(**sent)
+            found = self._query_model(**sent)
         except ValidationError as error:
             raise Mistaken(_mistakes(error, {})) from None
         return address | {name: getattr(found, name) for name in self.of_query}
+
+    @cached_property
+    def _address_model(self) -> type[BaseModel]:
+        return self._model(self.of_address)
+
+    @cached_property
+    def _query_model(self) -> type[BaseModel]:
+        return self._model(self.of_query)
 
     @staticmethod
     def _model(parameters: Mapping[str, inspect.Parameter]) -> type[BaseModel]:
@@ -506,8 +514,9 @@ def _with_signature(endpoint: Handler, parameters: Sequence[inspect.Parameter], 
 # -- routes ----------------------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def routes_of(room: Room) -> APIRouter:
-    """All routes of a room."""
+    """All routes of a room. They find their desk by the request, so they are the same for every desk in this process."""
     router = APIRouter()
     for page in room.pages:
         router.add_route(page.address, page.html, methods=["GET", "HEAD"], include_in_schema=False)
