@@ -25,7 +25,7 @@ RUNTIME_LOCK := deploy/requirements/runtime.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test agreement cards check bench bench-peers bench-long desk-load faults mutants schema contract-page release-contracts config images format sbom licences vulnerabilities lock clean
+.PHONY: help demo up test coverage agreement cards check bench bench-peers bench-long desk-load faults mutants schema contract-page release-contracts config images format sbom licences vulnerabilities lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ up: $(READY) ## the same services, kept running; prints what to type next
 
 test: $(READY) ## all tests, against a real broker and database
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+coverage: $(READY) ## the same tests, with each branch of services/ and shared/ counted: prints what none of them runs; ARGS as for test
+	@rm -rf .remit/coverage && mkdir -p .remit/coverage
+	@$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS); ended=$$?; \
+	  $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$ended
 
 agreement: $(READY) ## draw N=100000 messages from the schemas and from just outside: the services take those that the schemas allow, no others
 	@REMIT_DRAWN=$(if $(filter command line,$(origin N)),$(N),100000) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --timeout 3600 tests/contracts/test_agreement.py

@@ -26,8 +26,8 @@ POLL_S: Final = 0.05
 RESTART_POLL_S: Final = 0.2
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL_ENV")
-_INHERITED_OF: Final = "OTEL_"
-"""Variables with this beginning are inherited as well: traces are switched on by them."""
+_INHERITED_OF: Final = ("OTEL_", "COVERAGE_")
+"""Variables with these beginnings are inherited as well: they switch on traces, and the counting of branches (`make coverage`)."""
 
 
 EnvironmentOf = Callable[[str], Mapping[str, str]]
