@@ -232,7 +232,7 @@ def _environment(
         "RABBITMQ_NODENAME": name,
         "RABBITMQ_DIST_PORT": str(distribution_port),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false {_NO_BUSY_WAITING}",
-        "RABBITMQ_CTL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
+        "RABBITMQ_CTL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false {_NO_BUSY_WAITING}",
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),

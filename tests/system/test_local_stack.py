@@ -121,8 +121,11 @@ def test_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=["private", "containers"])
-def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """One stack of each kind, for the tests that do not end it."""
+def stack(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """One stack of each kind, for the tests that do not end it: that of all tests, if it is of this kind."""
+    if stack.kind == request.param:
+        yield stack
+        return
     if request.param == "containers" and not containers.are_available():
         pytest.skip("no Docker engine with the images answers on this machine")
     with pytest.MonkeyPatch.context() as patch:
@@ -210,11 +213,13 @@ def test_a_failing_rabbitmqctl_shows_the_reason(stack: Stack) -> None:
 
 
 def test_committed_rows_survive_kill_9(stack: Stack) -> None:
-    psql(stack.service_database_url("saga"), "CREATE TABLE kept AS SELECT 42 AS answer")
+    url = stack.create_database("survives")
+    psql(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     stack.database.kill()
     assert not accepts_sessions("127.0.0.1", _port(stack.postgres_url))
     stack.database.start()
-    assert psql(stack.service_database_url("saga"), "SELECT answer FROM kept").strip() == "42"
+    assert psql(url, "SELECT answer FROM kept").strip() == "42"
+    stack.drop_database("survives")
 
 
 async def test_confirmed_messages_survive_kill_9(stack: Stack) -> None:
@@ -233,6 +238,7 @@ async def test_confirmed_messages_survive_kill_9(stack: Stack) -> None:
             while (received := await queue.get(no_ack=True, fail=False, timeout=10)) is None:
                 await asyncio.sleep(0.05)
         assert received.body == b"kept"
+        await queue.delete(if_unused=False, if_empty=False)
 
 
 # --- an owner that ends --------------------------------------------------------------------------------------------
