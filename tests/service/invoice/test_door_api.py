@@ -7,10 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import uvloop
-from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.core.transport import Response
-from schemathesis.generation import GenerationMode
 
 from services.invoice import sender_tokens
 from services.invoice.door.app import Door, make_app
@@ -18,8 +15,8 @@ from services.invoice.door.reader import Reader
 from services.invoice.door.waiting import WaitingRoom
 from services.invoice.senders import Senders
 from shared.clock import system_clock
-from shared.persistence.database import Database
 from tests.service.audit.books import command, payment, write_books
+from tests.support.api_requests import AS_DESCRIBED, OTHERWISE, ApiCaller, draw
 from tests.support.environment import Environment
 
 EXAMPLES = 20
@@ -27,32 +24,22 @@ EXAMPLES = 20
 URL = "http://127.0.0.1:8700"
 
 
-class DoorCaller:
+class DoorCaller(ApiCaller):
     """A sender that everybody trusts, and that waits for no outcome: nothing happens here meanwhile."""
 
     def __init__(self, url: str) -> None:
-        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self.database = self.runner.run(Database.open(url, name="test", connections_max=4))
+        super().__init__(url)
         reader, room = Reader(self.database, Senders()), WaitingRoom(lambda _: asyncio.sleep(0, ()))
-        self.runner.run(room.close())
+        self.run(room.close())
         app = make_app(Door(self.database, reader, room, system_clock))
-        self.description: dict[str, Any] = app.openapi()
-        token = self.runner.run(sender_tokens.make(self.database, "tests", days=1)).secret
+        self.description = app.openapi()
+        token = self.run(sender_tokens.make(self.database, "tests", days=1)).secret
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url=URL, headers={"authorization": f"Bearer {token}"}
         )
 
     def get(self, path: str) -> httpx.Response:
-        return self.runner.run(self.client.get(path))
-
-    def call(self, case: Any) -> httpx.Response:
-        sent = case.as_transport_kwargs(base_url=URL)
-        return self.runner.run(self.client.request(sent["method"], sent["url"], params=sent.get("params")))
-
-    def close(self) -> None:
-        self.runner.run(self.client.aclose())
-        self.runner.run(self.database.close())
-        self.runner.close()
+        return self.run(self.client.get(path))
 
 
 @pytest.fixture
@@ -64,30 +51,16 @@ def caller(environment_urls: Environment, environment: Environment, tmp_path: An
 
 
 def test_every_operation_answers_as_the_document_says(caller: DoorCaller) -> None:
-    schema = schemathesis.openapi.from_dict(caller.description)
-    operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
-    assert [operation.path for operation in operations] == ["/commands/{id}", "/payments/{id}", "/invoices/{id}"]
-    for operation in operations:
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            _try(caller, operation, mode)
-
-
-def _try(caller: DoorCaller, operation: Any, mode: GenerationMode) -> None:
-    @settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=operation.as_strategy(generation_mode=mode))
-    def try_one(case: Any) -> None:
+    def check(case: Any) -> None:
         answered = caller.call(case)
         assert answered.status_code < 500, (case.formatted_path, answered.text)
         case.validate_response(Response.from_any(answered))
 
-    try_one()
+    operations = caller.operations()
+    assert [operation.path for operation in operations] == ["/commands/{id}", "/payments/{id}", "/invoices/{id}"]
+    for operation in operations:
+        for mode in (AS_DESCRIBED, OTHERWISE):
+            draw(operation, mode, EXAMPLES, check)
 
 
 @pytest.mark.parametrize(
