@@ -2,24 +2,45 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import update_wrapper
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from uuid import UUID
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from remit_kit.client import ANSWER_WITHIN_S, OUTCOME_WITHIN_S, Remit
-from remit_kit.commands import Command, EncryptedCard, Token
-from remit_kit.outcomes import PaymentOutcome, RefundOutcome
+from remit_kit.client import Remit
 
 _Result = TypeVar("_Result")
+_Given = ParamSpec("_Given")
+
+
+def _waiting(
+    method: Callable[Concatenate[Remit, _Given], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate["BlockingRemit", _Given], _Result]:
+    """The same method, with the same parameters, that returns when its work is done."""
+
+    def waits(self: "BlockingRemit", /, *given: _Given.args, **named: _Given.kwargs) -> _Result:
+        return self._run(method, *given, **named)
+
+    update_wrapper(waits, method)
+    return waits
 
 
 class BlockingRemit:
     """`Remit` whose methods wait. Any number of threads may use it at once.
 
-    with BlockingRemit(Remit("amqp://shop:PASSWORD@broker/%2F")) as remit:
-        outcome = remit.pay("INV-1", amount_minor=12500, currency="EUR", method=Token("pm_card_visa"))
+        with BlockingRemit(Remit("amqp://shop:PASSWORD@broker/%2F")) as remit:
+            outcome = remit.pay("INV-1", amount_minor=12500, currency="EUR", method=Token("pm_card_visa"))
+
+    The `on_event` of that `Remit` is asynchronous and runs in the thread of the event loop: there await the methods of the `Remit` itself.
+    Those of this class raise RuntimeError there, since they would wait for themselves.
     """
+
+    issue = _waiting(Remit.issue)
+    pay = _waiting(Remit.pay)
+    void = _waiting(Remit.void)
+    refund = _waiting(Remit.refund)
+    answer = _waiting(Remit.answer)
+    outcome = _waiting(Remit.outcome)
 
     def __init__(self, remit: Remit) -> None:
         self._remit = remit
@@ -29,7 +50,7 @@ class BlockingRemit:
     def __enter__(self) -> Self:
         self._thread.start()
         try:
-            self._run(self._remit.__aenter__())
+            self._run(Remit.__aenter__)
         except BaseException:
             self._end()
             raise
@@ -39,97 +60,23 @@ class BlockingRemit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._run(self._remit.__aexit__(kind, error, trace))
+            self._run(Remit.__aexit__, kind, error, trace)
         finally:
             self._end()
 
-    def issue(
+    def _run(
         self,
-        invoice_id: str,
-        *,
-        customer_id: str,
-        amount_minor: int,
-        currency: str,
-        command_id: UUID | None = None,
-        within_s: float = ANSWER_WITHIN_S,
-    ) -> None:
-        """As `Remit.issue`."""
-        self._run(
-            self._remit.issue(
-                invoice_id,
-                customer_id=customer_id,
-                amount_minor=amount_minor,
-                currency=currency,
-                command_id=command_id,
-                within_s=within_s,
+        method: Callable[Concatenate[Remit, _Given], Coroutine[Any, Any, _Result]],
+        /,
+        *given: _Given.args,
+        **named: _Given.kwargs,
+    ) -> _Result:
+        """Run the method in the loop's thread, and wait. Ctrl-C here cancels it there."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "in on_event await the method of the Remit, not that of the BlockingRemit: this one would wait for itself"
             )
-        )
-
-    def pay(
-        self,
-        invoice_id: str,
-        *,
-        amount_minor: int,
-        currency: str,
-        method: Token | EncryptedCard,
-        payment_id: UUID | None = None,
-        command_id: UUID | None = None,
-        within_s: float = OUTCOME_WITHIN_S,
-    ) -> PaymentOutcome:
-        """As `Remit.pay`."""
-        return self._run(
-            self._remit.pay(
-                invoice_id,
-                amount_minor=amount_minor,
-                currency=currency,
-                method=method,
-                payment_id=payment_id,
-                command_id=command_id,
-                within_s=within_s,
-            )
-        )
-
-    def void(
-        self, invoice_id: str, *, reason: str, command_id: UUID | None = None, within_s: float = ANSWER_WITHIN_S
-    ) -> None:
-        """As `Remit.void`."""
-        self._run(self._remit.void(invoice_id, reason=reason, command_id=command_id, within_s=within_s))
-
-    def refund(
-        self,
-        invoice_id: str,
-        *,
-        currency: str,
-        reason: str,
-        amount_minor: int | None = None,
-        refund_id: UUID | None = None,
-        command_id: UUID | None = None,
-        within_s: float = OUTCOME_WITHIN_S,
-    ) -> RefundOutcome:
-        """As `Remit.refund`."""
-        return self._run(
-            self._remit.refund(
-                invoice_id,
-                currency=currency,
-                reason=reason,
-                amount_minor=amount_minor,
-                refund_id=refund_id,
-                command_id=command_id,
-                within_s=within_s,
-            )
-        )
-
-    def answer(self, command: Command, *, within_s: float = ANSWER_WITHIN_S) -> None:
-        """As `Remit.answer`."""
-        self._run(self._remit.answer(command, within_s=within_s))
-
-    def outcome(self, command: Command, *, within_s: float = OUTCOME_WITHIN_S) -> PaymentOutcome | RefundOutcome:
-        """As `Remit.outcome`."""
-        return self._run(self._remit.outcome(command, within_s=within_s))
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Run the work in the loop's thread, and wait. Ctrl-C here cancels it there."""
-        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        running = asyncio.run_coroutine_threadsafe(method(self._remit, *given, **named), self._loop)
         try:
             return running.result()
         except BaseException:
