@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.contract import asyncapi, compatibility, golden, released
+from deploy.contract import asyncapi, compatibility, golden, kit_rules, released
 from services.staff.desk import contract
 from services.staff.desk.frame import STATIC
 from shared.contracts import schemas
@@ -20,7 +20,7 @@ def write() -> None:
     for stale in set(schemas.FOLDER.glob("*.json")) - texts.keys():
         stale.unlink()
     _write(texts)
-    _write({asyncapi.PATH: asyncapi.text()})
+    _write({asyncapi.PATH: asyncapi.text(), kit_rules.PATH: kit_rules.text()})
 
 
 def broken() -> list[str]:

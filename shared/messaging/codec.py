@@ -50,7 +50,7 @@ _UNREAD = b"unread:"
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _STRING_OR_INTEGER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?<![0-9.eE+-])(-?[0-9]{19,}+)(?![.eE])', re.DOTALL)
-_INTEGER_MIN, _INTEGER_END = -(2**63), 10**DIGITS_MAX
+INTEGER_MIN, INTEGER_END = -(2**63), 10**DIGITS_MAX
 
 
 class MalformedReason(StrEnum):
@@ -398,7 +398,7 @@ class _Extent:
                 self.add(value, depth - 1)
             elif kind is float:
                 self.has_floats = True
-            elif kind is int and value >= _INTEGER_END:
+            elif kind is int and value >= INTEGER_END:
                 raise _too_long()
         self.strings += strings
 
@@ -413,7 +413,7 @@ class _Extent:
 
 
 def _is_too_long(integer: bytes) -> bool:
-    return len(integer) > DIGITS_MAX + 1 or not _INTEGER_MIN <= int(integer or b"0") < _INTEGER_END
+    return len(integer) > DIGITS_MAX + 1 or not INTEGER_MIN <= int(integer or b"0") < INTEGER_END
 
 
 def _too_deep() -> _MalformedError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypedDict
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 import aio_pika
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from remit_kit import (
     AccessRefused,
     BlockingRemit,
@@ -17,6 +19,7 @@ from remit_kit import (
     Event,
     NoAnswer,
     NoOutcome,
+    NotConnected,
     Paid,
     PaymentFailed,
     PaymentOutcome,
@@ -25,11 +28,14 @@ from remit_kit import (
     Rejected,
     Remit,
     Token,
+    broker,
     issue_invoice,
     pay_invoice,
     refund_invoice,
     void_invoice,
 )
+from remit_kit.books import ADVICE
+from remit_kit.broker import COMMANDS
 from remit_kit.cards import Card, encrypt_card
 from remit_kit.fake import ENDINGS, IN_DOUBT, FakeRemit
 
@@ -133,6 +139,7 @@ async def test_a_payment_fails_for_a_reason(remit: Remit, token: str, outcome: s
     failed = await remit.pay(invoice, **EUR, method=Token(token))
     assert isinstance(failed, PaymentFailed)
     assert (failed.invoice_id, failed.outcome, failed.reason) == (invoice, outcome, reason)
+    assert failed.advice == ADVICE.get(reason)
     assert failed.reference_code
     assert isinstance(await remit.pay(invoice, **EUR, method=VISA), Paid), "the invoice is open again"
 
@@ -148,6 +155,11 @@ async def test_a_card_is_encrypted_for_one_payment(remit: Remit, card_keys: Any)
     assert isinstance(pasted, PaymentFailed)
     assert (pasted.outcome, pasted.reason) == ("not_charged", "card_not_for_this_payment")
     payment = uuid4()
+    method = EncryptedCard(encrypt_card(Card("4111111111111111", 12, 2034), payment_id=payment, keys=card_keys))
+    unknown = await remit.pay(other, **EUR, method=method, payment_id=payment)
+    assert isinstance(unknown, PaymentFailed)
+    assert (unknown.outcome, unknown.reason) == ("not_charged", "test_mode_live_card")
+    payment = uuid4()
     method = EncryptedCard(encrypt_card(Card("4242424242424242", 12, 2034), payment_id=payment, keys=card_keys))
     assert isinstance(await remit.pay(invoice, **EUR, method=method, payment_id=payment), Paid)
 
@@ -162,6 +174,18 @@ async def _of_nothing(_: Remit) -> Command:
 
 async def _in_lek_of_nobody(_: Remit) -> Command:
     return issue_invoice(new_invoice(), customer_id="C-1", amount_minor=1, currency="eur")
+
+
+async def _in_lev(_: Remit) -> Command:
+    return issue_invoice(new_invoice(), customer_id="C-1", amount_minor=100, currency="BGN")
+
+
+async def _in_fils(_: Remit) -> Command:
+    return issue_invoice(new_invoice(), customer_id="C-1", amount_minor=1001, currency="KWD")
+
+
+async def _in_no_currency(_: Remit) -> Command:
+    return issue_invoice(new_invoice(), customer_id="C-1", amount_minor=100, currency="ABC")
 
 
 async def _unknown(_: Remit) -> Command:
@@ -221,6 +245,8 @@ async def _with_a_used_command_id(remit: Remit) -> Command:
 REJECTED = {
     "already_issued": _already_issued,
     "nothing_to_pay": _of_nothing,
+    "currency_not_chargeable": _in_lev,
+    "amount_not_chargeable": _in_fils,
     "invalid_data": _in_lek_of_nobody,
     "unknown_invoice": _unknown,
     "amount_differs": _too_little,
@@ -234,13 +260,11 @@ REJECTED = {
     "refund_id_used": _with_a_used_refund_id,
     "command_id_reused": _with_a_used_command_id,
 }
-NOT_IN_THE_FAKE = {"too_many_refunds", "amount_not_chargeable", "currency_not_chargeable"}
-"""It takes a hundred refunds, and some currencies."""
 
 
 def test_every_decision_of_an_invoice_is_compared() -> None:
-    """`payment_under_way` has a test of its own."""
-    assert set(RejectionReason) - NOT_IN_THE_FAKE - {"payment_under_way"} <= set(REJECTED)
+    """`payment_under_way` has a test of its own. For `too_many_refunds` it takes a hundred: tests/contracts/test_kit_fake.py."""
+    assert set(RejectionReason) - {"too_many_refunds", "payment_under_way"} <= set(REJECTED)
 
 
 @pytest.mark.parametrize("reason", REJECTED)
@@ -250,6 +274,11 @@ async def test_a_command_is_rejected(remit: Remit, reason: str) -> None:
         with pytest.raises(Rejected) as rejected:
             await remit.answer(command)
         assert (rejected.value.reason, rejected.value.command) == (reason, command)
+
+
+async def test_a_rejection_says_which_member_is_wrong(remit: Remit) -> None:
+    with pytest.raises(Rejected, match=r"invalid_data \(data\.currency: "):
+        await remit.answer(await _in_no_currency(remit))
 
 
 async def test_a_command_that_comes_again_is_done_once(remit: Remit) -> None:
@@ -303,6 +332,46 @@ async def test_who_listens_hears_each_event_until_it_is_taken(open_remit: OpenRe
     assert failed == [mine[1].id]
 
 
+async def test_who_is_told_of_an_event_may_send_a_command_and_wait_for_no_outcome(open_remit: OpenRemit) -> None:
+    """An outcome is an event: it would wait behind the one of which it is told now."""
+    opened: list[Remit] = []
+    refused: list[str] = []
+    voided = asyncio.Event()
+
+    async def void_it(event: Event) -> None:
+        if event.name == "InvoiceIssued" and event.data["invoice_id"] == invoice:
+            with pytest.raises(RuntimeError, match="before on_event has returned") as waits:
+                await opened[0].pay(invoice, **EUR, method=VISA)
+            refused.append(str(waits.value))
+            await opened[0].void(invoice, reason="nobody wants it")
+        elif event.name == "InvoiceVoided" and event.data["invoice_id"] == invoice:
+            voided.set()
+
+    invoice = new_invoice()
+    async with open_remit(on_event=void_it) as remit, asyncio.timeout(60):
+        opened.append(remit)
+        await remit.issue(invoice, customer_id="C-1", **EUR)
+        await voided.wait()
+        with pytest.raises(Rejected, match="invoice_void"):  # what was refused was not sent
+            await remit.pay(invoice, **EUR, method=VISA)
+    assert len(refused) == 1
+
+
+def test_a_blocking_call_in_on_event_says_that_it_would_wait_for_itself(open_remit: OpenRemit) -> None:
+    invoice = new_invoice()
+    told = threading.Event()
+
+    async def call(event: Event) -> None:
+        if event.data["invoice_id"] == invoice:
+            with pytest.raises(RuntimeError, match="await the method of the Remit"):
+                blocking.void(invoice, reason="a mistake")
+            told.set()
+
+    with BlockingRemit(open_remit(on_event=call)) as blocking:
+        blocking.issue(invoice, customer_id="C-1", **EUR)
+        assert told.wait(30)
+
+
 def test_the_same_without_asyncio(open_remit: OpenRemit) -> None:
     invoice = new_invoice()
     with BlockingRemit(open_remit()) as remit:
@@ -345,6 +414,36 @@ async def test_a_fake_that_is_down_answers_when_it_is_back() -> None:
         remit.confirms_to_lose = 0
         remit.come_back()
         await remit.answer(waiting.value.command)
+
+
+def test_trouble_is_made_from_any_thread() -> None:
+    """Whoever settles a doubt of a blocking fake does so beside its event loop, which has to be woken."""
+    fake = FakeRemit()
+    with BlockingRemit(fake) as remit:
+        remit.issue("INV-1", customer_id="C-1", **EUR)
+        command = pay_invoice("INV-1", **EUR, method=Token("pm_remit_broken_for_good"))
+        remit.answer(command)
+        fake.settle(command.subject_id, "paid")
+        assert isinstance(remit.outcome(command, within_s=30), Paid)
+        with pytest.raises(ValueError, match="no payment"):
+            fake.settle(command.subject_id, "decided_by_person")
+        fake.go_down()
+        with pytest.raises(NoAnswer):
+            remit.void("INV-2", reason="a mistake", within_s=0.01)
+        fake.come_back()
+        with pytest.raises(Rejected, match="unknown_invoice"):
+            remit.void("INV-2", reason="a mistake")
+    with pytest.raises(ValueError, match="no payment"):
+        fake.settle(uuid4(), "paid")
+
+
+def test_a_fake_can_be_opened_again() -> None:
+    """Each time in another event loop, as in the tests of a sender that share one."""
+    fake = FakeRemit()
+    for number in range(2):
+        with BlockingRemit(fake) as remit:
+            remit.issue(f"INV-{number}", customer_id="C-1", **EUR)
+            assert isinstance(remit.pay(f"INV-{number}", **EUR, method=VISA), Paid)
 
 
 @pytest.mark.system
@@ -408,6 +507,86 @@ async def test_what_is_not_allowed_or_not_there_is_said_at_once(system: System) 
     with pytest.raises(AccessRefused, match="virtual host"):
         async with Remit(system.stack.vhost_url("nowhere")):
             pass
+
+
+@pytest.mark.system
+async def test_a_queue_that_cannot_be_taken_is_told_with_the_reason(system: System) -> None:
+    """Each wants something else to be done."""
+    url = system.stack.rabbitmq_url_of(UPSTREAM)
+    name = f"{UPSTREAM}.kit-{uuid4().hex[:8]}"
+    answers = f"{name}.answers"
+
+    async def problem() -> str:
+        with pytest.raises(NotConnected) as refused:
+            async with Remit(url, queue=name):
+                pass
+        return str(refused.value)
+
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(answers, exclusive=True)
+        assert "belongs to another connection alone" in await problem()
+        await channel.queue_delete(answers)
+        await channel.declare_queue(answers, durable=True)
+        assert re.search("inequivalent arg.*of another kind: delete it, or name another", await problem())
+        await channel.queue_delete(answers)
+
+
+@pytest.mark.system
+async def test_another_name_than_that_of_the_connection_is_told_as_such(system: System) -> None:
+    async with Remit(system.stack.rabbitmq_url_of(UPSTREAM), user="somebody", listen=False) as remit:
+        with pytest.raises(AccessRefused, match="`user` must be the name with which you log in"):
+            await issued(remit)
+
+
+@pytest.fixture
+def bare_vhost(stack: Stack) -> Iterator[str]:
+    """The URL of a virtual host in which there is nothing of Remit."""
+    if stack.kind == "given":
+        pytest.skip("a given broker gets no virtual host of ours")
+    name = f"bare_{uuid4().hex[:8]}"
+    yield stack.create_vhost(name)
+    stack.drop_vhost(name)
+
+
+@pytest.mark.system
+async def test_a_command_that_no_queue_takes_says_so(bare_vhost: str) -> None:
+    """As in a virtual host where only the exchange was made."""
+    async with await aio_pika.connect(bare_vhost) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(COMMANDS, "fanout", durable=True)
+        async with Remit(bare_vhost, listen=False) as remit:
+            command = issue_invoice(new_invoice(), customer_id="C-1", **EUR)
+            with pytest.raises(NoAnswer, match=r"did not confirm it \(no queue takes invoice\.commands\.entry"):
+                await remit.answer(command, within_s=5)
+            full: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+            queue = await channel.declare_queue("full", exclusive=True, arguments=full)
+            await queue.bind(exchange)
+            with pytest.raises(NoAnswer, match=r"did not confirm it \(the broker refused it"):
+                await remit.answer(command, within_s=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ChannelPreconditionFailed("PRECONDITION_FAILED - unknown delivery tag 5"), None),
+        (ChannelPreconditionFailed("PRECONDITION_FAILED - delivery acknowledgement on channel 2 timed out"), None),
+        (ChannelPreconditionFailed("PRECONDITION_FAILED - fast reply consumer does not exist"), None),
+        (ChannelNotFoundEntity("NOT_FOUND - home node of durable queue 'q' is down or inaccessible"), None),
+        (
+            ChannelNotFoundEntity("NOT_FOUND - no exchange 'invoice.commands.entry' in vhost '/'"),
+            "is this the virtual host of Remit",
+        ),
+        (
+            ChannelPreconditionFailed("PRECONDITION_FAILED - message size 17 is larger than configured max size 16"),
+            "of this size",
+        ),
+    ],
+    ids=str,
+)
+def test_what_passes_by_itself_is_no_mistake_of_the_sender(error: Exception, told: str | None) -> None:
+    mistake = broker._mistake(error)
+    assert mistake is None if told is None else told in str(mistake)
 
 
 @pytest.mark.parametrize(

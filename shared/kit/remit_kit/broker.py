@@ -14,11 +14,13 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aiormq.exceptions import (
     ChannelAccessRefused,
+    ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
+    PublishError,
 )
 from yarl import URL
 
@@ -121,7 +123,7 @@ class Broker:
                 raise mistake from None
             if isinstance(error, DeliveryError):
                 self._note_loss()  # after a refusal the broker may confirm nothing more on this channel
-            raise NotConfirmed(f"{type(error).__name__}: {error}") from None
+            raise NotConfirmed(_doubt(error)) from None
 
     # -- the connection --------------------------------------------------------------------------------------------------------------------
 
@@ -242,6 +244,14 @@ async def _durable(channel: AbstractChannel, name: str, arguments: Arguments = Q
     return await channel.declare_queue(name, durable=True, arguments=arguments, timeout=CONNECT_TIMEOUT_S)
 
 
+SET_UP_FIRST = (
+    ("inequivalent arg", NotConnected, "there is a queue of this name and of another kind: delete it, or name another one"),
+    ("user_id property", AccessRefused, "`user` must be the name with which you log in"),
+    ("is larger than", AccessRefused, "the broker takes no message of this size"),
+)  # fmt: skip
+"""Failed preconditions that last, by words of the broker. With others, as an unknown delivery tag, a channel is lost and opened again."""
+
+
 def _mistake(error: BaseException) -> RemitError | None:
     """What somebody has to set up or correct first. None if it may be an outage."""
     match error:
@@ -250,15 +260,33 @@ def _mistake(error: BaseException) -> RemitError | None:
         case ProbableAuthenticationError():
             return AccessRefused("the broker refuses this user name and password")
         case InvalidFrameError() if "Connection.OpenOk" in str(error) and "Connection.Close" in str(error):
-            return AccessRefused("the virtual host does not exist, or this user may not use it")
+            return AccessRefused(
+                "the virtual host does not exist, or this user may not use it or has too many connections"
+            )
         case ChannelAccessRefused():
             return AccessRefused(f"{error}: ask whoever runs Remit for the permissions of a sender and a listener")
-        case ChannelNotFoundEntity():
+        case ChannelLockedResource():
+            return NotConnected(f"{error}: the queue belongs to another connection alone: name another one")
+        case ChannelNotFoundEntity() if "down or inaccessible" not in str(error):
             return NotConnected(f"{error}: is this the virtual host of Remit?")
         case ChannelPreconditionFailed():
-            return NotConnected(f"{error}: a queue of this name is of another kind")
+            said = (kind(f"{error}: {advice}") for words, kind, advice in SET_UP_FIRST if words in str(error))
+            return next(said, None)
         case _:
             return None
+
+
+def _doubt(error: BaseException) -> str:
+    """Why the broker has not confirmed a command, and what that means."""
+    match error:
+        case PublishError():
+            return f"no queue takes {COMMANDS}: Remit is not set up in this virtual host"
+        case DeliveryError():
+            return "the broker refused it, as it does when its queue is full"
+        case TimeoutError():
+            return "the broker does not answer"
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 def _stay_cancelled(error: BaseException) -> None:

@@ -36,6 +36,10 @@ RESEND_AFTER_S = 5.0
 PAUSE_S = 0.3
 """Between tries while the broker confirms nothing, or `on_event` fails. After that it grows."""
 PAUSE_MOST_S = 30.0
+WAITS_FOR_ITSELF = (
+    "no outcome comes before on_event has returned: events come one at a time. In on_event send the command with answer(), "
+    "and its outcome will be one of the next events; or wait for it in a task of its own"
+)
 KEPT_MOST = 10_000
 """Outcomes that came before anybody asked for them. The oldest is forgotten first."""
 
@@ -47,10 +51,11 @@ _log = logging.getLogger("remit_kit")
 
 @dataclass(slots=True)
 class _Tries:
-    """Whether a command may have been sent, and whether the broker has confirmed it."""
+    """Whether a command may have been sent, whether the broker has confirmed it, and if not, why not at the last try."""
 
     tried: bool = False
     confirmed: bool = False
+    doubt: NotConfirmed | None = None
 
 
 class Transport(Protocol):
@@ -79,7 +84,8 @@ class Remit:
     Without `queue`, answers come by direct reply-to, and events to a queue that ends with this object: what happens while no such object is
     there is not heard. With `queue="shop.billing"` (it begins with the name of your user and a dot) they come to the durable queues
     `shop.billing.answers` and `shop.billing.events`, which wait for you. Then give `on_event`, and store what it is told: an event is
-    acknowledged once `on_event` has returned. If it raises, it is called again with the same event, after a pause.
+    acknowledged once `on_event` has returned. If it raises, it is called again with the same event, after a pause. Events come one at a
+    time, so `on_event` may send commands with `issue`, `void` or `answer`, and wait for no outcome: that is an event behind its own.
 
     `listen=False` is for a user who may send and not listen: it has answers and no outcomes. `user` is the name of your user at the broker,
     if it does not stand in the URL. `source` says in each command where it comes from.
@@ -106,6 +112,8 @@ class Remit:
         self._outcomes: OrderedDict[UUID, PaymentOutcome | RefundOutcome] = OrderedDict()
         self._in_doubt: OrderedDict[UUID, None] = OrderedDict()
         self._news = asyncio.Condition()
+        self._reader: asyncio.Task[object] | None = None
+        """The task in which `on_event` runs now."""
 
     async def __aenter__(self) -> Self:
         await self._transport.open(self._take_answer, self._take_event)
@@ -223,7 +231,7 @@ class Remit:
             raise NoAnswer(command, confirmed=tries.confirmed) from refused
         except TimeoutError:
             if not arrived.done():  # else the answer came while a confirm did not
-                raise NoAnswer(command, confirmed=tries.confirmed) from None
+                raise NoAnswer(command, confirmed=tries.confirmed, doubt=tries.doubt) from None
         finally:
             self._answers[command.correlation_id].discard(arrived)
             if not self._answers[command.correlation_id]:
@@ -241,22 +249,26 @@ class Remit:
             try:
                 await self._transport.send(command)
             except NotConfirmed as doubt:
-                tries.tried = True
+                tries.tried, tries.doubt = True, doubt
                 _log.warning("%s %s is sent again: %s", command.name, command.id, doubt)
                 await asyncio.wait([arrived], timeout=pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MOST_S)
             else:
                 tries.tried = tries.confirmed = True
+                tries.doubt = None
                 await asyncio.wait([arrived], timeout=resend_after_s)
                 resend_after_s *= 2
 
     async def outcome(self, command: Command, *, within_s: float = OUTCOME_WITHIN_S) -> PaymentOutcome | RefundOutcome:
         """Send a PayInvoice or RefundInvoice as `answer` does, and wait for what comes of it.
 
-        Raises Rejected, NoAnswer, or NoOutcome after `within_s` seconds in all.
+        Raises Rejected, NoAnswer, or NoOutcome after `within_s` seconds in all. Raises RuntimeError within `on_event`, and sends nothing:
+        the outcome would wait for `on_event` to return.
         """
         if not self._listens:
             raise ValueError("this Remit was made with listen=False, so it hears of no outcome")
+        if asyncio.current_task() is self._reader:
+            raise RuntimeError(WAITS_FOR_ITSELF)
         about = command.subject_id
         give_up_at = asyncio.get_running_loop().time() + within_s
         await self.answer(command, within_s=within_s)
@@ -296,6 +308,7 @@ class Remit:
         """
         pause_s = PAUSE_S
         while self._on_event is not None:
+            self._reader = asyncio.current_task()
             try:
                 await self._on_event(event)
                 return
@@ -303,6 +316,8 @@ class Remit:
                 _log.exception("on_event failed for %s %s, and is called again", event.name, event.id)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MOST_S)
+            finally:
+                self._reader = None
 
     @staticmethod
     def _keep(kept: OrderedDict[UUID, _Value], key: UUID, value: _Value) -> None:

@@ -37,8 +37,9 @@ class NoAnswer(RemitError):
     `confirmed` says whether the broker has the command. If it has, Remit will answer. If it does not say so, nobody knows whether it has.
     """
 
-    def __init__(self, command: Command, *, confirmed: bool) -> None:
-        known = "the broker has it" if confirmed else "the broker did not confirm it, and may have it or not"
+    def __init__(self, command: Command, *, confirmed: bool, doubt: NotConfirmed | None = None) -> None:
+        unknown = f"the broker did not confirm it{f' ({doubt})' if doubt else ''}, and may have it or not"
+        known = "the broker has it" if confirmed else unknown
         super().__init__(f"no answer to {command.name} {command.id} yet: {known}; ask again with this same command")
         self.command = command
         self.confirmed = confirmed
