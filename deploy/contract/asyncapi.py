@@ -30,6 +30,15 @@ PROPERTIES = {
     "reply_to": "the queue for the answer: its name begins with that of your user and a dot; or direct reply-to",
     "user_id": "the name of your user at the broker",
 }
+"""What a sender sets, and what for."""
+TOLD = {
+    "answer": {"message_id": "the id of the answer", "correlation_id": "that of the command, whatever its bytes"},
+    "event": {
+        "message_id": "the id of the event: one that comes twice has the same id and the same bytes",
+        "correlation_id": "that of the command from which all this follows",
+    },
+}
+"""What Remit sets, by the kind of its message."""
 
 
 def text() -> str:
@@ -138,7 +147,8 @@ def _sent(channel: str, message: type[Contract]) -> dict[str, Any]:
 def _message(message: type[Contract]) -> dict[str, Any]:
     whole = schemas.schema(message)
     goldens = [golden for golden in schemas.golden_of(message) if schemas.is_structured(golden)]
-    told = {name: about for name, about in PROPERTIES.items() if name in goldens[0]["properties"]}
+    said = TOLD.get(message.kind, PROPERTIES)
+    told = {name: about for name, about in said.items() if name in goldens[0]["properties"]}
     return {
         "name": message.wire_name,
         "title": message.__name__,

@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 
 from deploy.contract import asyncapi
@@ -12,6 +13,7 @@ from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason
 from shared.messaging.topology import PUBLIC_EXCHANGES
 from tests.support import node
+from tests.support.drawn import Drawn
 
 PARSE = """
 const { Parser } = require('@asyncapi/parser');
@@ -33,6 +35,19 @@ for (const schema of given) {
 }
 process.stdout.write(JSON.stringify(refused));
 """
+
+
+VERDICTS = """
+const Ajv = require('ajv/dist/2020').default;
+const ajv = new Ajv({ strictTypes: false, strictRequired: false, validateFormats: false });
+process.stdout.write(JSON.stringify(given.map(({ schema, messages }) => {
+  const validate = ajv.compile(schema);
+  return messages.map((one) => validate(one));
+})));
+"""
+"""Formats are left out: they are the validator's own, and the pattern beside each says what is taken."""
+DRAWN = 400
+"""Messages of each command, every second one with something broken in it."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +78,16 @@ def test_reasons_are_listed_and_a_connection_is_secured(document: dict[str, Any]
     assert all(channel["bindings"]["amqp"] for channel in document["channels"].values())
 
 
+def test_properties_are_told_from_the_side_of_whoever_sets_them(document: dict[str, Any]) -> None:
+    messages = document["components"]["messages"].values()
+    for message in messages:
+        is_command = message["name"] in PUBLIC_COMMANDS
+        properties = message["headers"]["properties"]
+        assert ("so that it is answered" in properties["message_id"]["description"]) == is_command
+        assert ("reply_to" in properties) == is_command
+        assert all(set(example["headers"]) == set(properties) for example in message["examples"])
+
+
 @pytest.mark.timeout(node.INSTALLED_WITHIN_S)
 def test_the_parser_of_asyncapi_finds_nothing_wrong(document: dict[str, Any]) -> None:
     """And it would."""
@@ -79,3 +104,31 @@ def test_the_schemas_are_read_by_the_validator_of_javascript() -> None:
     """In its strict mode, which refuses a keyword or a format that it does not know."""
     folder = node.modules("ajv", "ajv-formats")
     assert node.run(folder, VALIDATE, [schemas.committed(name) for name in BY_WIRE_NAME]) == []
+
+
+@pytest.mark.timeout(node.INSTALLED_WITHIN_S)
+def test_the_validator_of_javascript_says_the_same_of_drawn_messages_as_that_of_python() -> None:
+    """Also where regular expressions, the length of a text and numbers are another language's."""
+    given: list[dict[str, Any]] = [
+        {"schema": schemas.committed(name), "messages": _drawn(name)} for name in sorted(PUBLIC_COMMANDS)
+    ]
+    told = node.run(node.modules("ajv", "ajv-formats"), VERDICTS, given)
+    for one, verdicts in zip(given, told, strict=True):
+        allows = jsonschema.Draft202012Validator(one["schema"])
+        ours = [allows.is_valid(message) for message in one["messages"]]
+        differ = [
+            message for message, here, there in zip(one["messages"], ours, verdicts, strict=True) if here != there
+        ]
+        assert differ == []
+        assert DRAWN // 2 <= sum(ours) < DRAWN
+
+
+def _drawn(name: str) -> list[dict[str, Any]]:
+    document = schemas.committed(name)
+    envelope = {part: document[part] for part in ("type", "properties", "required", "additionalProperties", "oneOf")}
+    found = []
+    for seed in range(DRAWN):
+        draw = Drawn(document, seed)
+        message = draw.inside(envelope)
+        found.append(draw.outside(envelope, message) if seed % 2 else message)
+    return found
