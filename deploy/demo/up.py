@@ -43,7 +43,7 @@ INVOICES: Final = STEPS + waiting.INVOICES
 """The others wait for a person at the desk."""
 SOURCE: Final = "/remit/up"
 
-ASK: Final = 'curl -sH "Authorization: Bearer $REMIT_DOOR_TOKEN" "$REMIT_DOOR_URL/invoices/{invoice}?wait=30"'
+ASK: Final = 'curl -sH "Authorization: Bearer $REMIT_OPERATOR_DOOR_TOKEN" "$REMIT_DOOR_URL/invoices/{invoice}?wait=30"'
 
 console = SafeConsole()
 
@@ -214,7 +214,10 @@ def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_
     )
     text.append("An alert would call you to the staff desk. Open it, and begin with the first line of its list:\n\n")
     text.append(f"  {desk.sentence}\n", style="not bold cyan")
-    text.append("\nAsk at the door, as a sender does that hears no messages:\n\n", style="not bold")
+    text.append(
+        "\nAsk at the door, as a sender does that hears no messages, here the one who types remit:\n\n",
+        style="not bold",
+    )
     text.append(f"  {ASK.format(invoice=f'INV-{number}')}\n", style="not bold cyan")
     text.append(
         "\nFrom programs of yours, in Python, Node, Java, Go and the shell: shared/contracts/SENDERS.md\n",

@@ -76,7 +76,7 @@ class CommandInbox:
         if sender is None and self.senders.are_named:
             return AnswerReason.SENDER_UNKNOWN, "user_id does not say who sent this"
         if read.type not in PUBLIC_COMMANDS:
-            return AnswerReason.NOT_PUBLIC, "this type is not a public command"
+            return AnswerReason.NOT_PUBLIC, NOT_A_COMMAND
         if (problem := self.senders.problem_of(delivery.reply_to, sender)) is not None:
             return AnswerReason.REPLY_TO_NOT_ALLOWED, problem
         return None
@@ -146,13 +146,14 @@ class CommandInbox:
             return DeadLettered(delivery, str(malformed.reason), malformed.detail, id=kept_as)
         if malformed.reason.is_card_data:
             kept_as, other_id = id_of_card_refusal(kept_as), id_of_card_refusal(other_id) if other_id else None
+        reason, detail = _told_of(malformed)
         answer = StoredAnswer(
             command_id=kept_as,
             command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
             answer="rejected",
             correlation_id=malformed.correlation_id or str(command_id),
-            reason=str(malformed.reason),
-            detail=COMMANDS_KNOWN if malformed.reason is MalformedReason.UNKNOWN_TYPE else malformed.detail,
+            reason=reason,
+            detail=detail,
             content_hash=malformed.content_hash,
             outline_hash=malformed.outline_hash,
             sender=sender,
@@ -177,7 +178,20 @@ def _id_of_malformed(delivery: Delivery, malformed: Malformed, sender: str | Non
     )
 
 
-COMMANDS_KNOWN = f"no message of this type is known here; the commands are {', '.join(sorted(PUBLIC_COMMANDS))}"
+def _told_of(malformed: Malformed) -> tuple[str, str]:
+    """The reason and the detail of the answer. A message of a service is refused for its type: corrected it would be refused again."""
+    match malformed.reason:
+        case MalformedReason.UNKNOWN_TYPE:
+            return malformed.reason, COMMANDS_KNOWN
+        case MalformedReason.INVALID_DATA if malformed.type not in PUBLIC_COMMANDS:
+            return AnswerReason.NOT_PUBLIC, NOT_A_COMMAND
+        case reason:
+            return reason, malformed.detail
+
+
+_THE_COMMANDS = f"the commands are {', '.join(sorted(PUBLIC_COMMANDS))}"
+COMMANDS_KNOWN = f"no message of this type is known here; {_THE_COMMANDS}"
+NOT_A_COMMAND = f"this type is not for senders; {_THE_COMMANDS}"
 _CARD_DATA = {reason.value for reason in MalformedReason if reason.is_card_data}
 
 

@@ -94,6 +94,25 @@ def test_an_example_pays_an_invoice(
     assert "already_issued" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_example_that_is_not_told_what_to_pay_says_so(language: str, environment_file: Path) -> None:
+    """A sender that goes on without would send an invoice with no number."""
+    LANGUAGES[language].require()
+    done = type_in(re.sub(r" INV-\w+.*$", "", LINES[language, False]), environment_file)
+    assert done.returncode != 0
+    assert "INVOICE TOKEN|card" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shell_says_why_no_answer_may_come(system: System, environment_file: Path) -> None:
+    """Where senders have names, its commands have none: the refusal is sent to no queue, since it may be another's."""
+    LANGUAGES["shell"].require()
+    line = re.sub(r" INV-\w+.*$", f" shell-{uuid4()} pm_card_visa", LINES["shell", False])
+    done = type_in(f"timeout 40 {line}", environment_file)
+    assert done.returncode != 0
+    assert "Where Remit does not run with SENDERS=trusted none will come" in done.stderr
+
+
 def test_the_first_example_is_as_short_as_it_looks(system: System, environment_file: Path) -> None:
     line = LINES["Python", True]
     done = type_in(line, environment_file)

@@ -461,6 +461,14 @@ async def test_a_lost_confirm_or_connection_costs_a_second_message_and_nothing_e
 
 
 @pytest.mark.system
+async def test_a_good_ending_is_not_logged_as_trouble(system: System, caplog: pytest.LogCaptureFixture) -> None:
+    """A queue that is deleted under its consumer makes the AMQP client warn, on the screen of whoever has not set up logging."""
+    async with Remit(system.stack.rabbitmq_url_of(UPSTREAM)) as remit:
+        await paid(remit)
+    assert [record for record in caplog.records if record.levelname not in {"DEBUG", "INFO"}] == []
+
+
+@pytest.mark.system
 async def test_a_queue_of_ones_own_keeps_what_comes_meanwhile(system: System) -> None:
     url = system.stack.rabbitmq_url_of(UPSTREAM)
     name = f"{UPSTREAM}.kit-{uuid4().hex[:8]}"

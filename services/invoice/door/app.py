@@ -56,6 +56,11 @@ _UNKNOWN: Final = (
     "Nothing is known of this here: it has not arrived, it waits in its queue, or it is not yours. "
     "That is no answer: ask again, with wait=30."
 )
+_NO_SUCH_ID: Final = {
+    AskedFor.COMMAND: "The id of a command is a UUID, written with hyphens: the id of the event that you sent.",
+    AskedFor.PAYMENT: "The id of a payment is a UUID, written with hyphens: the payment_id of your PayInvoice.",
+    AskedFor.INVOICE: "No invoice can have this id: it is too long, or has signs or a card number in it that no id may have.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": DoorProblem, "description": description}
     for status, description in {
         401: "No token, or none that holds.",
-        404: "Not known, or of another sender: the two look the same.",
+        404: "Not known, or of another sender: the two look the same. With the code `no_such_id`: nothing can have this id.",
         422: "`wait` is no number of seconds that one may wait.",
         429: "Too many wrong tokens, too many requests, or too many that wait. `Retry-After` says when to ask again.",
         503: "The database does not answer. `Retry-After` says when to ask again.",
@@ -183,7 +188,7 @@ class Asker:
         request.scope["sender"] = sender
         question = self._door.reader.question(kind, text, sender)
         if question is None:
-            raise _unknown()
+            raise NotTold(HTTPStatus.NOT_FOUND, "no_such_id", _NO_SUCH_ID[kind])
         told = await self._door.reader.find(question)
         if wait_s and (told is None or told.under_way):
             begun = time.monotonic()
@@ -208,7 +213,8 @@ class Asker:
         if sender is not None:
             return sender
         raise NotTold(
-            HTTPStatus.UNAUTHORIZED, "token_unknown", "Send a token that holds: Authorization: Bearer remit_...",
+            HTTPStatus.UNAUTHORIZED, "token_unknown",
+            "Send a token that holds: Authorization: Bearer remit_... Whoever runs Remit makes it, and it expires.",
             www_authenticate="Bearer",
         )  # fmt: skip
 

@@ -86,6 +86,10 @@ public class Pay {
     // endregion
 
     public static void main(String[] arguments) throws Exception {
+        if (arguments.length != 2) {
+            System.err.println("usage: Pay INVOICE TOKEN|card");
+            System.exit(2);
+        }
         ConnectionFactory broker = new ConnectionFactory();
         broker.setUri(System.getenv("REMIT_URL"));
         broker.setAutomaticRecoveryEnabled(false); // after a loss all is begun again below

@@ -84,6 +84,10 @@ func encrypt(card object, paymentID string) string {
 // endregion
 
 func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: pay INVOICE TOKEN|card")
+		os.Exit(2)
+	}
 	url := os.Getenv("REMIT_URL")
 	user = must(amqp.ParseURI(url)).Username
 	invoice = os.Args[1]

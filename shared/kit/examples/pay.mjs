@@ -13,6 +13,10 @@ import amqp from "amqplib";
 
 const url = process.env.REMIT_URL;
 const [invoice, method] = process.argv.slice(2);
+if (!method) {
+  console.error("usage: pay.mjs INVOICE TOKEN|card");
+  process.exit(2);
+}
 const user = decodeURIComponent(new URL(url).username);
 // Answers and events come to one queue of ours. Its name begins with the name of our user at the broker, and a dot.
 const queue = `${user}.pay-with-node`;

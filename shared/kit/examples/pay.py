@@ -23,7 +23,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ProbableAuthenticationError
 
 URL = os.environ["REMIT_URL"]
-invoice, method = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(f"usage: {sys.argv[0]} INVOICE TOKEN|card")
+invoice, method = sys.argv[1:]
 parameters = pika.URLParameters(URL)
 user = parameters.credentials.username
 # Answers and events come to one queue of ours. Its name begins with the name of our user at the broker, and a dot.

@@ -5,9 +5,10 @@
 #     REMIT_URL=amqp://USER:PASSWORD@HOST:5672/%2F ./pay.sh INV-1 pm_card_visa
 #     REMIT_URL=... CARD_PUBLIC_KEYS_FILE=keys.json ./pay.sh INV-2 card
 #
-# It ends with 0 if the invoice was paid. amqp-tools cannot say who sends (`user_id`), so this works where Remit runs with SENDERS=trusted,
-# and is rejected with `sender_unknown` elsewhere. Nor do they wait for the broker's confirm: the answer is the confirm.
+# It ends with 0 if the invoice was paid. amqp-tools cannot say who sends (`user_id`), so this works where Remit runs with SENDERS=trusted.
+# Elsewhere no answer comes: nobody vouches that the queue for it is ours. Nor do they wait for the broker's confirm: the answer is the confirm.
 set -euo pipefail
+[ $# = 2 ] || { echo "usage: $0 INVOICE TOKEN|card" >&2; exit 2; }
 invoice=$1 method=$2
 
 # The password must not be on a command line, where everybody on this machine can read it: it goes to the tools in a file.
@@ -70,7 +71,7 @@ next() { timeout "$1" amqp-consume "${broker[@]}" --queue "$queue.answers" --pre
 
 # Send a command until it is answered: it or its answer can be lost, and a command that comes again gets the same answer.
 ask() {
-  local id type event answer
+  local id type event answer tries=0
   id=$(jq -r .id <<<"$1") type=$(jq -r .type <<<"$1")
   while true; do
     amqp-publish "${broker[@]}" --exchange invoice.commands.entry --routing-key "$type" --persistent \
@@ -79,6 +80,7 @@ ask() {
       answer=$(jq -r --arg id "$id" 'select(.data.command_id == $id) | .data | "\(.answer) \(.reason // "")"' <<<"$event")
       [ -z "$answer" ] || { echo "$type $answer"; [ "${answer%% *}" = accepted ]; return; }
     done
+    ((tries += 1, tries % 6)) || echo "no answer yet, so it is sent again. Where Remit does not run with SENDERS=trusted none will come" >&2
   done
 }
 

@@ -64,6 +64,7 @@ class Broker:
         self._listens = listen
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
+        self._events: AbstractChannel | None = None
         self._is_up = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -93,8 +94,11 @@ class Broker:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        if self._queue is None and self._listens and self._channel is not None:
+        if self._queue is None and self._events is not None and self._channel is not None:
             with contextlib.suppress(*_LOST):  # it also ends by itself, when nobody has used it for a time
+                await (
+                    self._events.close()
+                )  # or the broker would tell its consumer that the queue is gone, which is logged
                 await self._channel.queue_delete(f"{self._own}.events", timeout=CONFIRM_TIMEOUT_S)
         await self._drop()
 
@@ -192,7 +196,7 @@ class Broker:
             await queue.consume(take, timeout=CONNECT_TIMEOUT_S)
 
     async def _receive_events(self, connection: AbstractConnection) -> None:
-        channel = await connection.channel()
+        channel = self._events = await connection.channel()
         channel.close_callbacks.add(self._note_loss)
         await channel.set_qos(PREFETCH)
         if self._queue is None:

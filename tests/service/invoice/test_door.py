@@ -427,6 +427,20 @@ async def test_an_event_of_a_newer_build_is_not_guessed_at(
 PAN = "4111111111111111"
 
 
+async def test_what_can_never_be_an_id_is_told_at_once(door: AskedDoor) -> None:
+    """And whoever mixed up the ids is told which one it is."""
+    for path, words in (
+        ("/commands/INV-1", "id of the event"),
+        ("/payments/INV-1", "payment_id of your PayInvoice"),
+        (f"/payments/{UUID(int=7).hex}", "with hyphens"),
+        (f"/invoices/{'x' * 256}", "No invoice can have this id"),
+        ("/invoices/a%07b", "No invoice can have this id"),
+    ):
+        told = await door.ask("shop", path, wait=LONG_S)
+        assert (told.status, told.json["code"], told.seconds < LONG_S / 2) == (404, "no_such_id", True)
+        assert words in told.json["detail"]
+
+
 @pytest.mark.parametrize(
     "path",
     [

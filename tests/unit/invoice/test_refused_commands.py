@@ -123,6 +123,11 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
     ("a command is handled", Sent(HEALTHY), ReachesInvoice(ISSUE)),
     ("a command of ours", Sent(event(RECORD)), AnsweredRejected(OWN, AnswerReason.NOT_PUBLIC)),
     (
+        "a command of ours, with a mistake that nobody need correct",
+        Sent(event(RECORD).replace(b"amount_minor", b"amount")),
+        AnsweredRejected(OWN, AnswerReason.NOT_PUBLIC),
+    ),
+    (
         "an answer to a queue of ours",
         Sent(HEALTHY, reply_to="invoice.settlement"),
         AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
