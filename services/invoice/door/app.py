@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -73,13 +74,28 @@ class Door:
     clock: Clock
 
 
+class DoorCode(StrEnum):
+    """Why there is no answer: codes for programs. The page for senders says what to do."""
+
+    TOKEN_UNKNOWN = "token_unknown"  # noqa: S105 - a code
+    UNKNOWN = "unknown"
+    NO_SUCH_ID = "no_such_id"
+    NO_SUCH_ADDRESS = "no_such_address"
+    NOT_SO = "not_so"
+    TOO_LARGE = "too_large"
+    INVALID = "invalid"
+    TOO_OFTEN = "too_often"
+    AWAY = "away"
+    FAILED = "failed"
+
+
 class DoorProblem(BaseModel):
     """Why there is no answer (`application/problem+json`, RFC 9457). `code` is for programs."""
 
     type: str = "about:blank"
     title: str
     status: int
-    code: str
+    code: DoorCode
     detail: str
     number: str | None = None
 
@@ -87,7 +103,7 @@ class DoorProblem(BaseModel):
 class NotTold(Exception):
     """There is no answer, for this reason."""
 
-    def __init__(self, status: int, code: str, detail: str, **headers: str) -> None:
+    def __init__(self, status: int, code: DoorCode, detail: str, **headers: str) -> None:
         super().__init__(code)
         self.problem = DoorProblem(title=title_of(status), status=int(status), code=code, detail=detail)
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -188,7 +204,7 @@ class Asker:
         request.scope["sender"] = sender
         question = self._door.reader.question(kind, text, sender)
         if question is None:
-            raise NotTold(HTTPStatus.NOT_FOUND, "no_such_id", _NO_SUCH_ID[kind])
+            raise NotTold(HTTPStatus.NOT_FOUND, DoorCode.NO_SUCH_ID, _NO_SUCH_ID[kind])
         told = await self._door.reader.find(question)
         if wait_s and (told is None or told.under_way):
             begun = time.monotonic()
@@ -213,7 +229,7 @@ class Asker:
         if sender is not None:
             return sender
         raise NotTold(
-            HTTPStatus.UNAUTHORIZED, "token_unknown",
+            HTTPStatus.UNAUTHORIZED, DoorCode.TOKEN_UNKNOWN,
             "Send a token that holds: Authorization: Bearer remit_... Whoever runs Remit makes it, and it expires.",
             www_authenticate="Bearer",
         )  # fmt: skip
@@ -242,11 +258,11 @@ def _json(told: DoorAnswer) -> Response:
 
 
 def _unknown() -> NotTold:
-    return NotTold(HTTPStatus.NOT_FOUND, "unknown", _UNKNOWN)
+    return NotTold(HTTPStatus.NOT_FOUND, DoorCode.UNKNOWN, _UNKNOWN)
 
 
 def _too_often(detail: str, again_in_s: int) -> NotTold:
-    return NotTold(HTTPStatus.TOO_MANY_REQUESTS, "too_often", detail, retry_after=str(again_in_s))
+    return NotTold(HTTPStatus.TOO_MANY_REQUESTS, DoorCode.TOO_OFTEN, detail, retry_after=str(again_in_s))
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------------------
@@ -267,26 +283,28 @@ def _refusal(error: Exception) -> NotTold:
         case NotTold():
             return error
         case TooLarge():
-            return NotTold(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", "A question has no body.")
+            return NotTold(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, DoorCode.TOO_LARGE, "A question has no body.")
         case RequestValidationError():
             detail = f"wait must be a number of seconds from 0 to {WAIT_MAX_S:g}."
-            return NotTold(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
+            return NotTold(HTTPStatus.UNPROCESSABLE_ENTITY, DoorCode.INVALID, detail)
         case HTTPException(status_code=HTTPStatus.NOT_FOUND):
             return NotTold(
-                HTTPStatus.NOT_FOUND, "no_such_address", "Ask at /commands/, /payments/ or /invoices/ with an id."
+                HTTPStatus.NOT_FOUND,
+                DoorCode.NO_SUCH_ADDRESS,
+                "Ask at /commands/, /payments/ or /invoices/ with an id.",
             )
         case HTTPException():
-            refused = NotTold(error.status_code, "not_so", "Ask with GET.")
+            refused = NotTold(error.status_code, DoorCode.NOT_SO, "Ask with GET.")
             refused.headers = dict(error.headers or {})
             return refused
         case UnreadableRowsError():
             detail = "A newer build wrote this, and is not everywhere yet."
-            return NotTold(HTTPStatus.SERVICE_UNAVAILABLE, "away", detail, retry_after=str(AWAY_FOR_S))
+            return NotTold(HTTPStatus.SERVICE_UNAVAILABLE, DoorCode.AWAY, detail, retry_after=str(AWAY_FOR_S))
         case _ if trouble(error) in {Trouble.AWAY, Trouble.MISTAKE, Trouble.CONFLICT}:
             detail = "The database does not answer. Nothing can be told now."
-            return NotTold(HTTPStatus.SERVICE_UNAVAILABLE, "away", detail, retry_after=str(AWAY_FOR_S))
+            return NotTold(HTTPStatus.SERVICE_UNAVAILABLE, DoorCode.AWAY, detail, retry_after=str(AWAY_FOR_S))
         case _:
-            return NotTold(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "Something went wrong here.")
+            return NotTold(HTTPStatus.INTERNAL_SERVER_ERROR, DoorCode.FAILED, "Something went wrong here.")
 
 
 _OUTCOMES: Final = {HTTPStatus.OK: "told", HTTPStatus.NOT_FOUND: "unknown"}

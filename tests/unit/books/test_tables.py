@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from deploy.cli.config_reference import reference
 from services.audit.checks import CHECKS
 from services.invoice.domain import SettlementRejectionReason
+from services.invoice.door.app import DoorCode
 from services.payment_gateway import domain as payment
 from services.payment_gateway import ledger
 from services.saga import domain as saga
@@ -144,6 +145,14 @@ def test_senders_are_told_what_to_do_about_each_reason() -> None:
     told = table(LANGUAGE, "reason", "meaning", "what to do")
     silent = [row[0] for row, what in zip(told.rows, told.column("what to do"), strict=True) if not what]
     assert not silent, f"{name_of(LANGUAGE)}: say what to do about {silent}"
+
+
+def test_problems_of_the_door_are_those_that_senders_can_meet() -> None:
+    told = table(LANGUAGE, "status", "code", "what to do")
+    assert_same(
+        LANGUAGE, "problems of the door", told.codes("code"), set(DoorCode), source="services/invoice/door/app.py"
+    )
+    assert all(told.column("what to do")), f"{name_of(LANGUAGE)}: say what to do about each problem of the door"
 
 
 def test_reasons_of_failed_payments_are_ours() -> None:
