@@ -461,6 +461,37 @@ async def test_a_lost_confirm_or_connection_costs_a_second_message_and_nothing_e
 
 
 @pytest.mark.system
+async def test_an_event_whose_connection_is_lost_is_told_again_and_never_twice_at_once(
+    system: System, network: Network
+) -> None:
+    proxy = network.stand_before(system.stack.rabbitmq_url_of(UPSTREAM), speaks=Amqp)
+    invoice = new_invoice()
+    begun, told = asyncio.Event(), asyncio.Event()
+    cancelled: list[str] = []
+
+    async def note(event: Event) -> None:
+        if event.data["invoice_id"] != invoice:
+            return
+        if begun.is_set():
+            told.set()
+            return
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            assert not told.is_set()
+            cancelled.append(event.name)
+            raise
+
+    async with Remit(proxy.url, on_event=note) as remit, asyncio.timeout(60):
+        await remit.issue(invoice, customer_id="C-1", **EUR)
+        await begun.wait()
+        proxy.reset()
+        await told.wait()
+    assert cancelled == ["InvoiceIssued"]
+
+
+@pytest.mark.system
 async def test_a_good_ending_is_not_logged_as_trouble(system: System, caplog: pytest.LogCaptureFixture) -> None:
     """A queue that is deleted under its consumer makes the AMQP client warn, on the screen of whoever has not set up logging."""
     async with Remit(system.stack.rabbitmq_url_of(UPSTREAM)) as remit:
