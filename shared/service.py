@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
 from shared.persistence.retention import RetentionCleaner, RetentionRule
+from shared.persistence.seals import Book, Sealer
 from shared.persistence.stalled_sessions import StalledSessions
 from shared.persistence.store_sampler import Reading, StoreSampler
 from shared.retry_policy import OUTAGE, Sleep
@@ -280,6 +281,12 @@ class Runtime:
     def add_retention(self, *rules: RetentionRule) -> None:
         """Also delete the rows that `rules` describe, as those of the inbox are deleted."""
         self.retention_rules += rules
+
+    def seal(self, books: Sequence[Book]) -> None:
+        """Seal these books while the service runs, and what it wrote last when it drains."""
+        sealer = Sealer(self.database, books)
+        self.in_background(sealer)
+        self.on_drain(sealer.finish)
 
     def sample(self, *readings: Reading) -> None:
         """Also show the gauges of `readings`, as those of the outbox are shown."""

@@ -65,6 +65,11 @@ _APPENDED: Final = "SELECT, INSERT"
 """The books: a service adds to them, and changes and deletes nothing."""
 _KEPT: Final = "SELECT, INSERT, UPDATE"
 """The state of something that is kept for ever."""
+_SEALED: Final = {
+    "seals": Grant(_APPENDED, purge="SELECT, UPDATE (salt, left_salt, left_digest)"),
+    "seal_numbering": Grant("SELECT"),
+}
+"""Seals over the books. A trigger lets a purge only take away a salt, and say what it left."""
 _AGED: Final = "SELECT, INSERT, DELETE"
 """Records of a service that it deletes once they are old."""
 _EVERYWHERE: Final = {
@@ -91,6 +96,7 @@ _EVERYWHERE: Final = {
 GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
     "invoice": {
         **_EVERYWHERE,
+        **_SEALED,
         "answers": Grant(
             _APPENDED,
             purge=_texts(
@@ -130,6 +136,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
     },
     "payment_gateway": {
         **_EVERYWHERE,
+        **_SEALED,
         "attempts": Grant(_AGED, purge=_texts("step", "answer", "evidence", "idempotency_key")),
         "decisions": Grant(
             _APPENDED,

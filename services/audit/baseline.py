@@ -34,6 +34,7 @@ DIGESTED: dict[str, dict[str, str]] = {
         "refunds": "SELECT invoice_id, refund_id, payment_id, version, pending FROM refunds",
         "answers": "SELECT * FROM answers",
         "sender_tokens": "SELECT id, sender, ends_at, revoked_at FROM sender_tokens",
+        "seal_numbering": "SELECT ahead FROM seal_numbering",
     },
     "payment_gateway": {
         "payments": """SELECT payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, gateway_id,
@@ -44,6 +45,7 @@ DIGESTED: dict[str, dict[str, str]] = {
                         WHERE step IN ('tokenise', 'prepare', 'execute', 'refund') AND recorded_at > {_YOUNG}""",  # noqa: S608
         "outcomes": "SELECT * FROM outcomes",
         "decisions": "SELECT * FROM decisions",
+        "seal_numbering": "SELECT ahead FROM seal_numbering",
     },
     "saga": {
         "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,

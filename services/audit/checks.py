@@ -27,6 +27,7 @@ from services.audit.outcomes import outcomes_agree
 from services.audit.replays import runs_sent_once
 from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
+from services.audit.seals import books_sealed
 from services.audit.senders import senders_kept_apart
 from services.audit.stores import DATABASES, HISTORY, LEDGER, QUEUES, Stores
 from services.audit.streams import streams_fold_to_state
@@ -157,6 +158,11 @@ CHECKS: tuple[Check, ...] = (
         journal_unbroken,
         "No entry of staff's journal was changed, put in or taken out; it goes on from every seal and every head that was seen elsewhere",
         ("staff", "payment_gateway"),
+    ),
+    Check(
+        books_sealed,
+        "No event, answer, outcome or decision that was sealed was changed, put in or taken out; the seals go on from every head in a log",
+        ("invoice", "payment_gateway", "staff"),
     ),
     Check(
         decisions_journalled,

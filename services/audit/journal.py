@@ -8,18 +8,15 @@ seal, in a row and in a line of a file, and a person may keep one.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid5
 
-import orjson
-
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
-from services.audit.leaks import LINE_MAX, LOG_NAME
+from services.audit.logged_heads import HEAD, lines_of, logged_heads
 from services.audit.stores import Snapshot, Stores
 
 _CHAIN = """
@@ -40,8 +37,7 @@ _NOT_DECIDED = """
     UNION ALL SELECT m FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"""
 _SNAPSHOT_TAKEN = "SELECT now()"
 
-_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
-_SEAL_LINE = re.compile(rf"\S+ ({_HEAD.pattern})")
+_SEAL_LINE = re.compile(rf"\S+ ({HEAD.pattern})")
 _LOGGED: Final = {"service": "staff", "logger": "services.staff.journal", "event": "journal_head"}
 """What says that a log line is the staff service's own about a head. Any other line may quote what somebody else wrote."""
 
@@ -66,7 +62,7 @@ async def check_chain(counted: Tally, staff: Snapshot, heads: Mapping[str, str])
     """Report what is wrong with the chain. `heads`: those seen elsewhere, each with the place where it was seen."""
     chain = _Chain(counted, {})
     for head, where in heads.items():
-        if not _HEAD.fullmatch(head):
+        if not HEAD.fullmatch(head):
             counted.breach(where, "what it knows as a head of the journal is none")
             continue
         position, _, hash_ = head.partition(":")
@@ -133,7 +129,7 @@ async def _known_heads(stores: Stores) -> dict[str, str]:
         heads |= dict.fromkeys(sealed_heads(stores.evidence.seals), stores.evidence.seals.name)
     if stores.evidence.logs is not None:
         taken = await stores.databases["staff"].value(_SNAPSHOT_TAKEN)
-        heads |= logged_heads(stores.evidence.logs, before=taken)
+        heads |= logged_heads(stores.evidence.logs, _LOGGED, before=taken)
     if stores.has("payment_gateway"):
         async for row in stores.databases["payment_gateway"].rows(_HEADS):
             heads[row["journal_head"]] = f"decision {row['message_id']}"
@@ -142,44 +138,9 @@ async def _known_heads(stores: Stores) -> dict[str, str]:
 
 def sealed_heads(path: Path) -> Iterator[str]:
     """The heads in a file of seals. A line that a crash left unfinished is passed over."""
-    for line in _lines(path):
+    for line in lines_of(path):
         if seal := _SEAL_LINE.fullmatch(line.rstrip("\r\n")):
             yield seal[1]
-
-
-def logged_heads(folder: Path, *, before: datetime) -> dict[str, str]:
-    """The heads that the staff service logged, as JSON, each with its file. Those of a time after `before` are left out, since entries
-    follow all the time."""
-    heads: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and LOG_NAME.search(path.name)):
-        for line in _lines(path):
-            if (logged := _logged_head(line)) is not None and logged[1] <= before:
-                heads[logged[0]] = path.name
-    return heads
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file. Of one that is longer than any of ours only the beginning."""
-    is_begun = False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while piece := file.readline(LINE_MAX):
-            if not is_begun:
-                yield piece
-            is_begun = not piece.endswith("\n")
-
-
-def _logged_head(line: str) -> tuple[str, datetime] | None:
-    """The head and the time of a log line, if it is the staff service's own line about a head."""
-    if _LOGGED["event"] not in line:
-        return None
-    try:
-        logged = orjson.loads(line)
-        if not all(logged[name] == value for name, value in _LOGGED.items()) or not _HEAD.fullmatch(logged["head"]):
-            return None
-        time = datetime.fromisoformat(logged["time"])
-    except (ValueError, TypeError, KeyError):
-        return None
-    return (logged["head"], time) if time.tzinfo else None
 
 
 # -- journal and decisions -------------------------------------------------------------------------------------------------------------

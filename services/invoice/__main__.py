@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.invoice import set_aside
+from services.invoice.books import BOOKS
 from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
@@ -33,6 +34,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.consume("invoice.settlement", handler)
     reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=settings.remind_after_s)
     runtime.add_retention(set_aside.RETENTION)
+    runtime.seal(BOOKS)
     runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first
 
 

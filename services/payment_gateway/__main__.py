@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.payment_gateway import ledger, store
+from services.payment_gateway.books import BOOKS
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways.port import Gateway
@@ -71,6 +72,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     metrics.GATEWAY_PACE.follow(lambda: pace.speed)
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
+    runtime.seal(BOOKS)
     return charging
 
 

@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("attempts", ("payment_id", "fence", "seq")),
         TextTable("outcomes", ("payment_id", "version")),
         TextTable("decisions", ("message_id",)),
+        TextTable("seals", ("number",)),
         OUTBOX,
     ),
     "saga": (
@@ -63,6 +64,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("answers", ("command_id",), whole="invoice_id"),
         TextTable("set_aside", ("command_id",)),
         TextTable("sender_tokens", ("id",)),
+        TextTable("seals", ("number",)),
         OUTBOX,
     ),
 }
@@ -76,6 +78,7 @@ CHAIN = frozenset(
         ("journal", "hash"),
         ("journal_check", "hash"),
         ("journal_check", "head"),
+        ("seals", "digest"),
         ("seals", "hash"),
     }
 )
@@ -93,5 +96,7 @@ CREDENTIALS = frozenset(
 )
 """Columns with random values, hashes over such, and what argon2 made of a password with a random salt. No text of anybody can be read
 there, and whoever changed one would lock somebody out, or let somebody in."""
-NO_TEXTS = CHAIN | CREDENTIALS
-"""Columns that a purge neither reads nor may change."""
+RESEALED = frozenset({("seals", "salt"), ("seals", "left_salt"), ("seals", "left_digest")})
+"""What a purge changes of a seal whose rows it has changed: random values, and a digest over what it left."""
+NO_TEXTS = CHAIN | CREDENTIALS | RESEALED
+"""Columns in which a purge looks for nothing. Of these it may change only what it seals again."""

@@ -9,6 +9,8 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from services.invoice.books import BOOKS as INVOICE_BOOKS
+from services.payment_gateway.books import BOOKS as PAYMENT_GATEWAY_BOOKS
 from services.payment_gateway.commands import PURGED_HASH, Request
 from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
@@ -23,7 +25,9 @@ from shared.clock import Clock
 from shared.ids import derived_id, new_id
 from shared.messaging.dead_letter_headers import BODY_WITHHELD, WITHHELD_CARD_DATA, WITHHELD_NOT_TEXT
 from shared.messaging.topology import COMMANDS, DEAD_LETTERS
+from shared.persistence import seals
 from shared.persistence.database import Connection, Database, Record
+from shared.persistence.seals import Book
 from shared.records import dataclass, field, replace
 
 ROWS_MAX = 100
@@ -38,6 +42,12 @@ _COLUMNS = """
     WHERE a.attrelid = ANY($1::text[]::regclass[]) AND a.attnum > 0 AND NOT a.attisdropped
       AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bytea[]') ORDER BY 1, a.attnum"""
 _LEASED = ("payment_gateway", "payments")
+_BOOKS = {
+    (name, book.table): book
+    for name, books in (("invoice", INVOICE_BOOKS), ("payment_gateway", PAYMENT_GATEWAY_BOOKS))
+    for book in books
+}
+"""The tables that are sealed."""
 _IN_USE = "SELECT leased_by IS NOT NULL AND due_at > now() FROM payments WHERE payment_id = $1"
 _LEFT = """
     SELECT encode(sha256(convert_to(jsonb_build_array(who, details)::text, 'UTF8')), 'hex') FROM journal WHERE id = $1"""
@@ -144,7 +154,10 @@ class Purge:
             await _forget_cached_states(self._databases[name])
         async with self._databases[name].transaction() as tx:
             await _lock_invoices(tx, rows)
+            sealed = await _seals_over(tx, rows)
             done = [row for row in rows if await _clean_row(tx, row, cleaner)]
+            if resealed := await _seal_again(tx, sealed):
+                await self._tell(self._entry_about(name, resealed))  # before it takes effect
             if name == "staff" and done:
                 left = {row.key: await tx.fetchval(_LEFT, row.values[0]) for row in done if row.table.name == "journal"}
                 await append_entries(tx, [self._entry(done, left)])
@@ -270,6 +283,24 @@ async def _lock_invoices(tx: Connection, rows: Sequence[FoundRow]) -> None:
     """Lock the invoice of these rows first, as its service does."""
     if rows[0].whole is not None:
         await tx.fetch("SELECT 1 FROM invoices WHERE invoice_id = $1 FOR UPDATE", rows[0].whole)
+
+
+async def _seals_over(tx: Connection, rows: Sequence[FoundRow]) -> dict[Book, list[int]]:
+    """The seals over these rows, by their book. A row may lose its key with its words, so they are looked up before."""
+    found: dict[Book, list[int]] = {}
+    for table, some in groupby(sorted(rows, key=lambda row: row.table.name), key=lambda row: row.table):
+        if book := _BOOKS.get((table.database, table.name)):
+            found[book] = await seals.seals_of(tx, book, [row.values for row in some])
+    return found
+
+
+async def _seal_again(tx: Connection, sealed: Mapping[Book, Iterable[int]]) -> list[dict[str, Any]]:
+    """Seal what is left again. Returns what the journal says of it."""
+    return [
+        {"table": "seals", "key": str(number), "members": ["salt"], "left_sha256": digest}
+        for book, numbers in sealed.items()
+        for number, digest in (await seals.seal_again(tx, book, numbers)).items()
+    ]
 
 
 async def _clean_row(tx: Connection, found: FoundRow, cleaner: Cleaner) -> bool:

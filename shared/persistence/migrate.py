@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from shared.persistence.schema import Step, another_service, note_of, service_of, steps
+from shared.persistence.seals import CONTINUE_NUMBERING
 from shared.records import dataclass
 from shared.urls import check_database_url, database_arguments
 
@@ -77,6 +78,8 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                     await _refuse_another_service(connection, folder)
                     migrated = await _until_locked(connection, folder, post=post)
                     await _note_service(connection, folder)
+                    await connection.execute(text(CONTINUE_NUMBERING.replace(":", "\\:")))
+                    await connection.commit()
                     return migrated
                 finally:
                     await connection.execute(text(_UNLOCK))

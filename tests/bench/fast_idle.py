@@ -21,6 +21,7 @@ BACKGROUND_TASKS: Final = (
     ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
     ("shared.messaging.publisher_probe", "PublisherProbe"),
     ("shared.persistence.retention", "RetentionCleaner"),
+    ("shared.persistence.seals", "Sealer"),
     ("shared.persistence.stalled_sessions", "StalledSessions"),
     ("shared.persistence.store_sampler", "StoreSampler"),
     ("shared.heartbeat", "HeartbeatSender"),

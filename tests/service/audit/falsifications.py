@@ -4,8 +4,12 @@ A statement names things by the story that they are of: `$payment(paid)`, `$invo
 of a command, `$kept(pay paid)` for the id under which its answer is kept, `$intent(paid)` and `$charge(paid)` for ids of the gateway.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
+
+_SEALED_IN = {"invoice", "payment_gateway"}
+_CHANGES_BOOK = re.compile(r"(UPDATE|DELETE FROM) (events|answers|outcomes|decisions)\b(?! SET (content|outline)_hash)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +17,8 @@ class Falsification:
     """What somebody who may write everywhere changes.
 
     `of` is what it falsifies: `database.table.column`, or `database.table` for whole rows. `statements` are pairs of a store and SQL. `red`
-    are the checks that break. `seen_in_production`: whether one of them also breaks with nothing but the databases and the broker. `why`:
-    why more than one check breaks.
+    are the checks that break, besides the seals of what is sealed. `seen_in_production`: whether one of them also breaks with nothing but
+    the databases and the broker. `why`: why more than one check breaks.
     """
 
     of: str
@@ -27,6 +31,11 @@ class Falsification:
     @property
     def name(self) -> str:
         return f"{self.of}: {self.how}"
+
+    @property
+    def breaks_seals(self) -> bool:
+        """Whether it changes what was sealed, or takes it out. What it adds is not sealed yet."""
+        return any(store in _SEALED_IN and _CHANGES_BOOK.match(sql) for store, sql in self.statements)
 
 
 def change(
@@ -62,6 +71,7 @@ EVIDENCE, PAID, HERE_AND_THERE = "settled_with_evidence", "paid_when_captured", 
 ONCE, ACCOUNTED, DELIVERED = "captured_once", "charges_accounted_for", "events_delivered"
 DECIDED, CONFIRMED, BALANCE = "decisions_journalled", "confirmed_once", "books_balance"
 DELIVERIES, LETTERS, STEPS = "deliveries_accounted_for", "dead_letters_explained", "sagas_step_legally"
+SEALED = "books_sealed"
 SECRETS, JOURNAL, RESOURCES, SETTLED = "no_secrets_leaked", "journal_unbroken", "resources_given_back", "settled_agrees"
 
 OF = "payment_id = $payment({})"
@@ -812,7 +822,99 @@ REST: Final = (
     ),
 )
 
-FALSIFICATIONS: Final = (*ANSWERS, *EVENTS, *PAYMENTS, *OUTCOME_ROWS, *RECORDS, *SAGAS, *STAFF, *EVERYWHERE, *REST)
+_LAST_SEAL = "number = (SELECT max(number) FROM seals)"
+_BACKDATED = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id, sender, sent_id, written_in)
+    VALUES ($kept(nobody), 'remit.invoice.RefundInvoice.v1', $invoice(parted), 'accepted', 'c', 'upstream', $sent(nobody), 0)"""
+_NEW_TRACE = "UPDATE events SET traceparent = '00-1' WHERE stream_id = $invoice(paid) AND version = 1"
+
+SEALS: Final = (
+    change("invoice.answers.detail", "'another sentence'", "command_id = $kept(pay void)"),
+    change("invoice.answers.answered_at", "answered_at + interval '1 day'", "command_id = $kept(pay paid)"),
+    change("invoice.answers.written_in", "written_in + 1000", "command_id = $kept(pay paid)"),
+    change("invoice.events.traceparent", "'00-1'", event("paid", 1)),
+    change("invoice.events.written_in", "written_in + 1000000", event("paid", 1)),
+    rows(
+        "invoice.answers.written_in",
+        "an answer that nobody asked for, of before there were seals",
+        ("invoice", _BACKDATED),
+        red=(ANSWERED, SEALED),
+        why="the history does not know it, and it is one row more than there was",
+    ),
+    change("payment_gateway.decisions.decided_at", "decided_at - interval '1 day'", of("decided")),
+    change("payment_gateway.decisions.written_in", "written_in + 1000", of("decided")),
+    change("payment_gateway.outcomes.recorded_at", "recorded_at - interval '1 day'", of("paid")),
+    change("payment_gateway.outcomes.written_in", "written_in + 1000", of("paid")),
+    *(
+        change(f"{service}.seals.{column}", value, "number = 1" if column == "number" else _LAST_SEAL, SEALED)
+        for service in ("invoice", "payment_gateway")
+        for column, value in (
+            ("number", "number + 1000"),
+            ("from_tx", "from_tx - 1"),
+            ("until_tx", "until_tx + 1"),
+            ("row_count", "row_count + 1"),
+            ("salt", "sha256(salt)"),
+            ("digest", "sha256(digest)"),
+            ("hash", "sha256(hash)"),
+            ("at", "at - interval '1 second'"),
+        )
+    ),
+    change(
+        "invoice.seals.book",
+        "'events', from_tx = from_tx + 1000000, until_tx = until_tx + 1000000",
+        "book = 'answers' AND row_count > 0",
+        SEALED,
+    ),
+    change(
+        "payment_gateway.seals.book",
+        "'outcomes', from_tx = from_tx + 1000000, until_tx = until_tx + 1000000",
+        "book = 'decisions' AND row_count > 0",
+        SEALED,
+    ),
+    *(
+        rows(
+            f"{service}.seals.{column}",
+            "sealed again as after a purge that nobody tells of",
+            (
+                service,
+                f"""UPDATE seals SET salt = NULL, left_salt = salt, left_digest = digest WHERE {_LAST_SEAL}""",
+            ),
+            red=(SEALED,),
+        )
+        for service in ("invoice", "payment_gateway")
+        for column in ("left_salt", "left_digest")
+    ),
+    rows("invoice.seals", "a seal is taken out", ("invoice", "DELETE FROM seals WHERE number = 3"), red=(SEALED,)),
+    *(
+        rows(
+            f"{service}.seal_numbering.ahead",
+            "transactions that wrote rows are yet to come",
+            (service, "INSERT INTO seal_numbering (ahead) VALUES (-1000000000)"),
+            red=(SEALED,),
+        )
+        for service in ("invoice", "payment_gateway")
+    ),
+    rows(
+        "invoice.seals",
+        "an event is changed, and the seals from there on are taken out",
+        ("invoice", _NEW_TRACE),
+        ("invoice", "DELETE FROM seals WHERE number > 1"),
+        red=(SEALED,),
+        seen_in_production=False,
+    ),
+)
+
+FALSIFICATIONS: Final = (
+    *ANSWERS,
+    *EVENTS,
+    *PAYMENTS,
+    *OUTCOME_ROWS,
+    *RECORDS,
+    *SAGAS,
+    *STAFF,
+    *EVERYWHERE,
+    *REST,
+    *SEALS,
+)
 
 NO_TRUTH_ELSEWHERE: Final = {
     "*.outbox.*": "the table is empty in finished books: whatever is in it is found",
@@ -823,14 +925,10 @@ NO_TRUTH_ELSEWHERE: Final = {
     "*.*.traceparent": "leads to a trace, which is kept elsewhere for a short time",
     "invoice.answers.content_hash": "tells a repeated command from another one; its content is kept nowhere",
     "invoice.answers.outline_hash": "as `content_hash`",
-    "invoice.answers.detail": "a sentence for the sender beside the reason",
-    "invoice.answers.answered_at": "the event of an accepted command has a time of its own, by another clock",
     "invoice.set_aside.*": "so that a sender can be told that there is no answer yet; the dead letter itself is judged",
     "invoice.sender_tokens.*": "by which a sender asks over HTTP; a hash of a random value, and a name",
     "payment_gateway.attempts.fence": "which lease asked; a lease that was lost leaves gaps",
     "payment_gateway.attempts.seq": "as `fence`",
-    "payment_gateway.decisions.decided_at": "the time of the journal's entry is that of another clock",
-    "payment_gateway.outcomes.recorded_at": "the time in the message is that of another clock",
     "payment_gateway.payments.created_at": "says since when it is known here; the gateway's books begin later",
     "payment_gateway.payments.requested_at": "NULL, unless it was found late",
     "payment_gateway.payments.params_hash": "tells a repeated request from another one; NULL also for what was found at the gateway",
@@ -875,6 +973,7 @@ NO_TRUTH_ELSEWHERE: Final = {
     "staff.replay_items.*": "no replay of many is among the stories; what one sent is compared with the journal",
     "staff.replay_runs.*": "as `replay_items`",
     "staff.requests.*": "clicks of the last day, so that none counts twice",
+    "*.seal_numbering.only_row": "there is one row at most",
     "staff.seals.position": "a seal of an entry that is not there is found",
     "staff.seals.at": "when a seal was made",
     "staff.second_person_limits.*": "settings; the journal has each change",

@@ -28,6 +28,7 @@ from shared.persistence.database import Database
 from tests.faults.tap import Tap
 from tests.support.databases import rows, truncate
 from tests.support.environment import Environment
+from tests.support.seals import seal
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
@@ -214,6 +215,7 @@ async def play(system: System, databases: Mapping[str, str], tap: Path) -> None:
                 await until(lambda: are_heard(system.stack.rabbitmq_url), within_s=WITHIN_S)
                 await asyncio.to_thread(system.fleet.stop, service)
         await empty_queues(system.stack.rabbitmq_url)  # of the last heartbeats
+        await seal(databases)
     finally:
         await staff.close()
 

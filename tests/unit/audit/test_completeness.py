@@ -135,7 +135,7 @@ MOVES_BY_ITSELF = {
     "replay_runs": "a run that is under way goes on",
     "replay_items": "a run that is under way goes on",
     "queues": "messages come and go",
-    "seals": "the journal is sealed once an hour, whatever else is done",
+    "seals": "what was written is sealed now and then, whatever else is done",
     "sessions": "people sign in and out",
     "sign_ins": "as above",
     "requests": "a click is kept for a day",

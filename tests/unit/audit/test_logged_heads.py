@@ -10,24 +10,23 @@ from typing import Any
 import orjson
 import pytest
 
-from services.audit.journal import logged_heads
+from services.audit.logged_heads import logged_heads
 from shared.observability.logs import configure_logs, get_logger
 
 HEAD = f"7:{'ab' * 32}"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ABOUT = {"service": "staff", "logger": "services.staff.journal", "event": "journal_head"}
 LINE = {
     "time": "2026-11-22T11:59:59.5Z",
     "level": "info",
-    "service": "staff",
-    "logger": "services.staff.journal",
-    "event": "journal_head",
+    **ABOUT,
     "head": HEAD,
 }
 
 
 def heads(folder: Path, *lines: str, before: datetime = NOW) -> dict[str, str]:
     (folder / "staff.log").write_text("".join(f"{line}\n" for line in lines))
-    return logged_heads(folder, before=before)
+    return logged_heads(folder, ABOUT, before=before)
 
 
 def as_json(**changes: Any) -> str:
@@ -47,7 +46,7 @@ def test_what_the_logger_writes_is_such_a_line(tmp_path: Path, monkeypatch: pyte
     with (tmp_path / "1.log").open("w") as stream:
         configure_logs("staff", format="json", level="INFO", stream=stream)
         get_logger("services.staff.journal").info("journal_head", head=HEAD)
-    assert logged_heads(tmp_path, before=datetime.now(UTC) + timedelta(minutes=1)) == {HEAD: "1.log"}
+    assert logged_heads(tmp_path, ABOUT, before=datetime.now(UTC) + timedelta(minutes=1)) == {HEAD: "1.log"}
 
 
 @pytest.mark.parametrize(
