@@ -87,23 +87,28 @@ class Book:
 
     @property
     def seal(self) -> str:
-        """Seals the next span of at most `$1` rows, or more of one transaction. Returns the seal, or nothing if there is no row."""
+        """Seals the next span of at most `$1` rows, or more of one transaction. Returns the seal, and whether rows are left; or nothing."""
         rows = f"SELECT written_in FROM {self.table} WHERE written_in >= begun.tx ORDER BY written_in"  # noqa: S608 - our tables
         return f"""
             WITH begun AS (
                 SELECT coalesce((SELECT until_tx FROM seals WHERE book = '{self.table}' ORDER BY until_tx DESC LIMIT 1), 1) AS tx
-            ), span AS MATERIALIZED (
-                SELECT begun.tx AS from_tx,
-                    least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint + coalesce((SELECT ahead FROM seal_numbering), 0),
-                        greatest(({rows} LIMIT 1) + 1, ({rows} OFFSET $1 LIMIT 1))) AS until_tx,
-                    uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) AS salt
+            ), ended AS (
+                SELECT ({rows} LIMIT 1) AS first, ({rows} OFFSET $1 LIMIT 1) AS beyond,
+                    pg_snapshot_xmin(pg_current_snapshot())::text::bigint + coalesce((SELECT ahead FROM seal_numbering), 0) AS oldest_open
                 FROM begun
+            ), span AS MATERIALIZED (
+                SELECT begun.tx AS from_tx, beyond IS NOT NULL AS has_more,
+                    least(oldest_open, CASE WHEN beyond IS NOT NULL THEN greatest(beyond, first + 1) END) AS until_tx,
+                    uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) AS salt
+                FROM begun, ended
+            ), made AS (
+                INSERT INTO seals (book, from_tx, until_tx, row_count, salt, digest, at)
+                SELECT '{self.table}', from_tx, until_tx, count(*), salt, {self.digest("salt")}, clock_timestamp()
+                FROM span JOIN {self.table} ON written_in >= from_tx AND written_in < until_tx
+                GROUP BY from_tx, until_tx, salt
+                RETURNING number, row_count, hash
             )
-            INSERT INTO seals (book, from_tx, until_tx, row_count, salt, digest, at)
-            SELECT '{self.table}', from_tx, until_tx, count(*), salt, {self.digest("salt")}, clock_timestamp()
-            FROM span JOIN {self.table} ON written_in >= from_tx AND written_in < until_tx
-            GROUP BY from_tx, until_tx, salt
-            RETURNING number, row_count, encode(hash, 'hex') AS hash"""  # noqa: S608 - our tables
+            SELECT number, row_count, encode(hash, 'hex') AS hash, has_more FROM made, span"""  # noqa: S608 - our tables
 
     @property
     def count_before(self) -> str:
@@ -157,7 +162,7 @@ class Sealer:
                     "books_not_sealed", why="this database came from another server", advice="run `remit migrate`"
                 )
                 return self.interval_s
-        fullest = 0
+        has_more = False
         for count_before, seal in self._statements:
             async with self._database.transaction() as tx:
                 if not await tx.fetchval(_TRY_LOCK):
@@ -166,8 +171,8 @@ class Sealer:
                 made = await tx.fetchrow(seal, self._rows_max)
             if made is not None:
                 log.info("books_sealed", head=f"{made['number']}:{made['hash']}", rows=made["row_count"])
-                fullest = max(fullest, made["row_count"])
-        return 0.0 if fullest >= self._rows_max else self.interval_s
+                has_more |= made["has_more"]
+        return 0.0 if has_more else self.interval_s
 
     async def finish(self) -> None:
         """Seal what the service wrote last, as far as the database lets it."""
