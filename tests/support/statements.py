@@ -84,15 +84,21 @@ def statements(path: Path) -> Iterator[Statement]:
         if text is not None and _BEGINS.match(text):
             yield Statement(where, text)
     for variable, value in known.items():
-        if isinstance(value, RetentionRule):
-            yield Statement(f"{name}: {variable}", value.statement)
-        if isinstance(value, tuple):
-            for book in (one for one in value if isinstance(one, Book)):
-                yield from (Statement(f"{name}: {variable}, {book.table}", text) for text in book.statements)
-        if isinstance(value, dict):
-            for key, text in value.items():
-                if isinstance(text, str) and _BEGINS.match(text):
-                    yield Statement(f"{name}: {variable}[{key}]", text)
+        for what, text in _made(variable, value):
+            yield Statement(f"{name}: {what}", text)
+
+
+def _made(variable: str, value: object) -> Iterator[tuple[str, str]]:
+    """The statements that a value of a module holds, each with its place."""
+    match value:
+        case RetentionRule():
+            yield variable, value.statement
+        case tuple():
+            books = (one for one in value if isinstance(one, Book))
+            yield from ((f"{variable}, {book.table}", text) for book in books for text in book.statements)
+        case dict():
+            texts = ((key, text) for key, text in value.items() if isinstance(text, str) and _BEGINS.match(text))
+            yield from ((f"{variable}[{key}]", text) for key, text in texts)
 
 
 def _texts(node: ast.AST, *, skipped: Collection[str]) -> Iterator[ast.expr]:

@@ -18,7 +18,7 @@ ALTER TABLE decisions ADD written_in bigint NOT NULL DEFAULT 0;
 ALTER TABLE decisions ALTER written_in SET DEFAULT pg_current_xact_id()::text::bigint;
 
 CREATE TABLE seals (
-    number      bigint PRIMARY KEY DEFAULT 0 CHECK (number > 0),  -- the trigger gives the number and the hash, whatever build makes the seal
+    number      bigint PRIMARY KEY DEFAULT 0 CHECK (number > 0),  -- the trigger gives number and hash, whatever build makes it
     book        text NOT NULL CHECK (book IN ('outcomes', 'decisions')),  -- the table
     from_tx     bigint NOT NULL,    -- sealed are the rows that were written in the transactions from this one on
     until_tx    bigint NOT NULL CHECK (until_tx > from_tx),  -- up to before this one
@@ -27,7 +27,7 @@ CREATE TABLE seals (
     digest      bytea NOT NULL,     -- of salt and rows. Empty: the rows of before, which are only counted
     left_salt   bytea,              -- and of what the last purge has left
     left_digest bytea,
-    hash        bytea NOT NULL DEFAULT '' CHECK (length(hash) = 32),  -- of the hash before and of all that is above, but for what purges change
+    hash        bytea NOT NULL DEFAULT '' CHECK (length(hash) = 32),  -- of the hash before and of what purges do not change
     at          timestamptz NOT NULL,
     CONSTRAINT seals_purged CHECK ((salt IS NULL) = (left_salt IS NOT NULL) AND (left_salt IS NULL) = (left_digest IS NULL))
 );
