@@ -99,6 +99,8 @@ def _made(variable: str, value: object) -> Iterator[tuple[str, str]]:
         case dict():
             texts = ((key, text) for key, text in value.items() if isinstance(text, str) and _BEGINS.match(text))
             yield from ((f"{variable}[{key}]", text) for key, text in texts)
+        case _:
+            pass
 
 
 def _texts(node: ast.AST, *, skipped: Collection[str]) -> Iterator[ast.expr]:
