@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from services.invoice import sender_tokens
@@ -50,7 +52,13 @@ class TokenReader:
 
     async def _look_up(self, token: str, address: str) -> str | None:
         digest = hash_of(token)
-        sender = await (self._read(token) if digest in self._known else self._read_new(token, address))
+        if digest not in self._known:
+            async with self._turn(address):
+                if digest not in self._known:  # others with the same token may have been before it
+                    return self._noted(digest, await self._read(token))
+        return self._noted(digest, await self._read(token))
+
+    def _noted(self, digest: bytes, sender: str | None) -> str | None:
         self._known.pop(digest, None)
         if sender is not None:
             self._known[digest] = None
@@ -58,13 +66,15 @@ class TokenReader:
                 self._known.popitem(last=False)
         return sender
 
-    async def _read_new(self, token: str, address: str) -> str | None:
+    @asynccontextmanager
+    async def _turn(self, address: str) -> AsyncIterator[None]:
+        """A token that is new is looked up in here."""
         if self._waiting >= NEW_WAITING_MAX and (again_in_s := self._wrong.left_wait_s(address)):
             raise TooManyWrongError(again_in_s)
         self._waiting += 1
         try:
             async with self._new:
-                return await self._read(token)
+                yield
         finally:
             self._waiting -= 1
 

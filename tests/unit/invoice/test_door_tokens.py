@@ -37,6 +37,7 @@ class SlowTokens:
     async def sender_of(self, _: Any, token: str) -> str | None:
         self.asked.append(token)
         await self.answers.wait()
+        await asyncio.sleep(0)  # a database answers later, also when it is fast
         return self.senders.get(token)
 
 
@@ -106,6 +107,17 @@ async def test_a_token_that_held_waits_for_nobody(reader: TokenReader, database:
     assert right in database.asked[-1:]
     database.answers.set()
     assert (await settle(asking))[-1] == "shop"
+
+
+async def test_many_with_one_right_token_wait_only_until_it_is_known(reader: TokenReader, database: SlowTokens) -> None:
+    token = new_token()
+    database.senders[token] = "shop"
+    database.answers.clear()
+    asking = await ask(reader, [token] * 1_000)
+    assert len(database.asked) == NEW_AT_ONCE
+    database.answers.set()
+    assert await settle(asking) == ["shop"] * 1_000
+    assert database.at_once_most > NEW_AT_ONCE
 
 
 async def test_a_token_that_was_revoked_is_a_stranger_again(reader: TokenReader, database: SlowTokens) -> None:
