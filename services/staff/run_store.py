@@ -460,7 +460,7 @@ async def items_of(
 ) -> list[RunItem]:
     """The messages of a run in these states, those whose end came last first. What its preview left out is not among them."""
     rows = await connection.fetch(
-        f"""{_ITEMS} i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
+        f"""{_ITEMS} AND i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
                AND (i.state <> 7 OR i.ended_at IS NOT NULL)
            ORDER BY i.ended_at DESC NULLS LAST, i.position LIMIT $4""",
         no,
@@ -473,7 +473,8 @@ async def items_of(
 
 _ITEMS = """SELECT i.position, i.letter_id, i.state, d.queue, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at,
         i.ended_at, d.error_type, d.error_text, d.grp IS DISTINCT FROM i.grp AS differs
-    FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id WHERE i.run_no = $1 AND"""
+    FROM replay_items i JOIN dead_letters d ON d.id = i.letter_id WHERE i.run_no = $1"""
+"""A whole statement, to which others add conditions and an order."""
 
 
 def _run_item(row: Row) -> RunItem:
@@ -482,14 +483,14 @@ def _run_item(row: Row) -> RunItem:
 
 async def tried_first(connection: Connection, no: int) -> RunItem | None:
     """The message that a run sent first; None if it has sent none."""
-    row = await connection.fetchrow(f"{_ITEMS} i.sent_at IS NOT NULL ORDER BY i.position LIMIT 1", no)
+    row = await connection.fetchrow(f"{_ITEMS} AND i.sent_at IS NOT NULL ORDER BY i.position LIMIT 1", no)
     return None if row is None else _run_item(row)
 
 
 async def smallest_of(connection: Connection, no: int, *, at_most: int) -> list[RunItem]:
     """Messages of a preview of which one may be tried first: the one that is proposed, then the smallest amounts."""
     rows = await connection.fetch(
-        f"{_ITEMS} i.state = 8 ORDER BY i.position > 1, i.amount_minor, i.position LIMIT $2",
+        f"{_ITEMS} AND i.state = 8 ORDER BY i.position > 1, i.amount_minor, i.position LIMIT $2",
         no,
         at_most,
     )
