@@ -467,7 +467,8 @@ async def test_what_cannot_be_taken_is_set_aside_and_the_run_goes_on(
         for act in (None, RunAct.GO):
             if act is not None:
                 assert (await run_actions.act(database, no, act, who=ANN)).ok
-            for _ in range(3):
+            # The ids are drawn: both may come first. Then two turns set them aside, one sends, and one hears of it.
+            for _ in range(4):
                 await sender.take_turn(no)
                 await tell(environment)
     finally:
