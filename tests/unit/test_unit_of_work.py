@@ -79,11 +79,11 @@ async def test_after_a_lost_connection_no_cached_state_decides() -> None:
     about = InvoicePaymentOverdue(invoice_id="INV-1", payment_id=UUID(int=1))
     decided_on: list[set[str]] = []
 
-    class Watched(InvoiceHandler):
+    class NotesWhatIsCached(InvoiceHandler):
         async def load_unlocked(self, _: object, __: object, cached: Mapping[str, Loaded]) -> None:
             decided_on.append(set(cached))
 
-    handler, database = Watched(), SimpleNamespace(epoch=0)
+    handler, database = NotesWhatIsCached(), SimpleNamespace(epoch=0)
     handler.state_cache.put({"INV-1": cast(Loaded, None)})
     unit_of_work = UnitOfWork(handler, cast(Inbox, None), database=cast(Database, database), clock=system_clock)
     received = [Item(UUID(int=1), item(1).delivery, cast(Inbound, SimpleNamespace(data=about)))]
