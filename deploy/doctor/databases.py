@@ -50,6 +50,8 @@ async def _look(service: Service, database: Snapshot, clock: Clock) -> AsyncIter
     for one in await _rights(service, what, database):
         yield one
     yield await _outbox(what, database)
+    if service in _UNSEALED:
+        yield await _seals(what, database, _UNSEALED[service])
     yield await _work(service, what, database)
 
 
@@ -193,6 +195,37 @@ async def _outbox(what: str, database: Snapshot) -> Diagnosis:
             what, says, "see whether the service runs and reaches the broker: its /readyz and its log say why"
         )
     return well(what, f"{row['waiting']} messages wait in the outbox.")
+
+
+_UNSEALED: Final[dict[Service, str]] = {
+    "invoice": """
+        SELECT coalesce(clock_timestamp() - min(answered_at), '0') AS age FROM answers
+        WHERE written_in >= (SELECT coalesce(max(until_tx), 1) FROM seals WHERE book = 'answers')""",
+    "payment_gateway": """
+        SELECT coalesce(clock_timestamp() - min(recorded_at), '0') AS age FROM outcomes
+        WHERE written_in >= (SELECT coalesce(max(until_tx), 1) FROM seals WHERE book = 'outcomes')""",
+}
+"""How old the oldest row is that has no seal yet."""
+UNSEALED_LOOK: Final = timedelta(minutes=1)
+"""Rows are sealed every ten seconds."""
+_OLDEST_OPEN: Final = """
+    SELECT pid || ' (' || coalesce(nullif(application_name, ''), usename) || ' at ' || datname || ')' FROM pg_stat_activity
+    WHERE backend_xid IS NOT NULL ORDER BY backend_xid::text::bigint LIMIT 1"""
+
+
+async def _seals(what: str, database: Snapshot, unsealed: str) -> Diagnosis:
+    """Whether what was written is sealed: the service does it, unless a transaction that was left open anywhere holds it up."""
+    age = cast(timedelta, await database.value(unsealed))
+    if age < UNSEALED_LOOK:
+        return well(what, "What was written is sealed.")
+    holds = await database.value(_OLDEST_OPEN)
+    return look(
+        what,
+        f"What was written has not been sealed for {age.total_seconds():.0f} s.",
+        f"end the transaction of process {holds} if it was left open"
+        if holds
+        else "see whether the service runs, and its log",
+    )
 
 
 _WORK: Final[dict[Service, tuple[str, str, str]]] = {

@@ -124,7 +124,7 @@ class Book:
         where = " AND ".join(f"{name} = ${at}" for at, name in enumerate(self.key, start=1))
         return f"""
             SELECT number FROM seals JOIN {self.table} ON written_in >= from_tx AND written_in < until_tx
-            WHERE book = '{self.table}' AND digest <> '' AND {where}"""  # noqa: S608 - our tables
+            WHERE book = '{self.table}' AND digest <> '' AND {where} ORDER BY until_tx LIMIT 1"""  # noqa: S608 - our tables
 
     @property
     def seal_again(self) -> str:

@@ -1,7 +1,7 @@
 """Seals over the books: each row is in exactly one of them, whoever writes beside, and a restored database goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +11,14 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from deploy.doctor.databases import look_at_database
+from deploy.doctor.diagnosis import Condition, Diagnosis
 from services.audit.checks import CHECKS
 from services.audit.finding import CheckResult, Finding
 from services.audit.stores import Sources, open_stores
 from services.invoice.__main__ import MIGRATIONS
 from services.invoice.books import BOOKS
+from shared.clock import system_clock
 from shared.persistence.database import Database
 from shared.persistence.migrate import migrate
 from shared.persistence.seals import Sealer
@@ -81,6 +84,22 @@ async def test_what_an_open_transaction_writes_is_sealed_later(environment: Envi
     await seal(environment.databases)
     assert await sealed(environment) == [2, 1, 7]
     assert (await audited(environment)).result is CheckResult.HOLDS
+
+
+async def test_the_doctor_names_a_transaction_that_holds_the_seals_up(environment: Environment) -> None:
+    def says(found: Sequence[Diagnosis]) -> list[tuple[Condition, str]]:
+        return [(one.condition, one.do or "") for one in found if "sealed" in one.says]
+
+    url = environment.databases["invoice"]
+    await answer(environment)
+    await seal(environment.databases)
+    assert says(await look_at_database("invoice", url, system_clock)) == [(Condition.WELL, "")]
+    async with writing(environment, 1):
+        await answer(environment)
+        await execute(url, "UPDATE answers SET answered_at = now() - interval '2 minutes'")
+        ((condition, do),) = says(await look_at_database("invoice", url, system_clock))
+        assert (condition, do.startswith("end the transaction of process ")) == (Condition.LOOK, True)
+    await execute(url, "UPDATE answers SET answered_at = now()")
 
 
 async def test_a_backlog_is_sealed_in_parts_and_a_transaction_never_divided(
@@ -177,7 +196,9 @@ async def test_a_database_that_was_restored_into_another_server_goes_on(
         assert await sealed(environment) == [2, 5]
         assert (await audited(environment)).result is CheckResult.HOLDS
     finally:
-        await execute(url, "DELETE FROM seal_numbering")
+        await execute(
+            url, "TRUNCATE seal_numbering, seals, answers"
+        )  # or the next migration goes on from their numbers
         for table in ("events", "answers"):
             await execute(url, f"ALTER TABLE {table} ALTER written_in SET DEFAULT pg_current_xact_id()::text::bigint")
         await execute(url, "ALTER TABLE seals ENABLE TRIGGER seals_append_only")

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ from deploy.demo import up, waiting
 from deploy.local.desk import DESK, start_desk
 from deploy.local.door import DOOR, start_door
 from deploy.local.errors import StackError
+from deploy.local.stack import Stack
 from deploy.local.system import System
 from tests.support.desk_browser import seen
 from tests.support.environment import ROOT
 from tests.support.waiting import until
+from tests.system.conftest import a_system
 
 DEADLINE_S = 120.0
 SENDERS = (ROOT / "shared/contracts/SENDERS.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole_system(stack: Stack) -> Iterator[System]:
+    yield from a_system(stack)
 
 
 def type_in(command: str, environment_file: Path) -> "subprocess.CompletedProcess[str]":
@@ -98,7 +106,7 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
 
     async def typed(command: str) -> str:
         done = await asyncio.to_thread(type_in, command, file)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done.stdout
 

@@ -849,7 +849,7 @@ SEALS: Final = (
         for service in ("invoice", "payment_gateway")
         for column, value in (
             ("number", "number + 1000"),
-            ("from_tx", "from_tx - 1"),
+            ("from_tx", "from_tx + 1"),
             ("until_tx", "until_tx + 1"),
             ("row_count", "row_count + 1"),
             ("salt", "sha256(salt)"),
