@@ -68,7 +68,12 @@ async def assemble(runtime: Runtime) -> None:
         runtime.in_background(QueueWatch(runtime.link("queues"), runtime.database))
     if settings.staff_journal == "on":
         runtime.consume(
-            JOURNAL, JournalHandler(), inbox=NoInbox(), prefetch=JOURNAL_PREFETCH, gather_s=JOURNAL_GATHER_S
+            JOURNAL,
+            JournalHandler(),
+            inbox=NoInbox(),
+            prefetch=JOURNAL_PREFETCH,
+            gather_s=JOURNAL_GATHER_S,
+            is_ours=True,
         )
 
 

@@ -65,6 +65,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         readiness: Readiness,
         liveness: Liveness | None = None,
         tracing: QueueTracing | None = None,
+        is_ours: bool = False,
     ) -> None:
         self._inbox = inbox or MessageInbox()
         self._unit_of_work = UnitOfWork(handler, self._inbox, database=database, clock=clock)
@@ -74,6 +75,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer, liveness=liveness)
         self._tracing = tracing
+        self._is_ours = is_ours
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
@@ -144,7 +146,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         if delivery.headers and is_dead_letter(delivery):
             return DeadLettered(delivery, MOVED_BACK, "it has the headers of a dead letter")
         texts = delivery.property_texts
-        if texts and (found := find_card_data(APART.join(texts.values()))) is not None:
+        if texts and not self._is_ours and (found := find_card_data(APART.join(texts.values()))) is not None:
             text = f"card data in {place_of(found, texts) or 'the properties of the message'}"
             return DeadLettered(delivery, str(MalformedReason.of(found)), text)
         read = decode(
@@ -153,6 +155,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             content_encoding=delivery.content_encoding,
             headers=delivery.headers,
             dropped_bytes=delivery.dropped_bytes,
+            is_ours=self._is_ours,
         )
         return self._inbox.admit(delivery, read)
 

@@ -155,14 +155,15 @@ def decode(
     content_encoding: str | None = None,
     headers: Mapping[str, Any] | None = None,
     dropped_bytes: int = 0,
+    is_ours: bool = False,
 ) -> Inbound | Malformed:
     """Read a message of either mode. `headers` are the AMQP application headers. `dropped_bytes` is the length of a body that was dropped
-    for its size; then `body` is empty."""
+    for its size; then `body` is empty. One that `is_ours` is not looked through for card data."""
     headers = headers or {}
     attributes: dict[str, Any] = {}
     try:
         _refuse_large(dropped_bytes or len(body), headers)
-        _refuse_unreadable(body, headers, content_encoding)
+        _refuse_unreadable(body, headers, content_encoding, is_ours=is_ours)
         attributes = _attributes(body, content_type, headers)
         return _typed(attributes)
     except _MalformedError as refused:
@@ -227,13 +228,13 @@ def _refuse_large(body_bytes: int, headers: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None) -> None:
-    effort = _look_through_headers(headers) if headers else None
+def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None, *, is_ours: bool) -> None:
+    effort = _look_through_headers(headers) if headers and not is_ours else None
     if content_encoding and not _COMPRESSIONS.isdisjoint(re.split(r"[\s,;]+", content_encoding.lower())):
         raise _MalformedError(MalformedReason.CONTENT_ENCODING, "a compressed body is not taken: send it as it is")
     if not body.isascii():
         _refuse_what_is_not_utf8(body)
-    if (found := find_card_data(body, effort)) is not None:
+    if not is_ours and (found := find_card_data(body, effort)) is not None:
         raise _card_data(found, _place_in(body, found))
 
 

@@ -212,6 +212,16 @@ def test_headers_are_bounded_and_scanned() -> None:
     assert reason(body(), headers={"note": PAN}) is MalformedReason.CARD_NUMBER
 
 
+def test_what_services_say_was_looked_through_when_it_came_in() -> None:
+    def read(raw: bytes) -> Inbound | Malformed:
+        return decode(raw, content_type=STRUCTURED, headers={"note": PAN}, is_ours=True)
+
+    assert isinstance(read(body(correlationid=PAN)), Inbound)
+    refused = read(b"\xff")
+    assert isinstance(refused, Malformed), "all else is asked of it, too"
+    assert refused.reason is MalformedReason.NOT_JSON
+
+
 @pytest.mark.parametrize("raw", [raw for raw, _ in REFUSED.values()], ids=REFUSED)
 def test_a_refusal_never_shows_the_input(raw: bytes) -> None:
     refused = decode(raw, content_type=STRUCTURED)
