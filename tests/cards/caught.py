@@ -156,8 +156,17 @@ TWICE: dict[str, Callable[[str], str]] = {
     "hexadecimal of hexadecimal": lambda text: _hex(_hex(text)),
 }
 """Of numbers: of a verification value there is too little to tell it from chance."""
+LENGTH_MIN = 12
+"""Digits of the shortest card number. As many stand in what is looked at."""
+
+
+def _floating(digits: str, written: int) -> str:
+    """As Java writes a large number, with so many of its digits. It leaves zeros at the end away."""
+    return f"{digits[0]}.{digits[1:written]}E{len(digits) - 1}"
+
+
 NOTATIONS: dict[str, Callable[[str], str]] = {
-    "a number in floating point": lambda digits: f"{digits[0]}.{digits[1:].rstrip('0') or '0'}E{len(digits) - 1}",
+    "a number in floating point": lambda digits: _floating(digits, max(len(digits.rstrip("0")), LENGTH_MIN)),
     "a list of its digits": lambda digits: json.dumps([int(digit) for digit in digits]),
     "a list of its digits, on lines": lambda digits: json.dumps([int(digit) for digit in digits], indent=4),
     "a list of its digits, as texts": lambda digits: json.dumps([*digits], indent=2),
@@ -216,6 +225,7 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "over several members": lambda digits: json.dumps({f"{at}": int(digit) for at, digit in enumerate(digits)}),
     "put together by a program": lambda digits: '" + "'.join((digits[:7], digits[7:])),
     "commas between all digits": ",".join,
+    "floating point, of a number with many zeros": lambda digits: _floating(digits, LENGTH_MIN - 1),
     "base64 with blanks": lambda digits: " ".join(_in_pieces(_base64(digits), 4)),
     "hexadecimal with blanks": lambda digits: " ".join(_in_pieces(_hex(digits), 4)),
     "words": lambda digits: " ".join(WORDS[int(digit)] for digit in digits),
