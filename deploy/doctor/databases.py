@@ -197,13 +197,12 @@ async def _outbox(what: str, database: Snapshot) -> Diagnosis:
     return well(what, f"{row['waiting']} messages wait in the outbox.")
 
 
+_OLDEST_UNSEALED: Final = """
+    SELECT coalesce(clock_timestamp() - min({time}), '0') AS age FROM {book}
+    WHERE written_in >= (SELECT coalesce(max(until_tx), 1) FROM seals WHERE book = '{book}')"""
 _UNSEALED: Final[dict[Service, str]] = {
-    "invoice": """
-        SELECT coalesce(clock_timestamp() - min(answered_at), '0') AS age FROM answers
-        WHERE written_in >= (SELECT coalesce(max(until_tx), 1) FROM seals WHERE book = 'answers')""",
-    "payment_gateway": """
-        SELECT coalesce(clock_timestamp() - min(recorded_at), '0') AS age FROM outcomes
-        WHERE written_in >= (SELECT coalesce(max(until_tx), 1) FROM seals WHERE book = 'outcomes')""",
+    "invoice": _OLDEST_UNSEALED.format(book="answers", time="answered_at"),
+    "payment_gateway": _OLDEST_UNSEALED.format(book="outcomes", time="recorded_at"),
 }
 """How old the oldest row is that has no seal yet."""
 UNSEALED_LOOK: Final = timedelta(minutes=1)

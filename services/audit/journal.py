@@ -16,7 +16,7 @@ from uuid import uuid5
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
-from services.audit.logged_heads import HEAD, lines_of, logged_heads
+from services.audit.logged_heads import HEAD, heads_in_logs, lines_of
 from services.audit.stores import Snapshot, Stores
 
 _CHAIN = """
@@ -35,7 +35,6 @@ _DECISIONS = """
 _NOT_DECIDED = """
     SELECT event_id AS id FROM dead_letters WHERE event_id = ANY($1::uuid[])
     UNION ALL SELECT m FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"""
-_SNAPSHOT_TAKEN = "SELECT now()"
 
 _SEAL_LINE = re.compile(rf"\S+ ({HEAD.pattern})")
 _LOGGED: Final = {"service": "staff", "logger": "services.staff.journal", "event": "journal_head"}
@@ -127,9 +126,7 @@ async def _known_heads(stores: Stores) -> dict[str, str]:
     heads = {row["head"]: "a seal" for row in await stores.databases["staff"].page(_SEALS)}
     if stores.evidence.seals is not None:
         heads |= dict.fromkeys(sealed_heads(stores.evidence.seals), stores.evidence.seals.name)
-    if stores.evidence.logs is not None:
-        taken = await stores.databases["staff"].value(_SNAPSHOT_TAKEN)
-        heads |= logged_heads(stores.evidence.logs, _LOGGED, before=taken)
+    heads |= await heads_in_logs(stores, _LOGGED)
     if stores.has("payment_gateway"):
         async for row in stores.databases["payment_gateway"].rows(_HEADS):
             heads[row["journal_head"]] = f"decision {row['message_id']}"

@@ -8,9 +8,21 @@ from pathlib import Path
 import orjson
 
 from services.audit.leaks import LINE_MAX, LOG_NAME
+from services.audit.stores import Stores
 
 HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
 """`NUMBER:HASH`, of the last link."""
+
+
+_SNAPSHOT_TAKEN = "SELECT now()"
+
+
+async def heads_in_logs(stores: Stores, about: Mapping[str, str]) -> dict[str, str]:
+    """The heads that a service logged until its database was read, each with its file. `about`: what its lines say, as below."""
+    if stores.evidence.logs is None:
+        return {}
+    taken = await stores.databases[about["service"]].value(_SNAPSHOT_TAKEN)
+    return logged_heads(stores.evidence.logs, about, before=taken)
 
 
 def logged_heads(folder: Path, about: Mapping[str, str], *, before: datetime) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from services.audit.align import StoredRow
 from services.audit.finding import Tally
-from services.audit.logged_heads import logged_heads
+from services.audit.logged_heads import heads_in_logs
 from services.audit.stores import Snapshot, Stores
 
 _ROWS: Final = {
@@ -43,7 +43,6 @@ _NEXT_TX = """
     SELECT greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint, pg_current_xact_id_if_assigned()::text::bigint + 1)
         + coalesce((SELECT ahead FROM seal_numbering), 0)"""
 _PURGES = "SELECT details FROM journal WHERE action = 'purge'"
-_SNAPSHOT_TAKEN = "SELECT now()"
 _LOGGED: Final = {"logger": "shared.persistence.seals", "event": "books_sealed"}
 
 
@@ -57,7 +56,7 @@ async def books_sealed(counted: Tally, stores: Stores) -> None:
         seals = _Seals(counted, service, purged[service])
         async for row in database.rows(_SEALS):
             seals.follow(row)
-        seals.end(await _logged_heads(stores, service))
+        seals.end(await heads_in_logs(stores, _LOGGED | {"service": service}))
         next_tx = await database.value(_NEXT_TX)
         for book, sql in books.items():
             await _Book(counted, book, seals.of(book), next_tx).check(database, sql)
@@ -173,11 +172,3 @@ async def _told_by_purges(stores: Stores) -> Mapping[str, Mapping[str, set[str]]
             if one.get("table") == "seals":
                 told[details["database"]][str(one.get("key"))].add(str(one.get("left_sha256")))
     return told
-
-
-async def _logged_heads(stores: Stores, service: str) -> dict[str, str]:
-    """The heads that the service logged, each with its file."""
-    if stores.evidence.logs is None:
-        return {}
-    before = await stores.databases[service].value(_SNAPSHOT_TAKEN)
-    return logged_heads(stores.evidence.logs, _LOGGED | {"service": service}, before=before)

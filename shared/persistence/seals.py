@@ -58,6 +58,7 @@ BEGIN
     END LOOP;
 END $$"""
 """Has the numbers of a database that was restored into another server go on rising. Changes nothing in any other database."""
+_SALT = "uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())"
 _KEY = "hashtextextended('remit.seals', 0)"
 _LOCK = f"SELECT pg_advisory_xact_lock({_KEY})"
 _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_KEY})"
@@ -99,7 +100,7 @@ class Book:
             ), span AS MATERIALIZED (
                 SELECT begun.tx AS from_tx, beyond IS NOT NULL AS has_more,
                     least(oldest_open, CASE WHEN beyond IS NOT NULL THEN greatest(beyond, first + 1) END) AS until_tx,
-                    uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) AS salt
+                    {_SALT} AS salt
                 FROM begun, ended
             ), made AS (
                 INSERT INTO seals (book, from_tx, until_tx, row_count, salt, digest, at)
@@ -132,7 +133,7 @@ class Book:
         return f"""
             UPDATE seals SET salt = NULL, left_salt = fresh.salt, left_digest = (
                 SELECT {self.digest("fresh.salt")} FROM {self.table} WHERE written_in >= from_tx AND written_in < until_tx)
-            FROM (SELECT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) AS salt) AS fresh
+            FROM (SELECT {_SALT} AS salt) AS fresh
             WHERE number = $1 RETURNING encode(left_digest, 'hex')"""  # noqa: S608 - our tables
 
 
