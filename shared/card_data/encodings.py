@@ -23,13 +23,16 @@ sets. A verification value and the sign before it have three, or one or two at t
 _S_TO_U = bytes.maketrans(b"SU", b"TT")
 _BASE64_TWICE = re.compile(rb"T[E-HTVWXk-n0-3][MNQRklop][BFJNRVZjnrvzw034][Za-eMNO]")
 """What three digits in base64, and the next one, are in base64; with T for S and U as well."""
-_BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
+_BASE64_TWINS = {ord("-"): ord("+"), ord("="): ord("A")}
 _TO_BASE64 = bytes(
-    byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)
+    byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("/")) for byte in range(256)
 )
-_LINE_BREAKS = b"\r\n"
+"""What belongs to no token is read as `/`: whatever stands beside it, no byte of which it is a part is a digit or a zero."""
+_IN_A_TOKEN = re.compile(rb"\n(?<=[0-9A-Za-z+/_-]{60}\n)(?!\n)")
+"""The end of a line of 60 characters or more: base64 that is broken into lines has such ones. The next line may go on with it."""
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
-_TO_HEX = bytes(byte if byte in _HEX_DIGITS else ord("0") for byte in range(256))
+_TO_HEX = bytes(byte if byte in _HEX_DIGITS else ord("f") for byte in range(256))
+"""What belongs to no token is read as `f`: whatever stands beside it, the byte of which it is a part is no digit and no zero."""
 _IS_HEX = bytes(ord("0") if byte in _HEX_DIGITS else ord("-") for byte in range(256))
 _HEX_OF_CARD_DATA = b"0" * 2 * READABLE_MIN
 _HEX = re.compile(rb"3[0-9](?:3[0-9](?=3[0-9])|(?:00){1,3}3[0-9]|[2357][0-9A-Fa-f](?:[2357][0-9A-Fa-f]){10})")
@@ -255,17 +258,29 @@ def _decodings(data: bytes, effort: Effort) -> Iterator[bytes]:
     folded = data.translate(_I_TO_P)
     effort.spend(folded.count(b"I") * _I_US)
     if _looks_like_base64(data, folded):
-        tokens = data.translate(_TO_BASE64, _LINE_BREAKS) + b"AAAAAA"
-        for skip in range(4):
-            yield from _readable(binascii.a2b_base64(tokens[skip : (len(tokens) - skip) // 4 * 4 + skip]), effort)
+        yield from _in_base64(data, effort)
+        yield from _in_base64_lines(data, effort)
     if _holds_hex(data, effort):
-        tokens = data.translate(_TO_HEX) + b"00"
+        tokens = data.translate(_TO_HEX) + b"ff"
         for skip in range(2):
             yield from _readable(binascii.unhexlify(tokens[skip : (len(tokens) - skip) // 2 * 2 + skip]), effort)
 
     for text in _as_pairs(data):
         effort.spend(len(text) * _PASS_US)
         yield from _pair_by_pair(text, effort)
+
+
+def _in_base64(data: bytes, effort: Effort) -> Iterator[bytes]:
+    tokens = data.translate(_TO_BASE64) + b"//////"
+    for skip in range(4):
+        yield from _readable(binascii.a2b_base64(tokens[skip : (len(tokens) - skip) // 4 * 4 + skip]), effort)
+
+
+def _in_base64_lines(data: bytes, effort: Effort) -> Iterator[bytes]:
+    effort.spend(len(data) * _PASS_US)
+    if _IN_A_TOKEN.search(lines := data.replace(b"\r\n", b"\n")):
+        effort.spend(len(data) * _PASS_US)
+        yield from _in_base64(_IN_A_TOKEN.sub(b"", lines), effort)
 
 
 def _pair_by_pair(text: bytes, effort: Effort) -> Iterator[bytes]:

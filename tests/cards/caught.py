@@ -4,12 +4,14 @@ import base64
 import binascii
 import json
 import quopri
+import string
 import unicodedata
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from random import Random
+from uuid import UUID
 
 from tests.cards.numbers import RARE, USUAL, Range, any_number, number, printed
 
@@ -156,6 +158,16 @@ TWICE: dict[str, Callable[[str], str]] = {
     "hexadecimal of hexadecimal": lambda text: _hex(_hex(text)),
 }
 """Of numbers: of a verification value there is too little to tell it from chance."""
+BESIDE: dict[str, Callable[[Random], tuple[str, str]]] = {
+    "words": lambda _: ("pay with ", " please"),
+    "numbers": lambda source: (f"No. {source.randrange(1_000)} ", f" {source.randrange(100)} times"),
+    "ids": lambda source: (f"{UUID(int=source.getrandbits(128))} ", f" {UUID(int=source.getrandbits(128))}"),
+    "lines": lambda source: (f"{_letters(source)}\n", f"\n{_letters(source)}"),
+    "lines of Windows": lambda source: (f"{_letters(source)}\r\n", f"\r\n{_letters(source)}"),
+    "hexadecimal": lambda source: (f"{source.getrandbits(64):x} ", f" {source.getrandbits(60):x}"),
+    "slashes": lambda source: (f"{_letters(source)}/", f"/{_letters(source)}"),
+}
+"""What stands before an encoded number, and behind it. It must not become a part of it, whatever it is read as."""
 LENGTH_MIN = 12
 """Digits of the shortest card number. As many stand in what is looked at."""
 
@@ -284,6 +296,8 @@ def _with_signs_between() -> Iterator[tuple[str, Kind]]:
 
 
 def _in_company() -> Iterator[tuple[str, Kind]]:
+    for name, company in BESIDE.items():
+        yield f"any encoding beside {name}", partial(_beside, company)
     for name, behind in FOLLOWED.items():
         yield f"bare, then {name}", partial(_around, "", "", behind)
         yield f"printed, then {name}", partial(_around, " ", "", behind)
@@ -380,6 +394,16 @@ def _around(separator: str, before: str, behind: str, source: Random) -> str:
 
 def _in_notation(write: Callable[[str], str], source: Random) -> str:
     return _plain(write(any_number(source)))
+
+
+def _beside(company: Callable[[Random], tuple[str, str]], source: Random) -> str:
+    encode = source.choice([*ENCODINGS.values(), *TWICE.values()])
+    before, behind = company(source)
+    return f"{before}{encode(printed(any_number(source), ' '))}{behind}"
+
+
+def _letters(source: Random) -> str:
+    return "".join(source.choices(string.ascii_letters + string.digits, k=source.randrange(4, 20)))
 
 
 def _behind(encode: Callable[[str], str], separator: str, source: Random) -> str:
