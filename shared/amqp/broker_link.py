@@ -153,6 +153,9 @@ class _Connection(aio_pika.Connection):
         self.frame_transport = FrameTransport()
         super().__init__(url, transport_factory=self.frame_transport, **kwargs)
 
+    def __del__(self) -> None:
+        """Nothing: it was never open, or the link has closed it. What aio-pika does here fails with a warning where no loop is running."""
+
 
 class BrokerLink:
     """Opens channels, and first the connection below them if there is none."""

@@ -519,11 +519,47 @@ async def test_a_queue_of_ones_own_keeps_what_comes_meanwhile(system: System) ->
         names = [event.name for event in heard if event.data["invoice_id"] == invoice]
         assert names == ["InvoiceIssued", "InvoicePaid"]
     finally:
-        connection = await aio_pika.connect(url)
-        async with connection:
-            channel = await connection.channel()
-            for end in ("answers", "events"):
-                await channel.queue_delete(f"{name}.{end}")
+        await delete_queues(url, name)
+
+
+@pytest.mark.system
+async def test_what_on_event_has_begun_is_ended_and_does_not_come_again(system: System) -> None:
+    url = system.stack.rabbitmq_url_of(UPSTREAM)
+    name = f"{UPSTREAM}.kit-{uuid4().hex[:8]}"
+    heard: list[str] = []
+    has_begun, may_end, second_was_heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        has_begun.set()
+        await may_end.wait()
+        heard.append(event.data["invoice_id"])
+
+    async def quick(event: Event) -> None:
+        heard.append(event.data["invoice_id"])
+        if event.data["invoice_id"] == second:
+            second_was_heard.set()
+
+    try:
+        async with asyncio.timeout(60):
+            async with Remit(url, queue=name, on_event=slow) as remit:
+                first = await issued(remit)
+                await has_begun.wait()
+                asyncio.get_running_loop().call_later(0.3, may_end.set)  # when the end has begun; later is as good
+            async with Remit(url, queue=name, on_event=quick) as remit:
+                second = new_invoice()
+                await remit.issue(second, customer_id="C-1", **EUR)
+                await second_was_heard.wait()
+        assert [invoice for invoice in heard if invoice in {first, second}] == [first, second]
+    finally:
+        await delete_queues(url, name)
+
+
+async def delete_queues(url: str, name: str) -> None:
+    connection = await aio_pika.connect(url)
+    async with connection:
+        channel = await connection.channel()
+        for end in ("answers", "events"):
+            await channel.queue_delete(f"{name}.{end}")
 
 
 @pytest.mark.system

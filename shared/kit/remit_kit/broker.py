@@ -51,6 +51,11 @@ _LOST = (Exception, asyncio.CancelledError)
 _log = logging.getLogger("remit_kit")
 
 
+class _Connection(aio_pika.Connection):
+    def __del__(self) -> None:
+        """Nothing: `_drop` has closed it. What aio-pika does here fails with a warning where no loop is running."""
+
+
 class Broker:
     """See `remit_kit.client.Transport`."""
 
@@ -68,6 +73,9 @@ class Broker:
         self._is_up = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._handing_over = asyncio.Lock()
+        """Events are handed over one after the other, in the order in which they came."""
+        self._is_ending = False
 
     async def open(self, on_answer: Callable[[str, bytes], None], on_event: Callable[[Event], Awaitable[None]]) -> None:
         """Connect and listen, and keep connected. Raises NotConnected, or AccessRefused."""
@@ -94,13 +102,25 @@ class Broker:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        if self._queue is None and self._events is not None and self._channel is not None:
+        await self._end_events()
+        if self._queue is None and self._listens and self._channel is not None:
             with contextlib.suppress(*_LOST):  # it also ends by itself, when nobody has used it for a time
-                await (
-                    self._events.close()
-                )  # or the broker would tell its consumer that the queue is gone, which is logged
                 await self._channel.queue_delete(f"{self._own}.events", timeout=CONFIRM_TIMEOUT_S)
         await self._drop()
+
+    async def _end_events(self) -> None:
+        """Begin with no further event, and let the one that is being handed over be acknowledged, or it would come again.
+
+        The broker answers when the channel is closed: so it has the acknowledgements before the connection ends.
+        """
+        self._is_ending = True
+        if self._events is None:
+            return
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S), self._handing_over:
+                await self._events.close()
+        except _LOST as error:
+            _stay_cancelled(error)
 
     async def send(self, command: Command) -> None:
         """Publish, and wait for the confirm. Raises NotConfirmed or AccessRefused."""
@@ -148,7 +168,7 @@ class Broker:
 
     async def _connect(self) -> None:
         self._is_lost.clear()
-        connection = self._connection = aio_pika.Connection(URL(self._url))
+        connection = self._connection = _Connection(URL(self._url))
         try:
             async with asyncio.timeout(3 * CONNECT_TIMEOUT_S):
                 await connection.connect(timeout=CONNECT_TIMEOUT_S)
@@ -205,11 +225,11 @@ class Broker:
             queue = await _durable(channel, f"{self._queue}.events")
         for name in EVENTS:
             await queue.bind(PUBLIC_EVENTS, f"remit.invoice.{name}.v1.#", timeout=CONNECT_TIMEOUT_S)
-        waiting: asyncio.Lock = asyncio.Lock()
 
         async def take(message: AbstractIncomingMessage) -> None:
-            async with waiting:  # one after the other, in the order in which they came
-                await self._hand_over(message)
+            async with self._handing_over:
+                if not self._is_ending:
+                    await self._hand_over(message)
 
         await queue.consume(take, timeout=CONNECT_TIMEOUT_S)
 
