@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.invoice.door.reader import AskedFor, DoorAnswer, Reader
-from services.invoice.door.tokens import TokenReader, TooManyWrongError
+from services.invoice.door.tokens import TokenReader
 from services.invoice.door.views import ToldCommand, ToldInvoice, ToldPayment
 from services.invoice.door.waiting import NoRoomError, WaitingRoom
 from shared.build import this_build
@@ -32,6 +32,7 @@ from shared.records import dataclass
 from shared.web.border import Border, TooLarge
 from shared.web.limiter import Limiter, network_of
 from shared.web.problems import MEDIA_TYPE, error_number, title_of
+from shared.web.strangers import TooManyWrongError
 
 log = structlog.get_logger(__name__)
 

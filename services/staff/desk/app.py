@@ -36,6 +36,7 @@ from shared.persistence.database import Trouble, trouble
 from shared.web.border import Border, TooLarge
 from shared.web.limiter import Limiter
 from shared.web.problems import MEDIA_TYPE, error_number, title_of
+from shared.web.strangers import Strangers
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,7 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
         {key: source for room in rooms for key, source in room.counts.items()}, desk.clock
     )
     app.state.guesses = Guesses(desk.clock)
+    app.state.strangers = Strangers(desk.clock)
     sign_in = SignIn(desk, app.state.guesses)
     app.state.sign_in_view = sign_in.view
     app.state.live = Live(desk, [region for room in rooms for region in room.regions], app.state.menu_counts)

@@ -3,8 +3,9 @@
 from starlette.requests import Request
 
 from services.staff.desk.problems import too_often
+from services.staff.desk.sessions import network_of_request
 from shared.clock import Clock
-from shared.web.limiter import Limiter, network_of
+from shared.web.limiter import Limiter
 
 NAME_HERE_BURST, NAME_HERE_EVERY_S = 5, 12.0
 """Tries at one name from one network: five, then five a minute. A guess of a password takes years, and its owner waits for seconds."""
@@ -30,7 +31,7 @@ class Guesses:
 
     def check_network(self, request: Request) -> None:
         """Count one try from this network. Raises `Refused` if it is one too many."""
-        if (wait_s := self._by_network.wait_s(_network(request))) > 0:
+        if (wait_s := self._by_network.wait_s(network_of_request(request))) > 0:
             raise too_often(wait_s)
 
     def was_right(self, request: Request, name: str) -> None:
@@ -38,9 +39,5 @@ class Guesses:
         self._here.forget(_here(request, name))
 
 
-def _network(request: Request) -> str:
-    return network_of(request.client.host) if request.client else ""
-
-
 def _here(request: Request, name: str) -> str:
-    return f"{_network(request)} {name.lower()}"
+    return f"{network_of_request(request)} {name.lower()}"

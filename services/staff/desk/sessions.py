@@ -1,9 +1,10 @@
 """Who is there: by the cookie of a session, or by the token of a program."""
 
 import secrets
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,12 +13,15 @@ from starlette.responses import Response
 
 from services.staff import people_store
 from services.staff.desk.desk import Desk
-from services.staff.desk.problems import Refused
+from services.staff.desk.problems import Refused, too_often
 from services.staff.desk.settings import DeskSettings
 from services.staff.people import Actor, Role, Via
 from services.staff.people_store import KeptForm, Person, SessionRecord
+from shared.persistence.database import Connection
 from shared.records import dataclass, field
 from shared.tokens import hash_of
+from shared.web.limiter import network_of
+from shared.web.strangers import Strangers, TooManyWrongError
 
 IDLE = timedelta(minutes=30)
 """After so long without a click somebody else may sit there."""
@@ -28,6 +32,7 @@ SEEN_EVERY = timedelta(seconds=15)
 TOKEN_USED_EVERY = timedelta(minutes=1)
 _SECRET_BYTES = 32
 _TEXT_MAX = 200
+_Owner = TypeVar("_Owner")
 
 
 class Preferences(BaseModel):
@@ -85,12 +90,39 @@ def cookie_of(request: Request, settings: DeskSettings, what: str = "session") -
 
 
 async def session_of(desk: Desk, request: Request) -> SessionRecord | None:
-    """The session of the request's cookie, also one that has ended."""
+    """The session of the request's cookie, also one that has ended. Raises `Refused` if too many wrong ones came from there."""
     cookie = cookie_of(request, desk.settings)
-    if cookie is None:
-        return None
-    async with desk.read() as connection:
-        return await people_store.session_of(connection, hash_of(cookie))
+    return None if cookie is None else await _owner_of(desk, request, cookie, people_store.session_of)
+
+
+async def _owner_of(
+    desk: Desk, request: Request, secret: str, find: Callable[[Connection, bytes], Awaitable[_Owner | None]]
+) -> _Owner | None:
+    digest = hash_of(secret)
+
+    async def read() -> _Owner | None:
+        async with desk.read() as connection:
+            return await find(connection, digest)
+
+    strangers: Strangers = request.app.state.strangers
+    try:
+        return await strangers.look_up(digest, network_of_request(request), read)
+    except TooManyWrongError as error:
+        raise too_often(error.again_in_s) from None
+
+
+def _count_wrong(request: Request) -> None:
+    """Count a secret that belongs to nobody. Raises `Refused` if it is one too many."""
+    strangers: Strangers = request.app.state.strangers
+    try:
+        strangers.was_wrong(network_of_request(request))
+    except TooManyWrongError as error:
+        raise too_often(error.again_in_s) from None
+
+
+def network_of_request(request: Request) -> str:
+    """From where it comes, for counting tries."""
+    return network_of(request.client.host) if request.client else ""
 
 
 def is_open(session: SessionRecord, desk: Desk) -> bool:
@@ -118,11 +150,16 @@ def signed_out(session: SessionRecord | None, desk: Desk) -> Refused:
 
 
 async def visitor_of(desk: Desk, request: Request, *, by_click: bool = True) -> Visitor:
-    """Who is there. Raises `Refused` with the code `signed_out` if nobody is. `by_click`: somebody did something just now."""
+    """Who is there. `by_click`: somebody did something just now.
+
+    Raises `Refused`: with the code `signed_out` if nobody is, `too_often` if too many wrong cookies or tokens came from there.
+    """
     if (authorization := request.headers.get("authorization")) is not None:
-        return await _program(desk, authorization)
+        return await _program(desk, request, authorization)
     session = await session_of(desk, request)
     cookie = cookie_of(request, desk.settings)
+    if session is None and cookie is not None:
+        _count_wrong(request)
     if session is None or cookie is None or not is_open(session, desk):
         raise signed_out(session, desk)
     now = desk.clock()
@@ -143,16 +180,14 @@ def preferences_of(kept: Any) -> Preferences:
         return Preferences()
 
 
-async def _program(desk: Desk, authorization: str) -> Visitor:
+async def _program(desk: Desk, request: Request, authorization: str) -> Visitor:
     scheme, _, secret = authorization.partition(" ")
-    unknown = Refused("signed_out", "This token is not known, or no longer holds.", HTTPStatus.UNAUTHORIZED)
-    if scheme.lower() != "bearer" or not secret or len(secret) > _TEXT_MAX:
-        raise unknown
-    now = desk.clock()
-    async with desk.read() as connection:
-        token = await people_store.token_of(connection, hash_of(secret.strip()))
+    token, now = None, desk.clock()
+    if scheme.lower() == "bearer" and secret and len(secret) <= _TEXT_MAX:
+        token = await _owner_of(desk, request, secret.strip(), people_store.token_of)
     if token is None or token.revoked_at is not None or token.ends_at <= now:
-        raise unknown
+        _count_wrong(request)
+        raise Refused("signed_out", "This token is not known, or no longer holds.", HTTPStatus.UNAUTHORIZED)
     if token.used_at is None or now - token.used_at >= TOKEN_USED_EVERY:
         async with desk.database.connection() as connection:
             await people_store.use_token(connection, token.id, now)

@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.invoice.__main__ import assemble
-from services.invoice.door.tokens import WRONG_BURST
 from services.staff.actions.dead_letters import discard, replay
 from services.staff.people import at_terminal
 from services.staff.store import Selection
@@ -17,6 +16,7 @@ from shared.contracts import invoice as messages
 from shared.ids import id_of_command
 from shared.observability import metrics
 from shared.tokens import new_token
+from shared.web.strangers import WRONG_BURST
 from tests.faults.frames import Postgres
 from tests.faults.proxy import Network
 from tests.service.invoice.conftest import FLAG, ISSUE, MONEY, OTHER, PAY, RECORD, THIS, VOID, Two, letters, staffed

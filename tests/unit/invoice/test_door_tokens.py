@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from services.invoice import sender_tokens
-from services.invoice.door.tokens import NEW_AT_ONCE, NEW_WAITING_MAX, WRONG_BURST, TokenReader, TooManyWrongError
+from services.invoice.door.tokens import TokenReader
 from shared.persistence.database import Connection, Database
 from shared.tokens import new_token
+from shared.web.strangers import NEW_AT_ONCE, NEW_WAITING_MAX, WRONG_BURST, TooManyWrongError
 from tests.support.desk_browser import DeskClock
 
 FORM = "remit_" + "a" * 43

@@ -9,8 +9,10 @@ import pytest
 from pydantic import BaseModel, Field
 
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room
+from services.staff.desk.sessions import cookie_name, new_secret
 from services.staff.people import Actor, Role
 from shared.ids import new_id
+from shared.web.strangers import WRONG_BURST
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 
@@ -208,6 +210,28 @@ async def test_a_program_with_a_wrong_token_is_told_so(desk: DeskUnderTest) -> N
     program.headers["authorization"] = "Bearer remit_wrong"
     answer = await program.get("/api/v1/sheets/7")
     assert (answer.status_code, answer.json()["code"]) == (401, "signed_out")
+
+
+async def test_whoever_sends_many_wrong_tokens_waits_and_holds_up_nobody(desk: DeskUnderTest) -> None:
+    right, wrong = await desk.token("billing", Role.RESOLVER), await desk.token("other", Role.RESOLVER)
+    wrong.headers["authorization"] = "Bearer remit_wrong"
+    statuses = [(await wrong.get("/api/v1/sheets/7")).status_code for _ in range(WRONG_BURST)]
+    one_too_many = await wrong.get("/api/v1/sheets/7")
+    assert set(statuses) == {401}
+    assert (one_too_many.status_code, one_too_many.json()["code"]) == (429, "too_often")
+    assert int(one_too_many.headers["retry-after"]) > 0
+    assert (await right.get("/api/v1/sheets/7")).status_code == 200
+
+
+async def test_whoever_sends_many_wrong_cookies_may_still_sign_in(desk: DeskUnderTest) -> None:
+    name = cookie_name(desk.desk.settings)
+    browser = await desk.browser()
+    for _ in range(WRONG_BURST):
+        browser.client.cookies.set(name, new_secret())
+        await browser.open("/sheets/7")
+    browser.client.cookies.set(name, new_secret())
+    assert (await browser.open("/sheets/7")).status == 429
+    assert (await browser.open("/sign-in")).status == 200
 
 
 @pytest.mark.parametrize(
