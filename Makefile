@@ -37,11 +37,11 @@ up: $(READY) ## the same services, kept running; prints what to type next
 	@$(BIN)/python -m deploy.demo.up
 
 test: $(READY) ## all tests, against a real broker and database
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 coverage: $(READY) ## the same tests, with each branch of services/ and shared/ counted: prints what none of them runs; ARGS as for test
 	@rm -rf .remit/coverage && mkdir -p .remit/coverage
-	@$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS); ended=$$?; \
+	@$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 $(ARGS); ended=$$?; \
 	  $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$ended
 
 agreement: $(READY) ## draw N=100000 messages from the schemas and from just outside: the services take those that the schemas allow, no others

@@ -108,9 +108,8 @@ def test_the_shell_says_why_no_answer_may_come(system: System, environment_file:
     """Where senders have names, its commands have none: the refusal is sent to no queue, since it may be another's."""
     LANGUAGES["shell"].require()
     line = re.sub(r" INV-\w+.*$", f" shell-{uuid4()} pm_card_visa", LINES["shell", False])
-    done = type_in(f"timeout 40 {line}", environment_file)
-    assert done.returncode != 0
-    assert "Where Remit does not run with SENDERS=trusted none will come" in done.stderr
+    done = type_in(f"{line} 2>&1 | grep --max-count 1 trusted", environment_file)
+    assert "Where Remit does not run with SENDERS=trusted none will come" in done.stdout
 
 
 def test_the_first_example_is_as_short_as_it_looks(system: System, environment_file: Path) -> None:

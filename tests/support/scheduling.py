@@ -1,0 +1,41 @@
+"""Which process runs which tests: a file stays in one, so that what its tests share is made once; the longest begin first."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ONE_SYSTEM: Final = tuple(
+    f"tests/system/test_{name}.py" for name in ("survival", "doctor", "facts", "permissions", "traces")
+)
+"""These share the running services."""
+TOGETHER: Final = {**dict.fromkeys(ONE_SYSTEM, "the system"), "tests/browser/": "the browser"}
+FIRST: Final = (
+    *ONE_SYSTEM,
+    "tests/browser/",
+    "tests/service/audit/test_falsifications.py",
+    "tests/system/",
+    "tests/service/cli/",
+    "tests/service/test_",
+    "tests/service/",
+    "tests/contracts/",
+)
+"""Measured, the longest first. The rest is short, so that no process has much to do when the others are done."""
+
+
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist tells no types
+    """Gives each process a file at a time, in the order of `longest_first`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        whole = (name for beginning, name in TOGETHER.items() if nodeid.startswith(beginning))
+        return next(whole, nodeid.partition("::")[0])
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sort the tests in place; within a folder their order stays."""
+    items.sort(key=lambda item: _rank(item.nodeid, FIRST))
+
+
+def _rank(nodeid: str, beginnings: Sequence[str]) -> int:
+    return next((rank for rank, beginning in enumerate(beginnings) if nodeid.startswith(beginning)), len(beginnings))
