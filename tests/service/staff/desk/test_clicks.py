@@ -154,6 +154,8 @@ class Clicks(RuleBasedStateMachine):
         self.previews: dict[int, RunShown] = {}
         self.sure: set[int] = set()
         self.taken_in: set[UUID] = set()
+        self.made_by: dict[int, str] = {}
+        self.second_by: dict[int, str] = {}
         self.pages: dict[UUID, dict[str, Any]] = {}
         self.agreed: Counter[UUID] = Counter()
         self.last: LastClick | None = None
@@ -430,6 +432,7 @@ class Clicks(RuleBasedStateMachine):
         if not self.click(door, "/replays", **fields):
             return
         no = self._one("SELECT max(no) AS no FROM replay_runs")["no"]
+        self.made_by[no] = door
         shown, listed = self._open_preview(no)
         charging = [self.letters[id_].letter for id_ in listed if self._may_charge(self.letters[id_].letter)]
         sums: Counter[str] = Counter()
@@ -461,7 +464,10 @@ class Clicks(RuleBasedStateMachine):
         query = "SELECT letter_id FROM replay_items WHERE run_no = $1 AND why = 'too_old'"
         old = {row["letter_id"] for row in self._rows(query, no)}
         if self.click(door, f"/replays/{no}/second", reason="promised"):
-            assert door == BEN, "whoever made the list is no second person"
+            assert door not in (ROBOT, self.made_by[no]), (
+                "no program and not whoever made the list is the second person"
+            )
+            self.second_by[no] = door
             self.taken_in |= old
 
     def _may_charge(self, letter: DeadLetter) -> bool:
@@ -475,8 +481,11 @@ class Clicks(RuleBasedStateMachine):
         no = self.some_run(number)
         said: dict[str, Any] = {"sure": sure} if door == ROBOT else {"sure": "true"} if sure else {}
         said["version"] = self.previews[no].version
-        if self.click(door, f"/replays/{no}/try", reason="repaired", rate=500, **said) and sure:
-            self.sure.add(no)
+        if self.click(door, f"/replays/{no}/try", reason="repaired", rate=500, **said):
+            second = self.second_by.get(no)
+            assert second is None or {second, door} == {MIA, BEN}, "two people let an old message charge"
+            if sure:
+                self.sure.add(no)
 
     @precondition(lambda self: self.previews)
     @rule(
