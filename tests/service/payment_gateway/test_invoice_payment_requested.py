@@ -28,6 +28,7 @@ async def test_a_payment_is_captured_in_two_steps(
     async with start():
         message_id = await upstream.send(asking, correlationid="C-9")
         captured = await events.next()
+        await payments.outbox_is_empty()  # on a busy machine the sweeper publishes what is left
     assert captured.content == captured_of(asking, 3)
     assert captured.id == str(derived_id(asking.payment_id, 3))
     assert (captured.event["correlationid"], captured.event["causationid"]) == ("C-9", str(message_id))
@@ -35,7 +36,6 @@ async def test_a_payment_is_captured_in_two_steps(
     assert await payments.attempts(asking.payment_id) == [("prepare", "prepared"), ("execute", "captured")]
     row = await payments.row(asking.payment_id)
     assert (row["status"], row["fence"], row["leased_by"], row["due_at"]) == ("captured", 1, None, None)
-    await payments.outbox_is_empty()
 
 
 DETAILS = ChargeDetails(
