@@ -324,14 +324,9 @@ async def _ask(browser: DeskBrowser, address: str, times: int) -> PageTime:
 
 def _show(console: Console, times: Sequence[PageTime]) -> int:
     table = Table(box=None)
-    for name, justify in (
-        ("page", "left"),
-        ("status", "right"),
-        ("median ms", "right"),
-        ("p95 ms", "right"),
-        ("KiB", "right"),
-    ):
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    table.add_column("page", overflow="fold")
+    for name in ("status", "median ms", "p95 ms", "KiB"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     slow = [one for one in times if one.p95_ms > one.goal_ms]
     for one in times:
         style = "bold red" if one in slow else ""
