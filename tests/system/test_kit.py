@@ -523,6 +523,14 @@ async def test_a_queue_of_ones_own_keeps_what_comes_meanwhile(system: System) ->
 
 
 @pytest.mark.system
+async def test_the_same_client_may_be_opened_again(system: System) -> None:
+    remit = Remit(system.stack.rabbitmq_url_of(UPSTREAM))
+    for _ in range(2):
+        async with remit:
+            await paid(remit)
+
+
+@pytest.mark.system
 async def test_what_on_event_has_begun_is_ended_and_does_not_come_again(system: System) -> None:
     url = system.stack.rabbitmq_url_of(UPSTREAM)
     name = f"{UPSTREAM}.kit-{uuid4().hex[:8]}"

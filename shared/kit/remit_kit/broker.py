@@ -79,7 +79,7 @@ class Broker:
 
     async def open(self, on_answer: Callable[[str, bytes], None], on_event: Callable[[Event], Awaitable[None]]) -> None:
         """Connect and listen, and keep connected. Raises NotConnected, or AccessRefused."""
-        self._on_answer, self._on_event = on_answer, on_event
+        self._on_answer, self._on_event, self._is_ending = on_answer, on_event, False
         last: BaseException | None = None
         try:
             async with asyncio.timeout(OPEN_WITHIN_S):
