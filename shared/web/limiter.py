@@ -4,6 +4,8 @@ import ipaddress
 import math
 from collections import OrderedDict
 
+from starlette.requests import HTTPConnection
+
 from shared.clock import Clock
 
 KEYS_MAX = 10_000
@@ -24,6 +26,11 @@ def network_of(address: str) -> str:
     if read.ipv4_mapped is not None:
         return str(read.ipv4_mapped)
     return str(ipaddress.ip_network((int(read), IPV6_NETWORK_BITS), strict=False))
+
+
+def network_of_client(request: HTTPConnection) -> str:
+    """By what the tries of whoever sent this are counted; empty if nobody says who."""
+    return network_of(request.client.host) if request.client else ""
 
 
 class Limiter:

@@ -1,6 +1,5 @@
 """Which process runs which tests: a file stays in one, so that what its tests share is made once; the longest begin first."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -34,8 +33,8 @@ class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist tel
 
 def longest_first(items: list[pytest.Item]) -> None:
     """Sort the tests in place; within a folder their order stays."""
-    items.sort(key=lambda item: _rank(item.nodeid, FIRST))
+    items.sort(key=_rank)
 
 
-def _rank(nodeid: str, beginnings: Sequence[str]) -> int:
-    return next((rank for rank, beginning in enumerate(beginnings) if nodeid.startswith(beginning)), len(beginnings))
+def _rank(item: pytest.Item) -> int:
+    return next((rank for rank, beginning in enumerate(FIRST) if item.nodeid.startswith(beginning)), len(FIRST))

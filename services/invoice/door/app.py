@@ -30,7 +30,7 @@ from shared.persistence.database import Database, Trouble, trouble
 from shared.persistence.unreadable import UnreadableRowsError
 from shared.records import dataclass
 from shared.web.border import Border, TooLarge
-from shared.web.limiter import Limiter, network_of
+from shared.web.limiter import Limiter, network_of_client
 from shared.web.problems import MEDIA_TYPE, error_number, title_of
 from shared.web.strangers import TooManyWrongError
 
@@ -222,7 +222,7 @@ class Asker:
 
     async def _sender(self, request: Request, credentials: HTTPAuthorizationCredentials | None) -> str:
         """Who asks. Raises NotTold for a token that does not hold; an address that sends many of them is told no more than that."""
-        address = network_of(request.client.host) if request.client else ""
+        address = network_of_client(request)
         try:
             sender = await self._tokens.sender_of(credentials.credentials if credentials else None, address)
         except TooManyWrongError as error:

@@ -3,9 +3,8 @@
 from starlette.requests import Request
 
 from services.staff.desk.problems import too_often
-from services.staff.desk.sessions import network_of_request
 from shared.clock import Clock
-from shared.web.limiter import Limiter
+from shared.web.limiter import Limiter, network_of_client
 
 NAME_HERE_BURST, NAME_HERE_EVERY_S = 5, 12.0
 """Tries at one name from one network: five, then five a minute. A guess of a password takes years, and its owner waits for seconds."""
@@ -31,7 +30,7 @@ class Guesses:
 
     def check_network(self, request: Request) -> None:
         """Count one try from this network. Raises `Refused` if it is one too many."""
-        if (wait_s := self._by_network.wait_s(network_of_request(request))) > 0:
+        if (wait_s := self._by_network.wait_s(network_of_client(request))) > 0:
             raise too_often(wait_s)
 
     def was_right(self, request: Request, name: str) -> None:
@@ -40,4 +39,4 @@ class Guesses:
 
 
 def _here(request: Request, name: str) -> str:
-    return f"{network_of_request(request)} {name.lower()}"
+    return f"{network_of_client(request)} {name.lower()}"

@@ -1,7 +1,8 @@
 """Who is there: by the cookie of a session, or by the token of a program."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from services.staff.people_store import KeptForm, Person, SessionRecord
 from shared.persistence.database import Connection
 from shared.records import dataclass, field
 from shared.tokens import hash_of
-from shared.web.limiter import network_of
+from shared.web.limiter import network_of_client
 from shared.web.strangers import Strangers, TooManyWrongError
 
 IDLE = timedelta(minutes=30)
@@ -104,25 +105,22 @@ async def _owner_of(
         async with desk.read() as connection:
             return await find(connection, digest)
 
-    strangers: Strangers = request.app.state.strangers
-    try:
-        return await strangers.look_up(digest, network_of_request(request), read)
-    except TooManyWrongError as error:
-        raise too_often(error.again_in_s) from None
+    with _too_many_refused(request) as strangers:
+        return await strangers.look_up(digest, network_of_client(request), read)
 
 
 def _count_wrong(request: Request) -> None:
     """Count a secret that belongs to nobody. Raises `Refused` if it is one too many."""
-    strangers: Strangers = request.app.state.strangers
+    with _too_many_refused(request) as strangers:
+        strangers.was_wrong(network_of_client(request))
+
+
+@contextmanager
+def _too_many_refused(request: Request) -> Iterator[Strangers]:
     try:
-        strangers.was_wrong(network_of_request(request))
+        yield request.app.state.strangers
     except TooManyWrongError as error:
         raise too_often(error.again_in_s) from None
-
-
-def network_of_request(request: Request) -> str:
-    """From where it comes, for counting tries."""
-    return network_of(request.client.host) if request.client else ""
 
 
 def is_open(session: SessionRecord, desk: Desk) -> bool:
