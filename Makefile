@@ -62,7 +62,7 @@ bench: $(READY) ## measure payments per second, latency and CPU per payment, and
 bench-long: $(READY) ## measure growth and memory over many payments and a million stored invoices; ARGS='--invoices 20000' for a short run
 	@$(BIN)/python -m tests.bench.long $(ARGS)
 
-desk-load: $(READY) ## fill the staff database with years of work, and measure every page of the desk; ARGS='--entries 100000' for a short run
+desk-load: $(READY) ## fill the staff database with years of work, and measure every page and live numbers; ARGS='--entries 100000' for a short run
 	@$(BIN)/python -m tests.bench.desk $(ARGS)
 
 bench-peers: $(READY) $(PEERS_READY) ## measure the same work in FastStream with an outbox, in DBOS, and in Remit, in turns
