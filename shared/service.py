@@ -231,13 +231,11 @@ class Runtime:
         inbox: Inbox | None = None,
         prefetch: int = PREFETCH,
         gather_s: float = 0.0,
-        is_ours: bool = False,
     ) -> Consumer:
         """Handle `queue` with `handler`.
 
         `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged.
-        `gather_s` is how long a batch that is not full waits for more of them. `is_ours`: only services write there, and what they say was
-        looked through for card data when it came in.
+        `gather_s` is how long a batch that is not full waits for more of them.
         """
         consumer = self.add_consumer(queue, prefetch=prefetch, gather_s=gather_s)
         self.workers.append(
@@ -251,7 +249,6 @@ class Runtime:
                 readiness=self.readiness,
                 liveness=self.liveness,
                 tracing=None if self.tracer is None else QueueTracing(self.tracer, queue),
-                is_ours=is_ours,
             )
         )
         return consumer

@@ -73,7 +73,6 @@ async def assemble(runtime: Runtime) -> None:
             inbox=NoInbox(),
             prefetch=JOURNAL_PREFETCH,
             gather_s=JOURNAL_GATHER_S,
-            is_ours=True,
         )
 
 

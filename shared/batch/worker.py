@@ -30,6 +30,7 @@ from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.failures import HANDLER_FAILED, MOVED_BACK, is_dead_letter
 from shared.messaging.relay import Relay
+from shared.messaging.topology import is_of_services
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error, redact
@@ -65,7 +66,6 @@ class QueueWorker(Generic[Key, State, Effect]):
         readiness: Readiness,
         liveness: Liveness | None = None,
         tracing: QueueTracing | None = None,
-        is_ours: bool = False,
     ) -> None:
         self._inbox = inbox or MessageInbox()
         self._unit_of_work = UnitOfWork(handler, self._inbox, database=database, clock=clock)
@@ -75,7 +75,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer, liveness=liveness)
         self._tracing = tracing
-        self._is_ours = is_ours
+        self._is_ours = is_of_services(consumer.queue)
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
@@ -145,10 +145,8 @@ class QueueWorker(Generic[Key, State, Effect]):
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
         if delivery.headers and is_dead_letter(delivery):
             return DeadLettered(delivery, MOVED_BACK, "it has the headers of a dead letter")
-        texts = delivery.property_texts
-        if texts and not self._is_ours and (found := find_card_data(APART.join(texts.values()))) is not None:
-            text = f"card data in {place_of(found, texts) or 'the properties of the message'}"
-            return DeadLettered(delivery, str(MalformedReason.of(found)), text)
+        if not self._is_ours and (refusal := _card_data_in_properties(delivery)) is not None:
+            return refusal
         read = decode(
             delivery.body,
             content_type=delivery.content_type,
@@ -225,6 +223,14 @@ class QueueWorker(Generic[Key, State, Effect]):
             clock=self._clock,
             tries=entry.delivery.tries + entry.tries,
         )
+
+
+def _card_data_in_properties(delivery: Delivery) -> DeadLettered | None:
+    texts = delivery.property_texts
+    if not texts or (found := find_card_data(APART.join(texts.values()))) is None:
+        return None
+    text = f"card data in {place_of(found, texts) or 'the properties of the message'}"
+    return DeadLettered(delivery, str(MalformedReason.of(found)), text)
 
 
 def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:

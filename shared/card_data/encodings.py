@@ -155,13 +155,13 @@ def _holds_pairs(data: bytes, effort: Effort) -> bool:
 
 
 def _looks_like_pairs(data: bytes) -> bool:
-    return any(_PAIRS in text.translate(_IS_PAIR) for text in _as_pairs(data))
+    data = data.replace(b"0x", b"")
+    return _PAIRS in data.translate(_IS_PAIR) or (_COMMA in data and _PAIRS in data.translate(_IS_PAIR, _LAYOUT))
 
 
 def _as_pairs(data: bytes) -> tuple[bytes, ...]:
     """The text in which pairs of digits stand with one sign between two of them, if there are any; of a list also without its lay-out."""
-    if b"0x" in data:
-        data = data.replace(b"0x", b"")
+    data = data.replace(b"0x", b"")
     return (data, data.translate(None, _LAYOUT)) if _COMMA in data else (data,)
 
 

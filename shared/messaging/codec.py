@@ -158,14 +158,15 @@ def decode(
     is_ours: bool = False,
 ) -> Inbound | Malformed:
     """Read a message of either mode. `headers` are the AMQP application headers. `dropped_bytes` is the length of a body that was dropped
-    for its size; then `body` is empty. One that `is_ours` is not looked through for card data."""
+    for its size; then `body` is empty. One that `is_ours` is not looked through for card data, and has no hashes: its id is enough to know
+    it by."""
     headers = headers or {}
     attributes: dict[str, Any] = {}
     try:
         _refuse_large(dropped_bytes or len(body), headers)
         _refuse_unreadable(body, headers, content_encoding, is_ours=is_ours)
         attributes = _attributes(body, content_type, headers)
-        return _typed(attributes)
+        return _typed(attributes, is_ours=is_ours)
     except _MalformedError as refused:
         return Malformed(refused.reason, refused.detail, *_whatever_is_readable(body, attributes, refused.reason))
 
@@ -427,7 +428,7 @@ def _too_long() -> _MalformedError:
     )
 
 
-def _typed(attributes: dict[str, Any]) -> Inbound:
+def _typed(attributes: dict[str, Any], *, is_ours: bool) -> Inbound:
     if attributes.get("specversion") != "1.0":
         raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "specversion must be 1.0")
     message_id = read_uuid(attributes.get("id"))
@@ -446,7 +447,8 @@ def _typed(attributes: dict[str, Any]) -> Inbound:
     if not isinstance(data, dict):
         raise _MalformedError(MalformedReason.INVALID_DATA, "data is missing or not a JSON object")
     message = _validated(contract, data)
-    content_hash, outline_hash = _hashes_of_command(message, data) if contract.kind == "command" else (b"", None)
+    is_hashed = contract.kind == "command" and not is_ours
+    content_hash, outline_hash = _hashes_of_command(message, data) if is_hashed else (b"", None)
     return Inbound(
         id=message_id,
         data=message,

@@ -32,9 +32,9 @@ NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 class Inbound:
     """A message that passed the border: it is well-formed, its type is known, its data is valid.
 
-    `content_hash` is SHA-256 over the canonical (type, data) of a command. It is empty for an event, since nothing needs that of an event.
-    `outline_hash` is over its outline, without long numbers; None if it has none. A command with long numbers in members that no contract
-    knows has only that.
+    `content_hash` is SHA-256 over the canonical (type, data) of a command that others sent. It is empty for all else, since nothing
+    needs that. `outline_hash` is over its outline, without long numbers; None if it has none. A command with long numbers in members that
+    no contract knows has only that.
     """
 
     id: UUID

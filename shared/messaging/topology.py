@@ -439,6 +439,14 @@ QUEUES = (
 
 WORK_QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in WORK_QUEUES)
 QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in QUEUES)
+_WITH_WORDS_OF_OTHERS: Final = frozenset({COMMANDS, SUSPECT_COMMANDS, DEAD_LETTERS, UNREADABLE_DEAD_LETTERS})
+"""Queues to which others can write, or where what they wrote may come."""
+
+
+def is_of_services(queue: str) -> bool:
+    """Whether only services write to this queue. What they say was looked through for card data where it came in: at the border, from a
+    gateway, or from staff."""
+    return queue in QUEUE_NAMES and queue not in _WITH_WORDS_OF_OTHERS
 
 
 def work_queue_of(queue: str) -> str:

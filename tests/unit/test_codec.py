@@ -217,6 +217,9 @@ def test_what_services_say_was_looked_through_when_it_came_in() -> None:
         return decode(raw, content_type=STRUCTURED, headers={"note": PAN}, is_ours=True)
 
     assert isinstance(read(body(correlationid=PAN)), Inbound)
+    of_command = decode(body(), content_type=STRUCTURED, is_ours=True)
+    assert isinstance(of_command, Inbound)
+    assert (of_command.content_hash, of_command.outline_hash) == (b"", None), "its id is enough"
     refused = read(b"\xff")
     assert isinstance(refused, Malformed), "all else is asked of it, too"
     assert refused.reason is MalformedReason.NOT_JSON

@@ -14,7 +14,7 @@ from deploy.permissions.broker import (
     commands,
     definitions,
 )
-from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, PUBLIC_EXCHANGES, QUEUES
+from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, PUBLIC_EXCHANGES, QUEUES, is_of_services
 
 PERMISSIONS: tuple[Permission, ...] = ("configure", "write", "read")
 USERS = {user.name: user for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"))}
@@ -76,6 +76,33 @@ def test_a_sender_writes_commands_only_and_a_listener_nothing() -> None:
         "crm": topics,
         "both": topics,
     }
+
+
+def _reached(exchanges: set[str]) -> set[str]:
+    """The queues and exchanges of ours that get what is published to one of these exchanges."""
+    to = [(binding.exchange, queue.name) for queue in QUEUES for binding in queue.bindings]
+    to += [(binding.exchange, exchange.name) for exchange in EXCHANGES for binding in exchange.bindings]
+    to += [(exchange.name, exchange.alternate) for exchange in EXCHANGES if exchange.alternate is not None]
+    to += [(former.name, entry) for former, entry in FORMER_EXCHANGES.items()]
+    found = set(exchanges)
+    while more := {target for source, target in to if source in found} - found:
+        found |= more
+    return found
+
+
+def test_what_others_may_write_is_looked_through_for_card_data() -> None:
+    """Dead letters are theirs, too: the broker takes them over from any queue."""
+    outside = [
+        user
+        for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"), upgrading=True)
+        if user.name in ("shop", "crm", "both")
+    ]
+    queues = {queue.name for queue in QUEUES}
+    reached = _reached({exchange for user in outside for exchange in user.write}) & queues
+    assert reached == {"invoice.commands", "invoice.commands.suspect"}
+    dead_letters = {"dead-letters", "dead-letters.unreadable"}
+    assert {name for name in queues if not is_of_services(name)} == reached | dead_letters
+    assert not is_of_services("a.queue.of.others")
 
 
 def test_nobody_but_the_set_up_may_write_to_a_queue() -> None:
