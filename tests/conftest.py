@@ -20,7 +20,7 @@ from tests.faults.proxy import Network, open_network
 from tests.support.databases import truncate
 from tests.support.environment import Environment
 from tests.support.publishing_lanes import PublishingLanes
-from tests.support.scheduling import FileByFile, longest_first
+from tests.support.scheduling import FileByFile, longest_first, shuffle
 from tests.support.upstream_client import UpstreamClient
 
 GIVEN = "REMIT_TEST_GIVEN"
@@ -43,8 +43,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
     return FileByFile(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shuffle SEED`: no test may need another one before it."""
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order that is drawn by this seed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """See `tests.support.scheduling`."""
+    if (seed := config.getoption("shuffle")) is not None:
+        shuffle(items, seed)
     longest_first(items)
 
 

@@ -1,5 +1,6 @@
 """Which process runs which tests: a file stays in one, so that what its tests share is made once; the longest begin first."""
 
+from random import Random
 from typing import Final
 
 import pytest
@@ -34,6 +35,13 @@ class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist tel
 def longest_first(items: list[pytest.Item]) -> None:
     """Sort the tests in place; within a folder their order stays."""
     items.sort(key=_rank)
+
+
+def shuffle(items: list[pytest.Item], seed: int) -> None:
+    """Draw an order of the files, and of the tests in each file; a file stays together."""
+    Random(seed).shuffle(items)
+    files = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: files[item.path])
 
 
 def _rank(item: pytest.Item) -> int:
