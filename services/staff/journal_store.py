@@ -397,10 +397,11 @@ async def payments_of(connection: Connection, invoice_id: str, *, at_most: int) 
 
 
 async def what_they_are(connection: Connection, subjects: Sequence[UUID]) -> dict[UUID, tuple[str, str | None]]:
-    """Of these ids, those of cases and of dead letters: which of both, and the invoice of a case."""
+    """Of these ids, those of cases, dead letters and runs: which of them, and the invoice of a case or the number of a run."""
     rows = await connection.fetch(
-        """SELECT payment_id AS id, 'case' AS kind, invoice_id FROM cases WHERE payment_id = ANY($1::uuid[])
-           UNION ALL SELECT id, 'dead_letter', NULL FROM dead_letters WHERE id = ANY($1::uuid[])""",
+        """SELECT payment_id AS id, 'case' AS kind, invoice_id AS name FROM cases WHERE payment_id = ANY($1::uuid[])
+           UNION ALL SELECT id, 'dead_letter', NULL FROM dead_letters WHERE id = ANY($1::uuid[])
+           UNION ALL SELECT id, 'run', no::text FROM replay_runs WHERE id = ANY($1::uuid[])""",
         list(subjects),
     )
-    return {row["id"]: (row["kind"], row["invoice_id"]) for row in rows}
+    return {row["id"]: (row["kind"], row["name"]) for row in rows}

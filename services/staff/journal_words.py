@@ -38,6 +38,15 @@ SAID: Final[Mapping[str, str]] = {
     "export": "downloaded the log",
     "check_journal": "had the log checked",
     "run_preview": "previewed a replay of many",
+    "run_second": "took in what is too old to charge",
+    "run_try": "began a replay, and tried one message",
+    "run_go": "went on with a replay: ten, then a hundred",
+    "run_rest": "went on with a replay: the rest",
+    "run_pause": "paused a replay",
+    "run_resume": "resumed a replay",
+    "run_leave_out": "left a message out of a replay, and went on",
+    "run_stop": "stopped a replay for good",
+    "run_speed": "changed the speed of a replay",
 }
 """What an action is, behind the name of who did it. An action that is not here is told by its own name."""
 TRIED: Final[Mapping[str, str]] = {

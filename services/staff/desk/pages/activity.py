@@ -283,9 +283,10 @@ def _about(one: ReadEntry, kinds: Mapping[UUID, tuple[str, str | None]]) -> Abou
     text = named if isinstance(named, str) else None
     if one.subject == log.SUBJECT_OF_LOG:
         return AboutView(subject=one.subject, text="the log", link=None)
-    kind, invoice = kinds.get(one.subject, (None, None))
-    pages = {"case": f"/cases/{one.subject}", "dead_letter": f"/dead-letters/{one.subject}"}
-    return AboutView(subject=one.subject, text=text or invoice, link=pages.get(kind or ""))
+    kind, name = kinds.get(one.subject, (None, None))
+    pages = {"case": f"/cases/{one.subject}", "dead_letter": f"/dead-letters/{one.subject}", "run": f"/replays/{name}"}
+    shown = f"R-{name}" if kind == "run" else name
+    return AboutView(subject=one.subject, text=text or shown, link=pages.get(kind or ""))
 
 
 async def chain_view(connection: Connection, now: datetime) -> ChainView:

@@ -14,6 +14,7 @@ from services.staff.desk.pages.activity import ENTRIES_A_PAGE
 from services.staff.desk.spreadsheet import cell
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Actor, Role, Via
+from services.staff.runs import RunAct
 from services.staff.store import JournalEntry
 from tests.support.databases import execute
 from tests.support.desk_browser import NOW, DeskBrowser, DeskUnderTest, SeenPage
@@ -238,3 +239,21 @@ def test_a_cell_is_never_a_formula(text: str) -> None:
     shown = cell(text)
     assert shown[0] not in "=+-@|%\t\r"
     assert shown.lstrip(" ")[0] not in "=+-@|%\t\r"
+
+
+async def test_what_people_do_with_a_replay_is_told_in_words_beside_its_number(
+    desk: DeskUnderTest, environment: Environment
+) -> None:
+    run = uuid4()
+    await execute(
+        environment.databases["staff"],
+        """INSERT INTO replay_runs (no, id, state, step, title, filter, bins, made_by, made_at, rate, total)
+            VALUES (7, $1, 'done', 'rest', 'A group', '{}', '[]', 'ann.replayer', now(), 10, 1)""",
+        run,
+    )
+    for did in RunAct:
+        await act(desk, "ann.replayer", did.value, run)
+    page = await opened(desk)
+    assert page.links.count("/replays/7") == len(RunAct)
+    assert "ann.replayer paused a replay R-7" in page.text
+    assert "ann.replayer run " not in page.text, "no act is told by its own name"
