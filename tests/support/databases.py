@@ -16,6 +16,7 @@ import asyncpg
 import orjson
 
 from shared.persistence.database import AWAY_ERRORS
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -139,3 +140,15 @@ async def rows(url: str, query: str, *arguments: Any) -> list[dict[str, Any]]:
 async def execute(url: str, statement: str, *arguments: Any) -> None:
     """Run one statement."""
     await _observer().ask(url, lambda connection: connection.execute(statement, *arguments))
+
+
+async def outbox_is_empty(url: str) -> None:
+    """Wait until a service has noted the broker's confirm of all that it published.
+
+    One that ends before publishes again at its next start. So a test that ends a service and then counts messages waits for this first.
+    """
+
+    async def empty() -> bool:
+        return not await rows(url, "SELECT 1 FROM outbox")
+
+    await until(empty, what="an empty outbox")

@@ -28,7 +28,7 @@ from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.envelope import Cause, Draft, Lane
 from shared.persistence.database import Database
 from shared.records import replace
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, outbox_is_empty, rows
 from tests.support.environment import Environment
 from tests.support.kept_letters import QUEUE, event, keep, payment
 from tests.support.publishing_lanes import PublishingLanes
@@ -304,6 +304,7 @@ async def test_a_run_survives_the_service_over_the_real_broker(
     async with environment.running("staff", assemble):
         tap = await upstream.queue(QUEUE)
         first = await tap.next()
+        await outbox_is_empty(environment.databases["staff"])  # else it may be sent again, under the same id
     await tell(environment)
     await execute(environment.databases["staff"], "UPDATE replay_runs SET lease_until = now()")
     async with environment.running("staff", assemble):
