@@ -4,6 +4,7 @@ A batch is reserved for two seconds when it is written, and when a sweeper takes
 turn, and a broker may be slow. Without a longer reservation a sweeper, of this process or another, would publish the batch as well.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
@@ -34,6 +35,7 @@ class OutboxKeeper:
         self._held: dict[UUID, float] = {}
         """The batches in hand, and when each was reserved."""
         self._confirmed: list[UUID] = []
+        self._deleting = asyncio.Lock()
 
     def hold(self, outbox_batches: Iterable[OutboxBatch]) -> list[OutboxBatch]:
         """Hold batches that were just reserved. Returns those that are not in hand already: whoever has the others publishes them."""
@@ -70,20 +72,24 @@ class OutboxKeeper:
         return self.interval_s
 
     async def delete_confirmed(self) -> None:
-        """Delete what was confirmed so far. Raises one of `AWAY_ERRORS`; then the batches are deleted later."""
-        confirmed, self._confirmed = self._confirmed, []
-        if not confirmed:
-            return
-        try:
-            async with self._database.connection() as connection:
-                crash_points.reach("outbox.before_delete")
-                await outbox.delete(connection, confirmed)
-                crash_points.reach("outbox.after_delete")
-        except AWAY_ERRORS:
-            self._confirmed += confirmed
-            raise
-        for id_ in confirmed:
-            self._held.pop(id_, None)
+        """Delete what was confirmed so far. Raises one of `AWAY_ERRORS`; then the batches are deleted later.
+
+        It waits for a deletion that is under way. A service that stops would cancel that one next, and publish again at its next start.
+        """
+        async with self._deleting:
+            confirmed, self._confirmed = self._confirmed, []
+            if not confirmed:
+                return
+            try:
+                async with self._database.connection() as connection:
+                    crash_points.reach("outbox.before_delete")
+                    await outbox.delete(connection, confirmed)
+                    crash_points.reach("outbox.after_delete")
+            except AWAY_ERRORS:
+                self._confirmed += confirmed
+                raise
+            for id_ in confirmed:
+                self._held.pop(id_, None)
 
     async def _renew(self, ids: Sequence[UUID]) -> None:
         now = self._clock()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -63,8 +63,10 @@ async def take(database: Database) -> list[UUID]:
 async def test_a_sweeper_takes_the_longest_overdue_and_reserves_it(
     environment: Environment, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, young = await stored(database, ONE), await stored(database, TWO)
-    assert await take(database) == [], "young batches are left to their publisher"
+    async with database.transaction() as tx:  # in which no time passes, however slow the machine is
+        (old,), (young,) = await outbox.insert(tx, [ONE]), await outbox.insert(tx, [TWO])
+        assert await outbox.take_overdue(tx) == [], "young batches are left to their publisher"
+        await tx.execute("UPDATE outbox SET created_at = created_at - interval '1 s' WHERE id = $1", old.id)
     monkeypatch.setattr(outbox, "SWEEP_MESSAGES_MAX", 1)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = created_at")
     assert [await take(database) for _ in range(3)] == [[old.id], [young.id], []]
@@ -292,6 +294,7 @@ async def test_a_full_sweep_is_followed_by_another_at_once_unless_the_broker_is_
     await due(environment)
     broker.says = Published(**says)
     assert await sweeper.run_once() == (0.0 if more else sweeper.interval_s)
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now() + interval '1 hour'")
     assert await sweeper.run_once() == sweeper.interval_s, "nothing is due"
 
 
@@ -308,6 +311,29 @@ async def test_rows_that_could_not_be_deleted_are_deleted_later(
     monkeypatch.setattr(outbox, "delete", delete)
     await relay.keeper.delete_confirmed()
     assert await waiting(environment) == []
+
+
+async def test_who_deletes_last_waits_for_a_deletion_that_is_under_way(
+    environment: Environment, database: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that stops cancels all that still runs after its own deletion."""
+    begun, go_on, delete = asyncio.Event(), asyncio.Event(), outbox.delete
+
+    async def slow(*arguments: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await delete(*arguments)
+
+    await relay.publish([await stored(database, ONE)])
+    monkeypatch.setattr(outbox, "delete", slow)
+    under_way = asyncio.create_task(relay.keeper.delete_confirmed())
+    await begun.wait()
+    last = asyncio.create_task(relay.keeper.delete_confirmed())
+    await asyncio.sleep(0)
+    assert not last.done()
+    go_on.set()
+    await last
+    assert (under_way.done(), await waiting(environment)) == (True, [])
 
 
 # -- the two lanes -----------------------------------------------------------------------------------------------------------------------
