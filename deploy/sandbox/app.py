@@ -68,12 +68,19 @@ class Api:
     """The routes of the public listener. `admin_routes` are offered by the second listener as well."""
 
     def __init__(
-        self, ledger: Ledger, bank: SandboxBank, *, clock: Callable[[], float], settings: SandboxSettings
+        self,
+        ledger: Ledger,
+        bank: SandboxBank,
+        *,
+        clock: Callable[[], float],
+        settings: SandboxSettings,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ledger = ledger
         self._bank = bank
         self._keys = _Keys(ledger, clock=clock, age_s=settings.key_age_s)
         self._slow_s = settings.slow_s
+        self._sleep = sleep
         self.limits = RateLimits(settings.requests_per_s, time.monotonic)
         self.mode, self._delay_s = Mode.NORMAL, 0.0
         self._closing = asyncio.Event()
@@ -183,7 +190,7 @@ class Api:
         """Run it in a task of its own, so that it also happens if the client hangs up."""
 
         async def later() -> SandboxReply:
-            await asyncio.sleep(delay_s)
+            await self._sleep(delay_s)
             return act()
 
         self._keys.begin(key)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -31,11 +31,12 @@ class Sandbox:
         settings: SandboxSettings | None = None,
         clock: Callable[[], float] = time.time,
         ids: Callable[[str], str] = new_id,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ledger_path = ledger
         self._host, self._port, self._admin_port = host, port, admin_port
         self._settings = settings or SandboxSettings()
-        self._clock, self._ids = clock, ids
+        self._clock, self._ids, self._sleep = clock, ids, sleep
 
     @property
     def url(self) -> str:
@@ -57,7 +58,7 @@ class Sandbox:
     async def __aenter__(self) -> "Sandbox":
         self._ledger = Ledger(self._ledger_path)
         bank = SandboxBank(self._ledger, clock=self._clock, ids=self._ids)
-        self._api = Api(self._ledger, bank, clock=self._clock, settings=self._settings)
+        self._api = Api(self._ledger, bank, clock=self._clock, settings=self._settings, sleep=self._sleep)
         self._api.on_refuse = self._refuse
         self._runner = await _runner(self._api.routes())
         self._admin = await _runner(self._api.admin_routes())

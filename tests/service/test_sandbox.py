@@ -55,6 +55,8 @@ class SandboxClient:
     hasty: Gateway
     ledger: Path
     clock: Clock
+    may_act: asyncio.Event
+    """Is set. While a test has cleared it, what is slow does not act at all, however slow the machine is."""
 
     def rows(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.ledger)) as reader:
@@ -100,11 +102,18 @@ class SandboxClient:
 async def open_bench(folder: Path) -> AsyncIterator[SandboxClient]:
     clock, ledger = Clock(), folder / "ledger.sqlite"
     settings = SandboxSettings(key_age_s=KEY_AGE_S, slow_s=SLOW_S)
-    async with Sandbox(ledger, clock=clock, settings=settings) as sandbox:
+    may_act = asyncio.Event()
+    may_act.set()
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await may_act.wait()
+
+    async with Sandbox(ledger, clock=clock, settings=settings, sleep=sleep) as sandbox:
         gateway = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=PATIENT_S, connections=8)
         hasty = hasty_gateway(sandbox.url)
         await _until_connected(hasty)
-        yield SandboxClient(sandbox, gateway, hasty, ledger, clock)
+        yield SandboxClient(sandbox, gateway, hasty, ledger, clock, may_act)
         await hasty.close()
         await gateway.close()
 
@@ -248,15 +257,19 @@ async def test_a_late_success_comes_after_a_counted_number_of_looks(
 
 async def test_a_slow_confirm_charges_even_if_its_client_has_gone(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
+    bench.may_act.clear()
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     assert isinstance(await bench.gateway.inquire(gateway_id), port.Unconfirmed)
+    bench.may_act.set()
     await until(lambda: bench.charges(gateway_id) == 1)
 
 
 async def test_a_slow_confirm_cannot_charge_what_was_cancelled_meanwhile(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
+    bench.may_act.clear()
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     assert isinstance(await bench.gateway.cancel(gateway_id, key="c"), port.Cancelled)
+    bench.may_act.set()
     late = "SELECT 1 FROM confirms WHERE kind = 'confirm' AND result = '400 nothing'"
     await until(lambda: bench.rows(late))
     assert bench.charges(gateway_id) == 0
@@ -336,6 +349,7 @@ async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: Sa
 
 async def test_a_key_in_flight_is_a_conflict(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
+    bench.may_act.clear()
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     answer = await bench.gateway.execute(gateway_id, key="k")
     assert isinstance(answer, port.Unknown)
