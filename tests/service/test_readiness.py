@@ -54,11 +54,12 @@ async def said(readiness: Readiness, component: str, *, away: bool) -> None:
 async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confirmed(
     network: Network, environment: Environment, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness)
     await publisher.publish([message()])
     assert readiness.ready
+    # From here on no confirm comes; until here a loaded broker took its time.
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
     lost = proxy.drop(FrameEvent.CONFIRM, times=2, then=SILENCE)
     await publisher.publish([message()])
     assert "publisher" in readiness.reasons

@@ -47,8 +47,8 @@ async def test_a_statement_that_is_never_answered_ends(
 
 
 async def test_a_wait_for_a_connection_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "ACQUIRE_TIMEOUT_S", SHORT_S)
     async with asyncio.timeout(DEADLINE_S), database.connection():
+        monkeypatch.setattr(databases, "ACQUIRE_TIMEOUT_S", SHORT_S)  # to connect may take longer
         with pytest.raises(TimeoutError):
             async with database.connection():
                 pytest.fail("the one connection is in use")
