@@ -34,7 +34,7 @@ from shared.messaging.topology import (
 )
 from shared.persistence.database import Database
 from tests.service.test_batch import cloud_event
-from tests.support.databases import rows
+from tests.support.databases import outbox_is_empty, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -278,6 +278,7 @@ async def letters_of_a_service(environment: Environment, upstream: UpstreamClien
                 named=False,
             )
         await all_dead(upstream)
+        await outbox_is_empty(environment.databases["invoice"])
 
 
 async def letters_of_the_broker(environment: Environment, upstream: UpstreamClient) -> None:
@@ -305,6 +306,7 @@ async def test_a_dead_letter_that_is_moved_is_the_same_dead_letter(
         await move(environment, letters[IDS[place]], exchange, key)
     async with environment.running("invoice", assemble):
         await all_dead(upstream)  # those that went to the invoice service are set aside again
+        await outbox_is_empty(environment.databases["invoice"])
     for letter in letters.values():
         await move(environment, letter, DEAD_LETTERS, letter.routing_key or "")  # as it would have arrived
 

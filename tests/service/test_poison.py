@@ -231,8 +231,12 @@ async def test_beside_poison_every_healthy_command_is_answered_without_a_sweep(
         assert len(await events.take(2 * HEALTHY)) == 2 * HEALTHY
         assert metrics.OUTBOX_SWEPT._value.get() == swept
         assert READY.labels("publisher")._value.get() == 1
+        await until(lambda: _nothing_waits_inside(environment), what="the end of all events in the outbox")
     assert broker.deaths >= HEALTHY
-    assert await rows(environment.databases["invoice"], "SELECT 1 FROM outbox WHERE lane = 'inside'") == []
+
+
+async def _nothing_waits_inside(environment: Environment) -> bool:
+    return not await rows(environment.databases["invoice"], "SELECT 1 FROM outbox WHERE lane = 'inside'")
 
 
 async def test_a_dead_letter_that_small_frames_cannot_hold_is_published_without_its_headers(

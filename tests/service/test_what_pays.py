@@ -30,7 +30,7 @@ from shared.persistence.database import Database
 from shared.service import Assemble, Runtime
 from tests.service.payment_gateway.scripted import Say, ScriptedGateway
 from tests.support.card_keys import card_keys
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, outbox_is_empty, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, Subscription, UpstreamClient
 from tests.support.waiting import until
@@ -223,9 +223,5 @@ async def test_a_request_that_the_build_before_left_in_the_outbox_goes_the_priva
         await database.close()
     async with environment.running("invoice", assemble_invoice):
         assert (await private.next()).id == str(before.id)
-
-        async def gone() -> bool:
-            return not await rows(url, "SELECT 1 FROM outbox")
-
-        await until(gone, what="an empty outbox")
+        await outbox_is_empty(url)
     assert [await tap.waiting() for tap in eavesdropper._taps] == [[] for _ in PUBLIC]

@@ -132,9 +132,11 @@ class NamedSender:
         return self.client.user
 
     async def sends(self, command: Contract, command_id: UUID | None = None) -> Received:
-        """Send a command, and return its answer."""
-        await self.client.send(command, message_id=command_id, reply_to=self.inbox.name)
-        return await self.inbox.next()
+        """Send a command, and return its answer. Another one may come again, which a service had published just before it ended."""
+        id_ = await self.client.send(command, message_id=command_id, reply_to=self.inbox.name)
+        while (answer := await self.inbox.next()).data["command_id"] != str(id_):
+            pass
+        return answer
 
     async def hears(self, command: Contract, command_id: UUID | None = None) -> tuple[str, str | None]:
         """Send a command, and return what it is answered."""

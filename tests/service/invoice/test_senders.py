@@ -17,7 +17,7 @@ from shared.ids import id_of_command
 from shared.persistence.database import Database
 from tests.service.invoice.conftest import ISSUE, OTHER, PAY, VOID, Two, letters, staffed
 from tests.service.invoice.test_refund_invoice import REFUND
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, outbox_is_empty, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
@@ -117,6 +117,7 @@ async def test_the_same_id_from_another_sender_is_another_command(
         shared = uuid4()
         pay = [PAY, PAY.model_copy(update={"invoice_id": "INV-2", "payment_id": OTHER})]
         both = await asyncio.gather(billing.sends(pay[0], shared), shop.sends(pay[1], shared))
+        await outbox_is_empty(environment.databases["invoice"])
     assert [one.data["answer"] for one in (first, other, again, *both)] == ["accepted"] * 5
     assert {one.data["command_id"] for one in (first, other, again)} == {str(id_)}
     assert again.id == first.id != other.id

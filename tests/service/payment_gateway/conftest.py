@@ -15,8 +15,9 @@ from shared.contracts import invoice, payment_gateway
 from shared.service import Runtime
 from tests.service.payment_gateway.scripted import ScriptedGateway
 from tests.support.card_keys import Keyset, card_keys
-from tests.support.databases import rows
+from tests.support.databases import outbox_is_empty, rows
 from tests.support.environment import Environment
+from tests.support.upstream_client import Received
 from tests.support.waiting import until
 
 Start = Callable[..., AbstractAsyncContextManager[None]]
@@ -75,10 +76,7 @@ class PaymentGatewayFixture:
         return [(row["step"], row["answer"]) for row in found]
 
     async def outbox_is_empty(self) -> None:
-        async def empty() -> bool:
-            return not await rows(self.url, "SELECT 1 FROM outbox")
-
-        await until(empty, what="an empty outbox")
+        await outbox_is_empty(self.url)
 
 
 @pytest.fixture(scope="session")
@@ -150,6 +148,11 @@ def captured_of(asking: invoice.InvoicePaymentRequested, version: int, **more: A
 def kind(wire_name: str) -> str:
     """`remit.payment_gateway.PaymentCaptured.v1` -> `PaymentCaptured`."""
     return wire_name.split(".")[-2]
+
+
+def version(event: Received) -> int:
+    """The version of a payment of which the event tells."""
+    return int(event.data["version"])
 
 
 def requested(

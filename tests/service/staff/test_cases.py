@@ -25,7 +25,7 @@ from shared.messaging.relay import Relay
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
 from shared.records import replace
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, outbox_is_empty, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -275,7 +275,7 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
         assert await repeater.repeat(NOW + timedelta(hours=1)) == 0, "what waits in the outbox is not repeated"
         async with environment.running("staff", assemble):
             first = await said.next()
-            await until(lambda: _outbox_is_empty(environment), what="an empty outbox")
+            await outbox_is_empty(url)
         assert await repeater.repeat(NOW + timedelta(seconds=59)) == 0
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 1
         again, question = await said.take(2)
@@ -296,10 +296,6 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     early = await payment_actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
     assert early.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
     assert (await payment_actions.resolve(database, **other, clock=lambda: NOW + DECIDE_ANEW_AFTER)).ok
-
-
-async def _outbox_is_empty(environment: Environment) -> bool:
-    return not await rows(environment.databases["staff"], "SELECT 1 FROM outbox")
 
 
 async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
