@@ -146,6 +146,15 @@ async def answer_to(upstream: UpstreamClient, answers: Subscription, body: bytes
     return answer.data
 
 
+async def answers_to(ids: Sequence[UUID], answers: Subscription) -> list[dict[str, Any]]:
+    """The answer to each of these commands. Of two instances one may publish what the other has not noted yet."""
+    found: dict[str, dict[str, Any]] = {}
+    while not found.keys() >= set(map(str, ids)):
+        data = (await answers.next()).data
+        found[data["command_id"]] = data
+    return [found[str(id_)] for id_ in ids]
+
+
 async def rejected(
     environment: Environment, upstream: UpstreamClient, *sent: tuple[bytes, UUID]
 ) -> list[dict[str, Any]]:
@@ -338,10 +347,9 @@ async def test_a_payment_id_is_unique_over_all_invoices_and_instances(
     answers = await upstream.inbox()
     payment = uuid4()
     async with environment.running("invoice", assemble), environment.running("invoice", assemble):
-        for n in range(30):
-            await upstream.send(issue(f"INV-{n}"), reply_to=answers.name)
-        await answers.take(30)
-        for n in range(30):
+        issued = [await upstream.send(issue(f"INV-{n}"), reply_to=answers.name) for n in range(30)]
+        await answers_to(issued, answers)
+        paid = [
             await upstream.send(
                 messages.PayInvoice(
                     invoice_id=f"INV-{n}",
@@ -352,7 +360,9 @@ async def test_a_payment_id_is_unique_over_all_invoices_and_instances(
                 ),
                 reply_to=answers.name,
             )
-        outcomes = [(a.data["answer"], a.data["reason"]) for a in await answers.take(30)]
+            for n in range(30)
+        ]
+        outcomes = [(one["answer"], one["reason"]) for one in await answers_to(paid, answers)]
     assert sorted(outcomes, key=str) == [("accepted", None), *[("rejected", "payment_id_used")] * 29]
 
 

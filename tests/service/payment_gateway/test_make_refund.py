@@ -19,6 +19,7 @@ from tests.service.payment_gateway.conftest import (
     kind,
     requested,
     to_refund,
+    version,
 )
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_sandbox_faults import ledger_rows, service
@@ -125,11 +126,11 @@ async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes
         assert (kind(failed.type), failed.data["reason"]) == ("PaymentRefundFailed", "refund_too_large")
         assert failed.data["refund"] == facts(IDS[0], 300, 1_000)
         await upstream.send(to_make(payment_id, IDS[1]))
-        again = await cases.next()
-        assert again.id == failed.id, "the gateway was asked once more, and the case is told again"
-        assert kind((await cases.next()).type) == "PaymentInquired"
+        told_again = {kind(one.type): one.id for one in await cases.take(2)}
+        assert told_again.keys() == {"PaymentRefundFailed", "PaymentInquired"}, "the gateway was asked once more"
+        assert told_again["PaymentRefundFailed"] == failed.id, "and the case is told again"
         await upstream.send(decision(payment_id, "not_refunded", failed.data["version"]))
-        kept, rest = await cases.take(2)
+        kept, rest = sorted(await cases.take(2), key=version)  # two tasks publish them
     assert (kind(kept.type), kept.data["decided_by"]) == ("PaymentRefundFailed", "ann")
     assert rest.data["refund"] == facts(IDS[1], 250, 1_250)
     assert [order.amount_minor for order in gateway.refunds] == [250]
