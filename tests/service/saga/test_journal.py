@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -150,9 +151,11 @@ async def test_a_locked_saga_is_skipped_and_a_simultaneous_step_waits(
     async with database.transaction() as moving:
         await moving.execute("UPDATE sagas SET repeats = 1 WHERE payment_id = $1", PAYMENT)
         assert await delete_old(database) == 0
-    async with environment.running("saga", assemble):
+    async with AsyncExitStack() as opened:
         async with database.transaction() as forgetting:
             await delete_page(forgetting, JOURNAL_RETENTION)
+            # Only now: the service deletes the journal by itself as it starts.
+            await opened.enter_async_context(environment.running("saga", assemble))
             id_ = await upstream.send(REFUNDED)
 
             async def waits() -> bool:

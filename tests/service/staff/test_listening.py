@@ -198,7 +198,10 @@ async def test_weeks_are_made_ahead_and_take_what_came_before_them(
     for name in await weeks(environment):
         if name != "messages_other":
             await execute(url, f"DROP TABLE weeks.{name}")
-    now = datetime.now(tz=UTC)
+    today = datetime.now(tz=UTC)
+    now = (today - timedelta(days=today.weekday())).replace(
+        hour=12
+    )  # of this week: no message of it is of the next one
     async with database.connection() as connection:
         await story_store.save(connection, hear(healthy_payment(1, now)))
     assert len(await rows(url, "SELECT FROM weeks.messages_other")) == 3

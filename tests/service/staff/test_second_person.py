@@ -48,7 +48,7 @@ async def proposed(database: Database, payment_id: UUID, who: Actor = BEN) -> UU
 
 async def sent(environment: Environment) -> list[dict[str, Any]]:
     """The data of the messages that wait to be sent."""
-    found = await rows(environment.databases["staff"], "SELECT unnest(bodies) AS body FROM outbox")
+    found = await rows(environment.databases["staff"], "SELECT unnest(bodies) AS body FROM outbox ORDER BY created_at")
     return [orjson.loads(row["body"])["data"] for row in found]
 
 

@@ -255,7 +255,9 @@ async def test_groups_are_counted_whatever_changes_the_letters(environment: Envi
     url = environment.databases["staff"]
 
     async def counts() -> list[tuple[int, int, int, int]]:
-        found = await rows(url, "SELECT open, replayed, discarded, hourly FROM dead_letter_groups ORDER BY error_type")
+        found = await rows(
+            url, "SELECT open, replayed, discarded, hourly FROM dead_letter_groups ORDER BY error_type, type"
+        )
         return [(row["open"], row["replayed"], row["discarded"], sum(row["hourly"])) for row in found]
 
     assert await counts() == [(2, 0, 0, 2), (1, 0, 0, 1)]
