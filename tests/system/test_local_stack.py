@@ -307,7 +307,11 @@ def test_sigterm_stops_it_cleanly(tmp_path: Path) -> None:
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     with _owner(tmp_path / "stack.env") as process:
         owner = psutil.Process(process.pid)
-        _await(lambda: any(child.name() == "beam.smp" for child in owner.children(recursive=True)), "RabbitMQ starts")
+
+        def is_starting() -> bool:
+            return any(child.name() == "beam.smp" for child in owner.children(recursive=True))
+
+        _await(is_starting, "RabbitMQ starts", _DEADLINE_S)
         (supervisor,) = _supervisors(owner)
         started = supervisor.children(recursive=True)
         process.send_signal(signal.SIGINT)

@@ -153,9 +153,10 @@ async def test_the_sampler_decides_and_the_decision_travels(
 async def test_closing_does_not_wait_for_a_collector_that_is_away(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.observability.spans.CLOSE_WITHIN_S", 0.2)
+    # On a busy machine the first try takes a part of it.
+    monkeypatch.setattr("shared.observability.spans.CLOSE_WITHIN_S", 1.0)
     collector.refusal = 503  # the libraries try again for ten seconds
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(8):
         await recorded(tracer(collector), PARENT)
     assert collector.spans == []
     assert collector.requests >= 1

@@ -22,7 +22,7 @@ from tests.faults.proxy import Network
 from tests.service.invoice.conftest import FLAG, ISSUE, MONEY, OTHER, PAY, RECORD, THIS, VOID, Two, letters, staffed
 from tests.service.invoice.test_refund_invoice import REFUND
 from tests.support.asked_door import AskedDoor, DoorReply, open_door
-from tests.support.databases import execute
+from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, Subscription, UpstreamClient
 from tests.support.waiting import until
@@ -217,11 +217,16 @@ async def test_waiting_ends_when_it_happens(
         ]
         await until_waiting(2)
         await upstream.send(FLAG)
+        await until(lambda: _is_in_doubt(environment), what="the doubt")
         doubtful = await door.ask(billing.name, f"/payments/{THIS}", wait=0.3)
         assert (doubtful.json["state"], doubtful.seconds >= 0.3) == ("in_doubt", True), "a doubt is no outcome"
         await upstream.send(RECORD)
         payment, invoice = await asyncio.gather(*waiting)
     assert (payment.json["state"], invoice.json["state"]) == ("paid", "paid")
+
+
+async def _is_in_doubt(environment: Environment) -> bool:
+    return bool(await rows(environment.databases["invoice"], "SELECT 1 FROM invoices WHERE status = 'in_doubt'"))
 
 
 async def until_waiting(count: int) -> None:
@@ -382,8 +387,10 @@ async def test_a_token_that_is_revoked_meanwhile_is_told_nothing(environment: En
 
 async def test_many_wrong_tokens_are_slowed_down_and_keep_no_right_one_out(door: AskedDoor) -> None:
     path = f"/commands/{uuid4()}"
-    wrong = [await door.get(path, f"Bearer {new_token()}") for _ in range(WRONG_BURST + 1)]
-    assert {one.status for one in wrong[:-1]} == {401}
+    wrong = [await door.get(path, f"Bearer {new_token()}") for _ in range(WRONG_BURST)]
+    assert {one.status for one in wrong} == {401}
+    while wrong[-1].status == 401 and len(wrong) < 3 * WRONG_BURST:  # on a slow machine a few more are let in meanwhile
+        wrong.append(await door.get(path, f"Bearer {new_token()}"))
     assert (wrong[-1].status, int(wrong[-1].headers["retry-after"]) >= 1) == (429, True)
     assert (await door.ask("shop", path)).status == 404
 
@@ -401,7 +408,7 @@ async def test_while_the_database_is_away_nothing_is_guessed(
     proxy = network.stand_before(environment.stack.database_url_of("invoice", "door"), speaks=Postgres)
     async with open_door(environment, database_url=proxy.url) as door:
         before = await door.ask(billing.name, f"/commands/{command}")
-        waiting = asyncio.create_task(door.ask(billing.name, f"/commands/{uuid4()}", wait=1.0))
+        waiting = asyncio.create_task(door.ask(billing.name, f"/commands/{uuid4()}", wait=5.0))
         await until_waiting(1)
         proxy.refuse()
         proxy.reset()

@@ -11,7 +11,7 @@ from deploy.sandbox.app import SandboxSettings
 from deploy.sandbox.faults import BEHAVIOURS, REFUNDS, Ending, Manner, behaviour_of
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.__main__ import assemble_with
-from services.payment_gateway.domain import Policy
+from services.payment_gateway.domain import GatewayStep, Policy
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.stripe import StripeGateway
 from services.payment_gateway.settings import ChargingSettings
@@ -52,52 +52,58 @@ def ledger_rows(ledger: Path, query: str) -> list[tuple[Any, ...]]:
         return reader.execute(query).fetchall()
 
 
-def withholds_answers(token: str) -> bool:
-    """Whether the sandbox answers this token never or late."""
+def withheld(token: str) -> set[GatewayStep]:
+    """The steps that the sandbox answers this token never or late."""
     behaviour = behaviour_of(token)
     assert behaviour is not None
-    manners = {behaviour.once_confirmed, behaviour.refund.manner, *(one.manner for one in behaviour.confirms)}
-    return Manner.HANG in manners or any(one.late for one in behaviour.confirms)
+    if behaviour.once_confirmed is Manner.HANG:
+        return set(GatewayStep)
+    steps: set[GatewayStep] = set()
+    if any(one.late or one.manner is Manner.HANG for one in behaviour.confirms):
+        steps.add(GatewayStep.EXECUTE)
+    if behaviour.refund.manner is Manner.HANG:
+        steps.add(GatewayStep.REFUND)
+    return steps
 
 
 class HastyWhereItHangs:
-    """See `port.Gateway`: the production adapter. It gives up soon on payments whose answers are withheld, and on no others. So a busy
-    machine turns no answer into a timeout, and no test waits long for an answer that never comes."""
+    """See `port.Gateway`: the production adapter. It gives up soon on steps of payments whose answers are withheld, and on no others. So a
+    busy machine turns no answer into a timeout, and no test waits long for an answer that never comes."""
 
     def __init__(self, url: str) -> None:
         self._patient = StripeGateway(api_key="sk_test_1", base_url=url, timeout_s=PATIENT_S, connections=CONNECTIONS)
         self._hasty = hasty_gateway(url, connections=CONNECTIONS)
-        self._withheld: set[str] = set()
+        self._withheld: dict[str, set[GatewayStep]] = {}
 
     async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:
         return await self._patient.tokenise(card, key=key)
 
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
         answer = await self._patient.prepare(order, key=key)
-        if isinstance(answer, port.Prepared) and withholds_answers(order.method_token):
-            self._withheld.add(answer.gateway_id)
+        if isinstance(answer, port.Prepared):
+            self._withheld[answer.gateway_id] = withheld(order.method_token)
         return answer
 
     async def find(self, sought: port.Sought) -> port.FindAnswer:
         return await self._patient.find(sought)
 
-    def _of(self, gateway_id: str) -> StripeGateway:
-        return self._hasty if gateway_id in self._withheld else self._patient
+    def _of(self, gateway_id: str, step: GatewayStep) -> StripeGateway:
+        return self._hasty if step in self._withheld.get(gateway_id, ()) else self._patient
 
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
-        return await self._of(gateway_id).execute(gateway_id, mandate=mandate, key=key)
+        return await self._of(gateway_id, GatewayStep.EXECUTE).execute(gateway_id, mandate=mandate, key=key)
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        return await self._of(gateway_id).inquire(gateway_id)
+        return await self._of(gateway_id, GatewayStep.INQUIRE).inquire(gateway_id)
 
     async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
-        return await self._of(gateway_id).cancel(gateway_id, key=key)
+        return await self._of(gateway_id, GatewayStep.CANCEL).cancel(gateway_id, key=key)
 
     async def refund(self, gateway_id: str, order: port.RefundOrder, *, key: str) -> port.RefundAnswer:
-        return await self._of(gateway_id).refund(gateway_id, order, key=key)
+        return await self._of(gateway_id, GatewayStep.REFUND).refund(gateway_id, order, key=key)
 
     async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
-        return await self._of(gateway_id).inquire_refund(gateway_id, *refund_ids)
+        return await self._of(gateway_id, GatewayStep.INQUIRE_REFUND).inquire_refund(gateway_id, *refund_ids)
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         return await self._patient.owner(gateway_id)

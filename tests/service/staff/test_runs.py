@@ -394,6 +394,9 @@ async def test_a_run_stops_when_the_broker_refuses_and_its_letters_are_open(
     async with trouble(environment, upstream):
         await sender.take_turn(no)
         await staff_lanes.sweep(Lane.RETRY)  # refused for the second time, it is left alone for longer
+        # A machine that stands still for seconds must not use that up.
+        staff = environment.databases["staff"]
+        await execute(staff, "UPDATE outbox SET sweep_after = sweep_after + interval '1 minute' WHERE refusals = 2")
         assert await sender.take_turn(no) is RunState.HALTED
         shown = await run_actions.show_run(database, no)
         assert shown is not None
