@@ -154,15 +154,16 @@ def full_backlog() -> Iterator[int]:
                 client.close()
 
 
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else gets meanwhile."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield closed.getsockname()[1]
 
 
-async def test_a_refused_connection_was_not_sent() -> None:
-    async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
+async def test_a_refused_connection_was_not_sent(closed_port: int) -> None:
+    async with stripe_at(f"http://127.0.0.1:{closed_port}") as gateway:
         assert {type(answer) for answer in await all_answers(gateway)} == {port.NotSent}
 
 
@@ -371,8 +372,8 @@ async def test_an_amount_is_sent_and_read_as_stripe_counts_it(currency: str, amo
     assert (captured.amount_minor, captured.currency) == (amount_minor, currency)
 
 
-async def test_a_part_of_a_whole_unit_is_refused_before_sending() -> None:
-    async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
+async def test_a_part_of_a_whole_unit_is_refused_before_sending(closed_port: int) -> None:
+    async with stripe_at(f"http://127.0.0.1:{closed_port}") as gateway:
         order = port.Order(UUID(int=1), "inv-1", 501, "MGA", "pm_card_visa")
         answer = await gateway.prepare(order, key="k")
     assert isinstance(answer, port.Refused)
@@ -477,11 +478,11 @@ async def test_a_proxy_that_refuses_has_sent_nothing(monkeypatch: pytest.MonkeyP
     assert b"sk_test_1" not in request
 
 
-async def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     async with server(http("403 Forbidden")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-        async with stripe_at(f"https://127.0.0.1:{closed_port()}") as gateway:
+        async with stripe_at(f"https://127.0.0.1:{closed_port}") as gateway:
             assert isinstance(await gateway.execute("pi_1", key="k"), port.NotSent)
     assert proxy.requests == []
 

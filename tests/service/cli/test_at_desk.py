@@ -23,6 +23,7 @@ from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE as HOSTILE_TEXTS
 from tests.support.kept_cases import LIMIT, keep_case
 from tests.support.kept_letters import event, keep, payment
+from tests.support.ports import free_port
 
 HOSTILE = " ".join(HOSTILE_TEXTS[name] for name in ("escape sequences", "C1 controls", "direction overrides", "markup"))
 WHY = ("--evidence", "its books show no charge", "--reason", "none")
@@ -112,15 +113,13 @@ async def test_what_is_wrong_with_desk_or_token_is_a_sentence(at_desk: DeskByHtt
     none = await at_desk.remit("show", str(uuid4()))
     assert (none.code, none.err.strip()) == (1, "remit: There is no case of this payment.")
     assert (await at_desk.remit("show", "not-an-id")).code == 2
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     unset = await at_desk.run("dead-letters", "list", REMIT_DESK_TOKEN="")
     assert (unset.code, unset.err.startswith("remit: REMIT_DESK_TOKEN is not set")) == (2, True), unset
     for variables, sentence in (
         ({"REMIT_DESK_TOKEN": "wrong"}, "REMIT_DESK_TOKEN: "),
         ({"REMIT_DESK_TOKEN": ""}, "REMIT_DESK_TOKEN is not set"),
         ({"REMIT_DESK_URL": "http://desk.example.com"}, "REMIT_DESK_URL must begin with https://"),
-        ({"REMIT_DESK_URL": f"http://127.0.0.1:{port}"}, "The desk at REMIT_DESK_URL does not answer"),
+        ({"REMIT_DESK_URL": f"http://127.0.0.1:{free_port()}"}, "The desk at REMIT_DESK_URL does not answer"),
     ):
         told = await at_desk.remit("in-doubt", **variables)
         assert (told.code, told.err.startswith(f"remit: {sentence}")) == (2, True), told
