@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Error, Page, Response
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Error, Page, Response, expect
 
 from services.staff.people import Role
 from tests.support.desk_browser import DeskUnderTest, open_desk
@@ -16,7 +16,9 @@ from tests.support.environment import ROOT
 
 PICTURES = ROOT / ".remit" / "pictures"
 """What each test saw last: a picture of every window, by the name of the test."""
-WAIT_MS = 10_000
+WAIT_MS = 20_000
+"""How long a page may take to show what is expected: as long as any condition of a test (`tests.support.waiting`)."""
+expect.set_options(timeout=WAIT_MS)
 EVERYBODY = (Role.VIEWER, Role.REPLAYER, Role.RESOLVER, Role.ADMIN)
 WIDE, NARROW = (1280, 900), (390, 844)
 _EXPECTED = ("the server responded with a status of", "net::ERR_ABORTED")

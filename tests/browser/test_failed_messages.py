@@ -131,7 +131,8 @@ async def test_of_two_people_who_begin_a_run_at_once_one_wins_and_the_other_read
         await page.get_by_role("checkbox", name="Charge up to").check()
     await asyncio.gather(*(button(page, "Try one").click() for page in windows))
     for page in windows:
-        await page.wait_for_load_state()
+        told = page.get_by_role("heading", name="Nothing was done").or_(page.get_by_text("R-1 tries one message now"))
+        await expect(told.first).to_be_visible()
     lost = [page for page in windows if await page.get_by_role("heading", name="Nothing was done").count()]
     assert len(lost) == 1
     await expect(lost[0].locator("#mistakes")).to_contain_text("R-1 is running")

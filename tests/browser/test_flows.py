@@ -148,7 +148,8 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_who
     send = [page.get_by_role("button", name="Send it", exact=True) for page in windows]
     await asyncio.gather(*(by_mouse(button) for button in send))
     for page in windows:
-        await page.wait_for_load_state()
+        case = page.get_by_role("heading", level=1).filter(has_text=filled.invoice)
+        await expect(case.or_(page.get_by_role("heading", name="Nothing was done")).first).to_be_visible()
     assert await messages(site) == 1
     lost = [page for page in windows if await page.get_by_role("heading", name="Nothing was done").count()]
     assert len(lost) == 1
