@@ -298,10 +298,13 @@ async def test_a_payment_in_doubt_has_no_outcome_yet(remit: Remit, system_or_non
     assert ENDINGS["pm_remit_broken_for_good"] == IN_DOUBT
 
     async def is_in_doubt() -> bool:
-        with pytest.raises(NoOutcome) as waiting:
+        with pytest.raises((NoAnswer, NoOutcome)) as waiting:
             await remit.outcome(command, within_s=0.5)
-        assert waiting.value.subject_id == command.subject_id
-        return waiting.value.in_doubt
+        told = waiting.value
+        if not isinstance(told, NoOutcome):  # no answer so soon, on a busy machine
+            return False
+        assert told.subject_id == command.subject_id
+        return told.in_doubt
 
     await until(is_in_doubt, what="the doubt", within_s=30)
     with pytest.raises(Rejected, match="payment_under_way"):
