@@ -368,7 +368,8 @@ async def select_cases(connection: Connection, *, open_only: bool, at_most: int)
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
     """The case of a payment, or None. With `lock`, its row is locked until the transaction ends."""
     if lock:  # in a statement of its own: the next one sees what was committed while this one waited, in all tables
-        await connection.fetchrow("SELECT FROM cases WHERE payment_id = $1 FOR UPDATE", payment_id)
+        # It selects a column, because asyncpg 0.32 writes beyond an empty record when it frees one.
+        await connection.fetchrow("SELECT 1 FROM cases WHERE payment_id = $1 FOR UPDATE", payment_id)
     row = await connection.fetchrow(_SELECT_CASE, payment_id)
     return kept_case(row) if row is not None else None
 

@@ -62,7 +62,7 @@ def as_rows(messages: list[Inbound]) -> dict[str, list[dict[str, Any]]]:
 
 async def heard(environment: Environment, number: int) -> None:
     async def there() -> bool:
-        return len(await rows(environment.databases["staff"], "SELECT FROM messages")) >= number
+        return len(await rows(environment.databases["staff"], "SELECT 1 FROM messages")) >= number
 
     await until(there, what=f"{number} messages")
 
@@ -144,7 +144,7 @@ async def test_what_cannot_be_read_is_a_dead_letter_and_stops_nothing(
 
         async def set_aside() -> bool:
             return bool(
-                await rows(environment.databases["staff"], "SELECT FROM dead_letters WHERE queue = $1", JOURNAL)
+                await rows(environment.databases["staff"], "SELECT 1 FROM dead_letters WHERE queue = $1", JOURNAL)
             )
 
         await until(set_aside, what="the dead letter")
@@ -175,7 +175,7 @@ async def test_off_means_that_the_queue_is_neither_bound_nor_read(
                 await publish(upstream, message)
             assert (await upstream.depth(JOURNAL), await upstream.depth(HEARTBEATS)) == (0, 0)
         assert (await everything(environment))["messages"] == []
-        assert not await rows(environment.databases["staff"], "SELECT FROM instances")
+        assert not await rows(environment.databases["staff"], "SELECT 1 FROM instances")
     finally:
         await apply_topology(environment.rabbitmq_url)
     await publish(upstream, life_of_an_invoice(RECENT)[0])
@@ -204,14 +204,14 @@ async def test_weeks_are_made_ahead_and_take_what_came_before_them(
     )  # of this week: no message of it is of the next one
     async with database.connection() as connection:
         await story_store.save(connection, hear(healthy_payment(1, now)))
-    assert len(await rows(url, "SELECT FROM weeks.messages_other")) == 3
+    assert len(await rows(url, "SELECT 1 FROM weeks.messages_other")) == 3
     await WeekKeeper(database).run_once()
     made = await weeks(environment)
     assert made == sorted(
         ["messages_other", *(f"messages_{now + timedelta(weeks=n):%Gw%V}" for n in range(story_store.WEEKS_AHEAD + 1))]
     )
-    assert not await rows(url, "SELECT FROM weeks.messages_other")
-    assert len(await rows(url, f"SELECT FROM weeks.{made[0]}")) == 3
+    assert not await rows(url, "SELECT 1 FROM weeks.messages_other")
+    assert len(await rows(url, f"SELECT 1 FROM weeks.{made[0]}")) == 3
     await WeekKeeper(database).run_once()
     assert await weeks(environment) == made
 
@@ -232,10 +232,10 @@ async def test_old_weeks_are_dropped_whole_and_what_is_older_is_not_taken(
     )
     async with database.connection() as connection:
         await story_store.save(connection, hear(healthy_payment(1, old)))
-    assert len(await rows(url, "SELECT FROM messages")) == 1, "what is older than it is kept is not stored"
+    assert len(await rows(url, "SELECT 1 FROM messages")) == 1, "what is older than it is kept is not stored"
     await WeekKeeper(database).run_once()
     assert name not in await weeks(environment)
-    assert not await rows(url, "SELECT FROM messages")
+    assert not await rows(url, "SELECT 1 FROM messages")
 
 
 # -- who runs ------------------------------------------------------------------------------------------------------------------------------

@@ -355,7 +355,7 @@ async def test_what_was_published_and_not_noted_is_published_again_as_it_was(
     shown = await run_actions.show_run(database, no)
     assert shown is not None
     assert shown[1].of == {ItemState.HANDLED: 1}
-    assert len(await rows(environment.databases["staff"], "SELECT FROM journal WHERE action = 'replay'")) == 1
+    assert len(await rows(environment.databases["staff"], "SELECT 1 FROM journal WHERE action = 'replay'")) == 1
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------------------------
