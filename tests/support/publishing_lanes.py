@@ -84,9 +84,16 @@ class PublishingLanes:
                 )
 
     async def sweep(self, lane: Lane) -> None:
-        """Make everything due, and sweep one lane once."""
+        """Make everything due, and sweep one lane once.
+
+        All of it is long overdue, in its order and within seconds, since one sweep takes a range of due times: not those of a minute, and
+        not both those of the last three seconds and older ones.
+        """
         async with self._database.connection() as connection:
-            await connection.execute("UPDATE outbox SET sweep_after = created_at WHERE sweep_after < 'infinity'")
+            await connection.execute(
+                """UPDATE outbox SET sweep_after = now() - interval '1 hour' + (created_at - now()) / 10
+                WHERE sweep_after < 'infinity'"""
+            )
         await OutboxSweeper(self._database, self._relays[lane]).sweep()
         await self._publish_copies()
         await self.inside.keeper.delete_confirmed()
