@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvloop
 from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import SERVICES, Stack, open_stack
@@ -17,6 +16,7 @@ from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
 from shared.persistence.database import Database
 from tests.faults.proxy import Network, open_network
+from tests.support.closing_loop import ClosingLoop
 from tests.support.databases import truncate
 from tests.support.environment import Environment
 from tests.support.publishing_lanes import PublishingLanes
@@ -119,4 +119,4 @@ def network() -> Iterator[Network]:
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Use uvloop, as in production."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": ClosingLoop}
