@@ -176,10 +176,89 @@ def test_what_the_saga_says_of_a_refund() -> None:
     )
 
 
-def test_what_people_made_at_the_gateway_is_never_made_anew() -> None:
+@pytest.mark.parametrize(
+    ("facts", "reminded"),
+    [
+        ((RefundDoubted(8, PART),), []),
+        ((RefundDoubted(8, PART), RefundUnmade(9, PART, "lost_or_stolen_card", closed=False)), []),
+        ((RefundUnmade(8, PART, "lost_or_stolen_card", closed=False),), [RecordRefundFailure]),
+    ],
+    ids=["in doubt", "in doubt, then it waits for a person", "it came back"],
+)
+def test_what_people_made_at_the_gateway_is_never_made_anew(facts: tuple[Fact, ...], reminded: list[type]) -> None:
     """Nobody asked for it, so there is no reason to give; what becomes of it the gateway service tells by itself."""
     saga, says = after(MADE)
     assert kinds(says) == [RecordRefund]
-    for doubt in (RefundDoubted(8, PART), RefundUnmade(8, PART, "lost_or_stolen_card", closed=False)):
-        _, reminded = after(doubt, DeadlineFired(1), saga=saga)
-        assert MakeRefund not in kinds(reminded)
+    assert kinds(domain.reminders(after(*facts, saga=saga)[0])) == reminded
+
+
+# -- order, and several at once --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "early", [RefundDoubted(6, PART), RefundUnmade(6, PART, "expired_card", closed=False)], ids=["doubted", "unmade"]
+)
+def test_what_comes_before_its_request_is_not_noted_so_that_the_request_is_still_sent(early: Fact) -> None:
+    assert after(early) == (COMPLETED, ())
+    assert kinds(after(early, ASKED)[1]) == [MakeRefund]
+
+
+def test_a_request_for_what_people_made_already_is_noted_and_nothing_is_said_twice() -> None:
+    saga, says = after(MADE, ASKED)
+    assert (says, saga.refunds[0].reason) == ((), "damaged")
+
+
+@pytest.mark.parametrize("known", [(MADE,), (MADE, RefundRecorded(PART, 6))], ids=["made", "made and recorded"])
+def test_an_outcome_that_comes_again_changes_nothing(known: tuple[Fact, ...]) -> None:
+    saga, _ = after(ASKED, *known)
+    assert after(MADE, saga=saga) == (saga, ())
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "code"),
+    [
+        ((RefundDoubted(6, PART),), AskedRefundStatus.IN_DOUBT, None),
+        ((RefundUnmade(6, PART, "expired_card", closed=False),), AskedRefundStatus.FAILED, "expired_card"),
+        ((MADE, CAME_BACK), AskedRefundStatus.UNMADE, "lost_or_stolen_card"),
+        ((MADE, CAME_BACK, MADE_AGAIN), AskedRefundStatus.MADE, None),
+    ],
+)
+def test_the_newest_outcome_is_the_one_with_its_own_code(
+    facts: tuple[Fact, ...], status: AskedRefundStatus, code: str | None
+) -> None:
+    (refund,) = after(ASKED, *facts)[0].refunds
+    assert (refund.status, refund.code) == (status, code)
+
+
+def test_one_that_came_back_and_fails_again_is_told_with_its_new_code() -> None:
+    """The invoice knows that it was made once, so it hears of every failure since."""
+    _, says = after(ASKED, MADE, CAME_BACK, RefundUnmade(9, PART, "expired_card", closed=False))
+    (told,) = says
+    assert isinstance(told, RecordRefundFailure)
+    assert (told.refund.code, told.refund.version) == ("expired_card", 9)
+
+
+def test_what_becomes_of_one_refund_leaves_the_others_as_they_are() -> None:
+    other = replace(ASKED, refund_id=UUID(int=7), amount_minor=200)
+    saga, _ = after(ASKED, other)
+    first, second = saga.refunds
+    made = after(RefundMade(6, UUID(int=7), 200, "EUR"), saga=saga)[0].refunds
+    assert made[0] == first
+    assert (made[1].refund_id, made[1].status, made[1].asked_minor) == (second.refund_id, AskedRefundStatus.MADE, 200)
+
+
+def test_an_invoice_that_asks_again_for_one_refund_is_told_of_that_one() -> None:
+    other = replace(ASKED, refund_id=UUID(int=7))
+    both = (RefundMade(7, UUID(int=7), 300, "EUR"), RefundRecorded(PART, 6), RefundRecorded(UUID(int=7), 7))
+    saga, _ = after(ASKED, other, MADE, *both)
+    (told,) = after(ASKED, saga=saga)[1]
+    assert isinstance(told, RecordRefund)
+    assert told.refund.refund_id == PART
+
+
+def test_a_doubt_is_no_reason_to_ask_more_often_again() -> None:
+    saga, _ = after(ASKED)
+    for _ in range(2):
+        saga, _ = after(DeadlineFired(saga.deadline), saga=saga)
+    doubted = transition(saga, RefundDoubted(6, PART), PATIENCE)
+    assert (doubted.saga.repeats, doubted.deadline_s) == (2, None), "the deadline that is set stays the next"

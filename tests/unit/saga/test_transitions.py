@@ -345,10 +345,11 @@ def test_a_repeated_fact_changes_nothing_and_sends_nothing(fact: str, state: str
 
 @pytest.mark.parametrize(("fact", "state"), ANSWERED)
 def test_an_invoice_that_still_waits_is_answered_each_time_but_not_for_ever(fact: str, state: str) -> None:
-    once = transition(STATES[state], FACTS[fact], PATIENCE)
-    assert transition(once.saga, FACTS[fact], PATIENCE).says == once.says
-    tired = replace(STATES[state], repeats=REPEATS_MAX)
-    assert transition(tired, FACTS[fact], PATIENCE) == SagaStep(tired)
+    saga, answers = STATES[state], list[tuple[Command, ...]]()
+    for _ in range(REPEATS_MAX + 2):
+        step = transition(saga, FACTS[fact], PATIENCE)
+        saga, answers = step.saga, [*answers, step.says]
+    assert answers == [TABLE[fact][state].says] * REPEATS_MAX + [()] * 2
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)
@@ -447,3 +448,15 @@ def test_the_first_failure_heard_of_is_the_one() -> None:
 def test_a_failure_recorded_while_settling_is_not_sent_again_after_a_rejection() -> None:
     noted = transition(STATES["settling"], FACTS["payment failed"], PATIENCE).saga
     assert transition(noted, FACTS["settlement rejected"], PATIENCE).says == (REFUND_REJECTED,)
+
+
+def test_an_invoice_that_waits_again_after_its_payment_went_back_is_told_that_it_went_back() -> None:
+    """It had recorded the payment, and lost that with its last commit."""
+    refunded = transition(STATES["completed"], Refunded(NEWER), PATIENCE).saga
+    assert (refunded.status, refunded.failure) == (SagaStatus.REFUNDED, None)
+    assert transition(refunded, PaymentRequested(), PATIENCE).says == (TELL_REFUND,)
+
+
+def test_an_invoice_that_was_paid_before_the_memory_of_the_saga_is_told_nothing_that_the_saga_does_not_know() -> None:
+    paid = transition(ABSENT, Paid(), PATIENCE).saga
+    assert transition(paid, PaymentRequested(), PATIENCE) == SagaStep(paid)
