@@ -30,9 +30,12 @@ Change = tuple[str, ast.AST]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`name` stays as it is while its function does. `apply` changes the tree, which is then good for this mutant only."""
+    """`name` stays as it is while its function does. `apply` changes the tree, which is then good for this mutant only.
+
+    `scope` is the function that is changed, with the classes and functions around it, or "module"."""
 
     name: str
+    scope: str
     line: int
     apply: Callable[[], None]
 
@@ -64,7 +67,8 @@ class _Finder:
                 )
                 for what, new in self._changes(child, node, inner):
                     apply = partial(_put, node, field, at, ast.copy_location(new, child))
-                    yield Mutant(self._name(inner or "module", what), _line(child), apply)
+                    scoped = inner or "module"
+                    yield Mutant(self._name(scoped, what), scoped, _line(child), apply)
                 yield from self.find(child, inner)
 
     def _name(self, scope: str, what: str) -> str:

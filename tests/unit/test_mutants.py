@@ -2,12 +2,15 @@
 
 import ast
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.mutants.__main__ import CORES, EQUIVALENT, ROOT
 from tests.mutants.guards import Guard, listed
 from tests.mutants.mutate import mutants
+from tests.mutants.reach import WHOLE_MODULE, Reach, tried_with
 
 STATUSES = {"Status": ("OPEN", "PAID", "VOID")}
 
@@ -97,6 +100,35 @@ def test_two_mutants_of_one_kind_have_two_names() -> None:
 )
 def test_types_limits_fields_and_docstrings_are_no_rules(source: str) -> None:
     assert mutated(source) == {}
+
+
+REACHES = {
+    "slow": Reach(frozenset({"core:pay", "core:Order.total"}), 0.2),
+    "quick": Reach(frozenset({"core:pay"}), 0.1),
+    "elsewhere": Reach(frozenset({"core:other", "another:pay"}), 0.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("scope", "tried"),
+    [
+        ("pay", ["quick", "slow"]),
+        ("Order.total", ["slow"]),
+        ("pay.inner", ["quick", "slow"]),
+        ("never_called", []),
+        ("module", ["quick", "slow", "elsewhere"]),
+    ],
+)
+def test_a_mutant_is_tried_with_the_tests_that_run_its_function_and_the_quickest_first(
+    scope: str, tried: list[str]
+) -> None:
+    items = [cast(pytest.Item, SimpleNamespace(nodeid=test)) for test in REACHES]
+    assert [item.nodeid for item in tried_with("core", scope, items, REACHES)] == tried
+
+
+def test_a_mutant_knows_the_function_that_it_changes() -> None:
+    source = "LIMITS = {1}\n\nclass Order:\n    def total(self):\n        return lambda: self.a + self.b"
+    assert {mutant.scope for mutant in mutants(ast.parse(source), {})} == {WHOLE_MODULE, "Order.total"}
 
 
 def test_every_core_is_there() -> None:
