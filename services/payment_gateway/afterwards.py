@@ -57,7 +57,7 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     if is_contradiction and payment.decided_by and payment.gateway_side is not None:
         shown = payment.gateway_side
         # The money went back, and not by a refund: by a dispute, or it never came.
-        is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, payment))
+        is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, shown))
         return Meaning.KNOWN if is_gone or _as_shown(shown, domain.side_of(answer)) else meaning
     return meaning
 
@@ -68,10 +68,9 @@ def _as_shown(shown: GatewaySide, side: GatewaySide) -> bool:
     return replace(shown, dispute=side.dispute) == side if both_open else shown == side
 
 
-def _never_came(answer: GatewayAnswer, payment: Payment) -> bool:
+def _never_came(answer: GatewayAnswer, shown: GatewaySide) -> bool:
     """Whether a person called given back what the gateway says it never captured."""
-    known = payment.gateway_side is not None and payment.gateway_side.answer in NEVER_CAPTURED
-    return known and isinstance(answer, port.NoRefund) and answer.left_minor is None
+    return shown.answer in NEVER_CAPTURED and isinstance(answer, port.NoRefund) and answer.left_minor is None
 
 
 NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})

@@ -280,10 +280,9 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
     What was told as captured, and never came, is called given back as well: then the invoice's sum is right.
     """
     is_made = command.resolution == "refunded"
-    if is_made and is_dispute_open(payment.gateway_side) and given_back_by_hand_minor(payment) is None:
+    if is_made and is_dispute_open(payment.gateway_side) and given_back_by_hand_minor(payment) == 0:
         return "does_not_fit"  # the money is ours again if the dispute is won
-    left_minor = (captured_minor(payment) or 0) - refunds.refunded_minor(payment.refunds)
-    if left_minor <= 0 or not (_shows_capture(payment) or (is_made and _was_told_as_captured(payment))):
+    if _left_minor(payment) <= 0 or not (_shows_capture(payment) or (is_made and _was_told_as_captured(payment))):
         return "does_not_fit"
     refund = _refund_of_difference(payment, is_made=is_made)
     if is_made:
@@ -301,9 +300,16 @@ def _refund_of_difference(payment: Payment, *, is_made: bool) -> refunds.Payment
     known = refunds.find(payment.refunds, payment.payment_id)
     if known is None and _was_told_as_captured(payment):
         refund_id = uuid5(payment.payment_id, f"decided:{payment.version}")
-        minor = given_back_by_hand_minor(payment) if is_made else None
-        return refunds.PaymentRefund(refund_id, WENT_BACK if is_made else GIVE_BACK, asked_minor=minor)
+        minor = given_back_by_hand_minor(payment)
+        is_part = is_made and 0 < minor < _left_minor(payment)
+        words = WENT_BACK if is_made else GIVE_BACK
+        return refunds.PaymentRefund(refund_id, words, asked_minor=minor if is_part else None)
     return replace(known or refunds.whole(payment.payment_id, GIVE_BACK), amount_minor=None)
+
+
+def _left_minor(payment: Payment) -> int:
+    """What is left of the capture by what we know of."""
+    return captured_minor(payment) - refunds.refunded_minor(payment.refunds)
 
 
 def _refund_decided(payment: Payment, outcome: Outcome) -> PaymentTransition:

@@ -414,8 +414,8 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
 
 def on_due(payment: Payment) -> PaymentTransition:
     """The effect of a due time on a payment without a next step: its next refund begins."""
-    following = refunds.waiting(payment.refunds)
-    if following is None or not _begins_next(payment):
+    following = refunds.waiting(payment.refunds) if _begins_next(payment) else None
+    if following is None:
         return PaymentTransition(payment)
     return PaymentTransition(begin_refund(payment, following), then=GatewayStep.INQUIRE_REFUND)
 
@@ -655,7 +655,7 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
     before = refund_at_work(payment)
     if before.takes_rest and answer.left_minor == 0:
         return _given_back_by_hand(payment, policy)
-    refund = refunds.measured(before, payment.refunds, captured_minor(payment) or 0, answer.left_minor)
+    refund = refunds.measured(before, payment.refunds, captured_minor(payment), answer.left_minor)
     if refund.by_hand_minor and refunds.find(payment.refunds, payment.payment_id) is None:
         return _tell_given_back_by_hand(payment, refund.by_hand_minor)
     if refund.amount_minor is None or refund.amount_minor > answer.left_minor:
@@ -710,12 +710,13 @@ def refund_made(payment: Payment, *, gateway_id: str | None = None, decided_by: 
         decided_by=decided_by,
     )
     after = refunds.changed(payment.refunds, ended)
+    # The rest is all there is, even if `captured_minor` is not what the gateway captured: what it showed of that may be gone by now.
     status = PaymentStatus.REFUNDED if ended.takes_rest else _status_after(payment, after)
     return move(payment, status, refund_id=gateway_id, refunds=after, decided_by=decided_by)
 
 
 def _status_after(payment: Payment, after: Refunds) -> PaymentStatus:
-    is_whole = refunds.refunded_minor(after) >= (captured_minor(payment) or 0)
+    is_whole = refunds.refunded_minor(after) >= captured_minor(payment)
     return PaymentStatus.REFUNDED if is_whole else PaymentStatus.CAPTURED
 
 
@@ -729,7 +730,10 @@ def refund_kept(payment: Payment, *, decided_by: str) -> Payment:
 
 
 def refunds_asked_about(payment: Payment) -> tuple[UUID, ...]:
-    """Our ids of the refunds that an inquiry is about: the one at work, else those that were made; or the one whose money stays."""
+    """Our ids of the refunds that an inquiry is about: the one at work, else those that were made; or the one whose money stays.
+
+    If none was made it is the newest: the gateway cannot be asked about nothing.
+    """
     if (refund := refunds.at_work(payment.refunds)) is not None:
         return (refund.refund_id,)
     if payment.status is PaymentStatus.REFUND_FAILED:
@@ -766,31 +770,29 @@ def _begins_next(payment: Payment) -> bool:
     return is_free and refunds.waiting(payment.refunds) is not None
 
 
-def _amount_of(payment: Payment, refund: PaymentRefund) -> int | None:
+def _amount_of(payment: Payment, refund: PaymentRefund) -> int:
     """The amount of the refund. Where the gateway never said what is left, it is what is left by what we know."""
-    known, whole_minor = refund.amount_minor or refund.asked_minor, captured_minor(payment)
-    if known is None and whole_minor is not None:
-        return whole_minor - refunds.refunded_minor(payment.refunds)
-    return known
+    known = refund.amount_minor or refund.asked_minor
+    return captured_minor(payment) - refunds.refunded_minor(payment.refunds) if known is None else known
 
 
-def captured_minor(payment: Payment) -> int | None:
-    """What was captured: what the gateway said, if it contradicted us and the currency is ours, else the amount of the payment."""
+def captured_minor(payment: Payment) -> int:
+    """What was captured: what the gateway said, if it contradicted us and the currency is ours, else the amount of the payment.
+
+    A payment that was closed before its request came has no amount, and nothing that we could give back.
+    """
     side = payment.gateway_side
     if side is not None and side.captured_minor is not None and side.currency == payment.currency:
         return side.captured_minor
-    return payment.amount_minor
+    return payment.amount_minor or 0
 
 
-def given_back_by_hand_minor(payment: Payment) -> int | None:
-    """What others gave back at the gateway, or disputes took, as it showed when it contradicted us. None if it showed nothing, or all that
-    is left."""
-    side, known_minor = payment.gateway_side, refunds.refunded_minor(payment.refunds)
+def given_back_by_hand_minor(payment: Payment) -> int:
+    """What others gave back at the gateway, or disputes took, as it showed when it contradicted us. 0 if it showed nothing of that."""
+    side = payment.gateway_side
     if side is None or side.refunded_minor is None or side.currency != payment.currency:
-        return None
-    gone_minor = side.refunded_minor + side.lost_minor
-    left_minor, by_hand_minor = (captured_minor(payment) or 0) - known_minor, gone_minor - known_minor
-    return by_hand_minor if 0 < by_hand_minor < left_minor else None
+        return 0
+    return max(side.refunded_minor + side.lost_minor - refunds.refunded_minor(payment.refunds), 0)
 
 
 def _with_refund(payment: Payment, refund: PaymentRefund) -> Payment:

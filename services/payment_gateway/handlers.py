@@ -194,7 +194,7 @@ def _refund_facts(refund: PaymentRefund, payment: Payment) -> messages.RefundFac
 
 def _left_minor(payment: Payment, given_back_minor: int) -> int:
     is_whole = payment.status is PaymentStatus.REFUNDED
-    return 0 if is_whole else max((domain.captured_minor(payment) or 0) - given_back_minor, 0)
+    return 0 if is_whole else max(domain.captured_minor(payment) - given_back_minor, 0)
 
 
 def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:

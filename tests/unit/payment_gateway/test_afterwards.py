@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
+from uuid import UUID
 
 import pytest
 
@@ -18,6 +19,7 @@ from services.payment_gateway.domain import (
     Policy,
 )
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from services.payment_gateway.settings import CANCEL_LOOKS_S, LADDER_S, REFUND_LOOKS_S, REMIND_S, WATCH_S
 from shared.records import replace
 from tests.unit.payment_gateway.payments import (
@@ -278,6 +280,60 @@ def test_after_a_lost_dispute_nobody_expects_a_refund() -> None:
     assert afterwards.on_answer(lost, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY) == PaymentTransition(lost)
 
 
+def test_a_late_capture_that_a_person_let_stand_is_still_announced_until_it_is_given_back() -> None:
+    case = afterwards.on_answer(payment(PaymentStatus.NOT_CHARGED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    stands = on_known(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
+    assert domain.is_late(stands)
+    assert afterwards.on_answer(stands, GatewayStep.INQUIRE, DISPUTED, POLICY) == PaymentTransition(
+        replace(stands, rung=1), delay_s=REMIND_S, republish=True
+    )
+
+
+def test_what_was_shown_before_is_a_case_again_unless_a_person_decided_about_it() -> None:
+    before = replace(payment(PaymentStatus.CAPTURED), gateway_side=domain.side_of(DISPUTED))
+    again = afterwards.on_answer(before, GatewayStep.INQUIRE, DISPUTED, POLICY)
+    assert (again.outcome, again.payment.version) == (Outcome.NEEDS_DECISION, before.version + 1)
+
+
+@pytest.mark.parametrize("nothing", [port.NoRefund(""), port.RefundFailed("expired_card", "", "re_1")])
+def test_money_that_the_gateway_showed_and_never_gave_back_is_news(nothing: GatewayAnswer) -> None:
+    """Only where it showed that nothing was captured, nothing has to go back."""
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, ALL_REFUNDED, POLICY).payment
+    decided = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    found = afterwards.on_answer(decided, GatewayStep.INQUIRE_REFUND, nothing, POLICY)
+    assert (found.outcome, found.payment.status) == (Outcome.REFUND_FAILED, PaymentStatus.REFUND_FAILED)
+
+
+def test_a_refund_that_failed_is_news_even_where_nothing_was_captured() -> None:
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, CANCELLED, POLICY).payment
+    decided = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    failed = replace(REFUND_FAILED, left_minor=None)
+    assert afterwards.meaning_of(failed, decided) is afterwards.Meaning.NOT_REFUNDED
+
+
+KEPT: Final = payment(PaymentStatus.REFUND_FAILED, decided_by="ann")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        *((status, CAPTURED) for status in (PaymentStatus.REFUNDED, PaymentStatus.REFUND_FAILED)),
+        *((PaymentStatus.REFUNDED, answer) for answer in (CANCELLED, DECLINED, UNCONFIRMED, ACTION_REQUIRED)),
+        *((status, port.Found("pi_1", "")) for status in (PaymentStatus.NOT_CHARGED, PaymentStatus.CAPTURED)),
+        *((PaymentStatus.NOT_CHARGED, answer) for answer in (REFUNDED, REFUND_FAILED, NO_REFUND)),
+    ],
+    ids=str,
+)
+def test_an_answer_to_another_question_tells_nothing(status: PaymentStatus, answer: GatewayAnswer) -> None:
+    before = KEPT if status is PaymentStatus.REFUND_FAILED else payment(status)
+    assert afterwards.meaning_of(answer, before) is afterwards.Meaning.TELLS_NOTHING
+
+
+def test_what_an_answer_means_is_asked_only_of_a_settled_payment() -> None:
+    with pytest.raises(AssertionError, match="is not settled"):
+        afterwards.meaning_of(PROCESSING, payment(PaymentStatus.IN_DOUBT))
+
+
 def standing(status: str, *, lost_minor: int = 0) -> port.Captured:
     """The capture while its dispute stands so."""
     dispute = port.Dispute(status, "fraudulent", 1_250, "EUR", 1_772_366_400)
@@ -340,6 +396,17 @@ def test_a_capture_that_stands_while_it_is_disputed_is_watched_until_the_dispute
     assert what_happens(stands, LOST if ends == "lost" else standing(ends)) == happens
 
 
+@pytest.mark.parametrize(
+    ("shown", "says"),
+    [("needs_response", "lost"), ("prevented", "needs_response"), ("prevented", "lost")],
+)
+def test_a_dispute_that_takes_another_turn_than_the_person_saw_is_a_case_again(shown: str, says: str) -> None:
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, standing(shown), POLICY).payment
+    stands = on_known(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
+    assert what_happens(stands, standing(shown)) == SAME
+    assert what_happens(stands, standing(says)) == "needs_decision: disputed"
+
+
 def test_a_case_whose_difference_grows_is_a_new_version() -> None:
     """Nobody decides on a version that shows less than the gateway says by now."""
     case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, PARTLY_REFUNDED, POLICY).payment
@@ -351,6 +418,36 @@ def test_a_case_whose_difference_grows_is_a_new_version() -> None:
 def test_an_amount_that_could_read_as_a_card_number_is_not_shown(amount_minor: int) -> None:
     strange: port.Captured = replace(CAPTURED, amount_minor=amount_minor, currency="e$r")
     assert domain.side_of(strange) == domain.GatewaySide("captured", None, 0, "E_R")
+
+
+NOTHING_SAID = port.Dispute("needs_response")
+
+
+@pytest.mark.parametrize(
+    ("dispute", "shown"),
+    [
+        (None, None),
+        (NOTHING_SAID, NOTHING_SAID),
+        (
+            port.Dispute("lost", "fraudulent", 1_250, "EUR", 1_772_366_400),
+            port.Dispute("lost", "fraudulent", 1_250, "EUR", 1_772_366_400),
+        ),
+        (
+            port.Dispute("un der", "no t", port.AMOUNT_SHOWN_MAX + 1, "e$r"),
+            port.Dispute("un_der", "no_t", None, "e_r"),
+        ),
+        (replace(NOTHING_SAID, amount_minor=0), replace(NOTHING_SAID, amount_minor=0)),
+        (
+            replace(NOTHING_SAID, amount_minor=port.AMOUNT_SHOWN_MAX),
+            replace(NOTHING_SAID, amount_minor=port.AMOUNT_SHOWN_MAX),
+        ),
+    ],
+    ids=["none", "bare", "whole", "strange", "of nothing", "of the largest amount"],
+)
+def test_a_dispute_is_shown_in_codes_and_amounts_that_everybody_can_read(
+    dispute: port.Dispute | None, shown: port.Dispute | None
+) -> None:
+    assert domain.side_of(replace(DISPUTED, dispute=dispute)).dispute == shown
 
 
 # -- when a settled payment is looked at ---------------------------------------------------------------------------------------------------
@@ -396,6 +493,50 @@ def test_once_the_gateway_agrees_with_a_person_it_is_watched_like_its_own_outcom
     assert len(looks_s(payment(status, decided_by="ann"), answer, days=400)) == looks
 
 
+OFTEN = Policy(LADDER_S, REMIND_S, WATCH_S, (2.0, 20.0), (3.0, 30.0), (1.0, 10.0))
+"""A policy that looks at captures as well. The looks at a refund, a cancel and a capture are told apart by their times."""
+A_PART = PaymentRefund(UUID(int=1), "damaged", 250, PaymentRefundStatus.REFUNDED, amount_minor=250)
+
+
+@pytest.mark.parametrize(
+    ("settled", "waits_s"),
+    [
+        (payment(PaymentStatus.CAPTURED), (1.0, 10.0)),
+        (replace(payment(PaymentStatus.CAPTURED), refunds=(A_PART,)), (2.0, 20.0)),
+        (payment(PaymentStatus.REFUNDED), (2.0, 20.0)),
+        (payment(PaymentStatus.DECLINED), (3.0, 30.0)),
+        (payment(PaymentStatus.NOT_CHARGED), (3.0, 30.0)),
+        (replace(payment(PaymentStatus.NOT_CHARGED), gateway_id=None), (None, None)),
+        (payment(PaymentStatus.REFUND_FAILED), (None, None)),
+    ],
+    ids=["captured", "a part refunded", "refunded", "declined", "not charged", "never sent", "not settled"],
+)
+def test_each_kind_of_outcome_has_its_own_looks(settled: Payment, waits_s: tuple[float | None, ...]) -> None:
+    assert (domain.next_look_s(settled, OFTEN), domain.next_look_s(replace(settled, rung=1), OFTEN)) == waits_s
+    assert domain.next_look_s(replace(settled, rung=2), OFTEN) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "answer", "wait_s"),
+    [
+        (payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, CAPTURED, 1.0),
+        (payment(PaymentStatus.CANCELLING), GatewayStep.CANCEL, CANCELLED, 3.0),
+        (payment(PaymentStatus.REFUNDING), GatewayStep.REFUND, REFUNDED, 2.0),
+    ],
+    ids=["captured", "cancelled", "refunded"],
+)
+def test_the_first_look_is_set_with_the_outcome(
+    before: Payment, step: GatewayStep, answer: GatewayAnswer, wait_s: float
+) -> None:
+    assert afterwards.on_answer(before, step, answer, OFTEN).delay_s == wait_s
+
+
+def test_a_late_capture_that_went_back_is_looked_at_like_any_refund() -> None:
+    refunded = replace(payment(PaymentStatus.REFUNDED), settled_as=PaymentStatus.NOT_CHARGED)
+    looked = afterwards.on_answer(refunded, GatewayStep.INQUIRE_REFUND, REFUNDED, OFTEN)
+    assert (looked.republish, looked.delay_s) == (False, 20.0)
+
+
 @pytest.mark.parametrize("answer", [REFUNDED, UNKNOWN, REFUND_PENDING])
 def test_a_refund_is_looked_at_for_thirty_days(answer: GatewayAnswer) -> None:
     looks = looks_s(payment(PaymentStatus.REFUNDED), answer, days=400)
@@ -426,7 +567,9 @@ def test_asking_takes_no_look_away() -> None:
     [
         (PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), delay_s=REMIND_S, republish=True), True),
         (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=300.0), True),
+        (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=domain.TOLD_FROM_WAIT_S), True),
         (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=1.0), False),
+        (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=1.0, republish=True), True),
         (PaymentTransition(payment(PaymentStatus.IN_DOUBT), then=GatewayStep.EXECUTE), False),
         (PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), Outcome.NEEDS_DECISION, delay_s=REMIND_S), False),
         (PaymentTransition(payment(PaymentStatus.CAPTURED)), False),
@@ -436,3 +579,13 @@ def test_asking_takes_no_look_away() -> None:
 def test_staff_are_told_what_the_gateway_answers_about_a_case(transition: PaymentTransition, told: bool) -> None:
     assert domain.is_told_to_staff(transition, GatewayStep.INQUIRE) is told
     assert not domain.is_told_to_staff(transition, GatewayStep.EXECUTE)
+
+
+def test_staff_are_told_what_was_asked_and_not_what_was_done() -> None:
+    case = PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), delay_s=REMIND_S)
+    assert {step for step in GatewayStep if domain.is_told_to_staff(case, step)} == {
+        GatewayStep.FIND,
+        GatewayStep.INQUIRE,
+        GatewayStep.INQUIRE_REFUND,
+        GatewayStep.CANCEL,
+    }

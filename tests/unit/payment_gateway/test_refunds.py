@@ -18,9 +18,20 @@ from services.payment_gateway.domain import (
     PaymentTransition,
 )
 from services.payment_gateway.gateways import port
-from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefundStatus, refunded_minor
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus, refunded_minor, told_by_hand
 from shared.records import replace
-from tests.unit.payment_gateway.payments import ID, LAST, NOT_SENT, POLICY, REMIND_S, UNKNOWN, on_known, payment
+from tests.unit.payment_gateway.payments import (
+    ID,
+    LAST,
+    NOT_SENT,
+    POLICY,
+    REFUNDED,
+    REMIND_S,
+    SECOND_S,
+    UNKNOWN,
+    on_known,
+    payment,
+)
 
 CAPTURED_MINOR = 1_250
 IDS = [UUID(int=number) for number in range(1, 6)]
@@ -91,7 +102,8 @@ def test_what_was_given_back_by_hand_meanwhile_is_told_as_a_refund_of_its_own(am
     told = answered(asked(refund(0, amount_minor)), (INQUIRE, port.NoRefund("", 950)))
     ours, theirs = told.payment.refunds
     assert (told.outcome, told.then, told.payment.status) == (Outcome.REFUNDED, INQUIRE, PaymentStatus.REFUNDING)
-    assert (theirs.amount_minor, theirs.reason, theirs.version) == (300, WENT_BACK, told.payment.version)
+    assert (theirs.asked_minor, theirs.amount_minor, theirs.reason) == (300, 300, WENT_BACK)
+    assert theirs.version == told.payment.version
     assert theirs.refund_id not in {ID, ours.refund_id}
     sent = answered(told.payment, (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
     given_back = {one.refund_id: one.amount_minor for one in sent.payment.refunds}
@@ -105,6 +117,7 @@ def test_a_refund_that_is_in_doubt_again_after_that_is_a_case_again() -> None:
     assert doubted.outcome is Outcome.REFUND_IN_DOUBT
     told = answered(doubted.payment, (INQUIRE, port.NoRefund("", 950)))
     assert (told.outcome, told.payment.status) == (Outcome.REFUNDED, PaymentStatus.REFUNDING)
+    assert answered(told.payment, (INQUIRE, NOT_SENT)).delay_s == SECOND_S, "the ladder does not begin anew"
     again = answered(told.payment, (INQUIRE, port.NoRefund("", 950)), (SEND, UNKNOWN))
     assert (again.outcome, again.payment.version) == (Outcome.REFUND_IN_DOUBT, told.payment.version + 1)
 
@@ -121,6 +134,14 @@ def test_a_refund_of_the_rest_that_was_made_by_hand_is_made() -> None:
     assert (found.outcome, found.payment.refunds[0].amount_minor) == (Outcome.REFUNDED, CAPTURED_MINOR)
 
 
+def test_no_more_is_booked_as_given_back_than_was_captured_when_people_are_quicker() -> None:
+    """Our refund of all was lost. Meanwhile people gave back a part at the gateway, and then the rest."""
+    lost = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, UNKNOWN)).payment
+    ended = answered(lost, (INQUIRE, port.NoRefund("", 950)), (INQUIRE, port.NoRefund("", 0)))
+    assert [one.amount_minor for one in ended.payment.refunds] == [950, 300]
+    assert (ended.payment.status, ended.outcome) == (PaymentStatus.REFUNDED, Outcome.REFUNDED)
+
+
 def test_the_rest_of_nothing_is_a_case() -> None:
     all_back = answered(
         asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
@@ -133,13 +154,60 @@ def test_the_rest_changes_its_key_with_its_amount() -> None:
     lost = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, UNKNOWN)).payment
     same, less = (answered(lost, *[(INQUIRE, port.NoRefund("", left))] * 2).payment for left in (CAPTURED_MINOR, 950))
     assert domain.idempotency_key(same, SEND) == domain.idempotency_key(lost, SEND)
-    assert domain.idempotency_key(less, SEND) != domain.idempotency_key(lost, SEND)
+    assert domain.idempotency_key(lost, SEND) == f"{ID}:refund:{IDS[0]}:1"
+    assert domain.idempotency_key(less, SEND) == f"{ID}:refund:{IDS[0]}:2"
+
+
+def test_the_rest_of_a_smaller_capture_is_all_of_it_even_after_a_try_that_failed() -> None:
+    """What the gateway captured is forgotten with what it says of the try."""
+    case = replace(
+        payment(PaymentStatus.NEEDS_DECISION),
+        reason="capture_differs",
+        gateway_side=domain.side_of(replace(seen(0), amount_minor=900)),
+    )
+    back = on_known(case, Resolve(ID, "INV-1", "give_back", case.version, "ann")).payment
+    failed = port.RefundFailed("expired_card", "", "re_1", 900)
+    tried = answered(back, (INQUIRE, port.NoRefund("", 900)), (SEND, failed))
+    assert tried.outcome is Outcome.REFUND_FAILED
+    made = answered(tried.payment, (INQUIRE, port.Refunded("re_2", ""))).payment
+    assert (made.status, made.refunds[0].amount_minor) == (PaymentStatus.REFUNDED, 900)
+
+
+def test_the_rest_takes_what_the_gateway_says_is_left_and_not_what_we_know() -> None:
+    """A part of ours came back, and nobody has looked since."""
+    part = answered(asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, REFUNDED)).payment
+    rest = on_known(part, refund(1)).payment
+    made = answered(rest, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_2", ""))).payment
+    assert [one.amount_minor for one in made.refunds] == [250, CAPTURED_MINOR]
+
+
+@pytest.mark.parametrize(
+    "at",
+    [CAPTURED, replace(payment(PaymentStatus.NOT_CHARGED), gateway_id=None), asked(refund(0, 100), refund(1, 100))],
+    ids=["none waits", "none was ever asked for", "one is at work"],
+)
+def test_no_refund_begins_when_a_payment_is_due_unless_one_waits_and_none_is_at_work(at: Payment) -> None:
+    assert domain.on_due(at) == PaymentTransition(at)
+
+
+def test_a_sum_counts_what_was_made_and_by_hand_the_most_that_the_gateway_showed() -> None:
+    made = PaymentRefund(IDS[0], "", 250, PaymentRefundStatus.REFUNDED, amount_minor=250, by_hand_minor=100)
+    kept = replace(made, refund_id=IDS[1], status=PaymentRefundStatus.KEPT, by_hand_minor=300)
+    of_unknown_amount = replace(made, refund_id=IDS[2], amount_minor=None, by_hand_minor=0)
+    assert refunded_minor((made, kept, of_unknown_amount)) == 250 + 300
+    assert refunded_minor(()) == 0
+
+
+def test_what_others_gave_back_counts_once_after_it_was_told() -> None:
+    kept = PaymentRefund(IDS[0], "", 250, PaymentRefundStatus.KEPT, by_hand_minor=300)
+    told = PaymentRefund(IDS[1], WENT_BACK, 300, PaymentRefundStatus.REFUNDED, amount_minor=300)
+    assert refunded_minor(told_by_hand((kept,), told)) == 300
 
 
 # -- lack of balance -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", sorted(LACK_OF_BALANCE))
+@pytest.mark.parametrize("code", ["insufficient_balance_for_refund", "balance_insufficient", "insufficient_funds"])
 def test_lack_of_balance_is_tried_again_and_then_waits_for_a_person(code: str) -> None:
     at, refused = asked(refund(0, 250)), port.RefundFailed(code, "", left_minor=CAPTURED_MINOR)
     keys = []
@@ -264,6 +332,19 @@ def test_a_refund_that_was_made_stands_until_the_gateway_says_that_it_failed(ans
     assert (failed.outcome, failed.payment.reason) == (Outcome.REFUND_FAILED, "lost_or_stolen_card")
 
 
+def test_a_part_that_others_gave_back_with_all_the_rest_was_not_made_by_us() -> None:
+    made = made_in_parts()
+    gone = answered(made, (INQUIRE, port.NoRefund("", 0, IDS[0])))
+    assert (gone.outcome, gone.payment.reason) == (Outcome.REFUND_FAILED, "not_refunded")
+    assert answered(made, (INQUIRE, port.Refunded("re_2", ""))).outcome is None, "all of them were made"
+
+
+def test_what_people_gave_back_and_got_back_is_no_refund_of_ours_to_ask_about() -> None:
+    kept = PaymentRefund(IDS[0], "", 250, PaymentRefundStatus.KEPT, by_hand_minor=300)
+    looked = afterwards.on_answer(replace(CAPTURED, refunds=(kept,)), GatewayStep.INQUIRE, seen(0), POLICY)
+    assert (looked.outcome, looked.then) == (None, None)
+
+
 def test_an_answer_about_another_refund_is_not_taken_for_the_one_at_work() -> None:
     first = asked(refund(0, 250))
     second = on_known(
@@ -271,6 +352,25 @@ def test_an_answer_about_another_refund_is_not_taken_for_the_one_at_work() -> No
         refund(1, 500),
     ).payment
     assert domain.on_late_answer(second, port.Refunded("re_1", ""), POLICY, asked=first) is None
+
+
+def test_an_answer_for_a_payment_that_had_no_refund_at_work_is_not_taken_for_the_one_that_has_begun() -> None:
+    begun = asked(refund(0, 250))
+    assert domain.on_late_answer(begun, port.Refunded("re_1", ""), POLICY, asked=CAPTURED) is None
+
+
+def test_once_a_person_keeps_the_money_of_the_saga_only_that_refund_is_asked_about() -> None:
+    part = PaymentRefund(IDS[0], "damaged", 250, PaymentRefundStatus.REFUNDED, amount_minor=250, version=2)
+    case = payment(PaymentStatus.REFUND_FAILED)
+    kept = on_known(
+        replace(case, refunds=(*case.refunds, part)), Resolve(ID, "INV-1", "not_refunded", case.version, "ann")
+    ).payment
+    assert domain.refunds_asked_about(kept) == (ID,)
+
+
+def test_where_no_refund_was_made_the_newest_is_asked_about() -> None:
+    kept = [PaymentRefund(one, "damaged", 250, PaymentRefundStatus.KEPT) for one in IDS[:3]]
+    assert domain.refunds_asked_about(replace(CAPTURED, refunds=tuple(kept))) == (IDS[2],)
 
 
 def test_money_that_a_person_keeps_leaves_the_payment_captured() -> None:

@@ -10,6 +10,8 @@ INQUIRE = Inquire(ID, "INV-1")
 LOOK = Inquire(ID, "INV-1", look=True)
 LOOKS = stays(0.0, republish=True, was_case=True, rung=1)
 """Staff are told what the gateway says, and the look does not count as one of those that come by themselves."""
+DOUBTED = payment(PaymentStatus.IN_DOUBT, rung=2)
+WAS_CASE = replace(payment(PaymentStatus.CAPTURED), was_case=True)
 NEVER_SENT = replace(payment(PaymentStatus.NOT_CHARGED), gateway_id=None)
 UNSETTLED = {
     PaymentStatus.REQUESTED,
@@ -39,6 +41,12 @@ SCENARIOS: dict[str, CommandScenario] = {
         payment(PaymentStatus.NEEDS_DECISION),
         LOOK,
         PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), republish=True, hurry=True),
+    ),
+    "what is not settled keeps its place on the ladder": Scenario(
+        DOUBTED, LOOK, PaymentTransition(DOUBTED, republish=True, hurry=True)
+    ),
+    "what was never looked at by itself stays so": Scenario(
+        WAS_CASE, LOOK, PaymentTransition(WAS_CASE, republish=True, hurry=True)
     ),
     "a payment that never reached the gateway is not looked at": Scenario(
         NEVER_SENT, LOOK, PaymentTransition(NEVER_SENT, republish=True)

@@ -9,7 +9,7 @@ import pytest
 
 from services.payment_gateway import afterwards, domain
 from services.payment_gateway.commands import NeverSeen, Refund, RefundIdReusedError, Resolve
-from services.payment_gateway.domain import CHARGED, GatewayStep, PaymentStatus, PaymentTransition, Resolution
+from services.payment_gateway.domain import CHARGED, GatewayStep, Payment, PaymentStatus, PaymentTransition, Resolution
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
@@ -30,6 +30,7 @@ WHOLE = Refund(ID, "INV-1", ID, "void")
 OF_A_PART = Refund(ID, "INV-1", PART, "damaged", amount_minor=250, currency="EUR")
 CAPTURED = payment(PaymentStatus.CAPTURED)
 TOLD_AGAIN = stays(republish=True)
+CLOSED = Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="decided_by_person")
 BEGUN = PaymentRefund(PART, "damaged", asked_minor=250, status=PaymentRefundStatus.AT_WORK)
 WAITING = replace(BEGUN, status=PaymentRefundStatus.WAITING)
 
@@ -59,6 +60,9 @@ SCENARIOS: dict[str, CommandScenario] = {
         )(CAPTURED),
     ),
     "about a payment never seen nothing is said": Scenario(None, WHOLE, NeverSeen()),
+    "of a payment that a person closed before its request, nothing is known, not even the currency": Scenario(
+        CLOSED, OF_A_PART, TOLD_AGAIN(CLOSED)
+    ),
     **{f"{status}: a part begins": begins(status) for status in AT_REST},
     **{f"{status}: a part waits for the refund at work": waits(status) for status in AT_WORK},
     **{
@@ -95,6 +99,8 @@ def test_a_refund_waits_while_a_person_decides_about_a_capture(asked: Refund, de
     begun = domain.on_due(decided.payment) if decided_as == "captured" else decided
     assert begun.payment.status is PaymentStatus.REFUNDING
     assert asked.refund_id in {refund.refund_id for refund in begun.payment.refunds}
+    if asked is WHOLE:
+        assert len(begun.payment.refunds) == 1, "whoever decides has the very refund made that the saga waits for"
 
 
 @each(SCENARIOS)

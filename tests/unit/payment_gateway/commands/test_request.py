@@ -17,6 +17,7 @@ SAVED = replace(
     details=ChargeDetails("cus_1", "mandate_1", "Hosting in May", "HOSTING 05", (("contract", "C-7"), ("team", "web"))),
 )
 CARD = Request(ID, "INV-1", 1_250, "EUR", card_jwe="eyJ...")
+CHARGED_BY_TOKEN = ("INV-1", "1250", "EUR", "pm_card_visa", "")
 CLOSED = Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="never_requested")
 """Closed by an earlier build, before its request came."""
 
@@ -110,9 +111,22 @@ def test_a_request_that_comes_again_after_a_purge_is_known(request_: Request) ->
             on_command(purged, replace(request_, **other))
 
 
-def test_a_request_without_details_has_the_hash_of_earlier_builds() -> None:
+@pytest.mark.parametrize(
+    ("request_", "lines"),
+    [
+        (REQUEST, [*CHARGED_BY_TOKEN]),
+        (CARD, ["INV-1", "1250", "EUR", "", "eyJ..."]),
+        (SAVED, [*CHARGED_BY_TOKEN, "cus_1", "mandate_1", "Hosting in May", "HOSTING 05", "contract=C-7", "team=web"]),
+        (replace(REQUEST, details=ChargeDetails(customer="cus_1")), [*CHARGED_BY_TOKEN, "cus_1", "", "", ""]),
+        (replace(REQUEST, details=ChargeDetails(mandate="man_1")), [*CHARGED_BY_TOKEN, "", "man_1", "", ""]),
+        (replace(REQUEST, details=ChargeDetails(description="May")), [*CHARGED_BY_TOKEN, "", "", "May", ""]),
+        (replace(REQUEST, details=ChargeDetails(statement_descriptor="M")), [*CHARGED_BY_TOKEN, "", "", "", "M"]),
+    ],
+    ids=["token", "card", "all details", "customer", "mandate", "description", "statement descriptor"],
+)
+def test_a_request_has_the_same_hash_in_every_build(request_: Request, lines: list[str]) -> None:
     """Otherwise a request that came before an upgrade and comes again after it would be a dead letter."""
-    assert REQUEST.params_hash == sha256(b"INV-1\n1250\nEUR\npm_card_visa\n").digest()
+    assert request_.params_hash == sha256("\n".join(lines).encode()).digest()
 
 
 @pytest.mark.parametrize(

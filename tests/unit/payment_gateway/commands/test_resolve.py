@@ -1,7 +1,7 @@
 """Resolve: a person decides about a payment with unknown outcome, on the version that the person saw."""
 
 from typing import get_args
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import pytest
 
@@ -196,6 +196,22 @@ OF_A_PAID_INVOICE: dict[str, CommandScenario] = {
         does_not_fit("refunded")(ALL_BACK),
     ),
 }
+UNFOUND = replace(CASE, gateway_id=None)
+CANCELLED_THERE = replace(CASE, gateway_side=domain.side_of(CANCELLED))
+UNDER_REVIEW: port.Captured = replace(DISPUTED, dispute=port.Dispute("under_review"))
+OPEN = replace(CASE, reason="disputed", gateway_side=domain.side_of(UNDER_REVIEW))
+OPEN_OF_A_PAID = replace(PAID, gateway_side=domain.side_of(replace(UNDER_REVIEW, refunded_minor=400)))
+OPEN_AND_BACK = replace(PAID, gateway_side=domain.side_of(replace(UNDER_REVIEW, refunded_minor=1_250)))
+OPEN_AFTER_OURS = replace(
+    PAID,
+    gateway_side=domain.side_of(replace(UNDER_REVIEW, refunded_minor=250)),
+    refunds=(
+        PaymentRefund(
+            UUID(int=1), "damaged", asked_minor=250, status=PaymentRefundStatus.REFUNDED, amount_minor=250, version=2
+        ),
+    ),
+)
+CLOSED = replace(CASE, amount_minor=None, currency=None, gateway_side=domain.side_of(CAPTURED))
 GIVEN_UP = payment(PaymentStatus.REFUND_FAILED, decided_by="ann")
 
 SCENARIOS: dict[str, CommandScenario] = {
@@ -242,6 +258,33 @@ SCENARIOS: dict[str, CommandScenario] = {
         for before in [replace(CASE, reason=reason, gateway_side=domain.side_of(DISPUTED))]
     },
     **OF_A_PAID_INVOICE,
+    "nobody has found it at the gateway, so nobody could watch a capture": Scenario(
+        UNFOUND, resolve("captured"), does_not_fit("captured")(UNFOUND)
+    ),
+    "the gateway shows a cancel, so it was not charged": Scenario(
+        CANCELLED_THERE, resolve("not_charged"), NOT_CHARGED_BY_ANN(CANCELLED_THERE)
+    ),
+    "the gateway shows a cancel, so there is nothing to give back": Scenario(
+        CANCELLED_THERE, resolve("give_back"), does_not_fit("give_back")(CANCELLED_THERE)
+    ),
+    "a dispute goes on, and what is left goes back": Scenario(OPEN, resolve("give_back"), GIVEN_BACK(OPEN)),
+    "a dispute goes on, and nothing went back": Scenario(OPEN, resolve("refunded"), does_not_fit("refunded")(OPEN)),
+    "a dispute goes on, and people gave a part back": Scenario(
+        OPEN_OF_A_PAID,
+        resolve("refunded"),
+        told_to_the_invoice(PaymentStatus.CAPTURED, 400, 400)(OPEN_OF_A_PAID),
+    ),
+    "a dispute goes on, and people gave all back: whoever wins it, the money is gone": Scenario(
+        OPEN_AND_BACK,
+        resolve("refunded"),
+        told_to_the_invoice(PaymentStatus.REFUNDED, 1_250)(OPEN_AND_BACK),
+    ),
+    "a dispute goes on, and only what we gave back ourselves went back": Scenario(
+        OPEN_AFTER_OURS, resolve("refunded"), does_not_fit("refunded")(OPEN_AFTER_OURS)
+    ),
+    "it was closed before its request, so we know of nothing to give back": Scenario(
+        CLOSED, resolve("refunded"), does_not_fit("refunded")(CLOSED)
+    ),
     "captured after it had been told as not charged: it is late": Scenario(
         TOLD, resolve("captured"), replace(CAPTURED_BY_ANN(TOLD), outcome=Outcome.CAPTURED_LATE)
     ),
@@ -260,6 +303,81 @@ SCENARIOS: dict[str, CommandScenario] = {
 @each(SCENARIOS)
 def test_resolve(scenario: CommandScenario) -> None:
     assert decided(scenario) == scenario.then
+
+
+OURS = PaymentRefund(
+    UUID(int=1), "damaged", asked_minor=250, status=PaymentRefundStatus.REFUNDED, amount_minor=250, version=2
+)
+GONE: dict[str, tuple[port.Captured, tuple[PaymentRefund, ...], int | None, int, PaymentStatus]] = {
+    "a part": (replace(CAPTURED, refunded_minor=400), (), 400, 400, PaymentStatus.CAPTURED),
+    "a cent": (replace(CAPTURED, refunded_minor=1), (), 1, 1, PaymentStatus.CAPTURED),
+    "all but a cent": (replace(CAPTURED, refunded_minor=1_249), (), 1_249, 1_249, PaymentStatus.CAPTURED),
+    "all": (replace(CAPTURED, refunded_minor=1_250), (), None, 1_250, PaymentStatus.REFUNDED),
+    "a part, and a part in a dispute": (
+        replace(CAPTURED, refunded_minor=300, lost_minor=100), (), 400, 400, PaymentStatus.CAPTURED,
+    ),
+    "a part by us, a part by others": (
+        replace(CAPTURED, refunded_minor=650), (OURS,), 400, 400, PaymentStatus.CAPTURED,
+    ),
+    "a part by us, the rest by others": (
+        replace(CAPTURED, refunded_minor=1_250), (OURS,), None, 1_000, PaymentStatus.REFUNDED,
+    ),
+    "a part by us, and the rest without a trace": (
+        replace(CAPTURED, refunded_minor=250), (OURS,), None, 1_000, PaymentStatus.REFUNDED,
+    ),
+    "all but a cent by us, and the cent without a trace": (
+        replace(CAPTURED, refunded_minor=1_249), (replace(OURS, amount_minor=1_249),), None, 1, PaymentStatus.REFUNDED,
+    ),
+    "of a smaller capture a part": (
+        replace(CAPTURED, amount_minor=900, refunded_minor=400), (), 400, 400, PaymentStatus.CAPTURED,
+    ),
+    "of a smaller capture all": (
+        replace(CAPTURED, amount_minor=900, refunded_minor=900), (), None, 900, PaymentStatus.REFUNDED,
+    ),
+    "in a currency that is not ours": (
+        replace(CAPTURED, amount_minor=900, currency="USD", refunded_minor=400), (), None, 1_250, PaymentStatus.REFUNDED,
+    ),
+    "of an amount that cannot be shown": (
+        replace(CAPTURED, amount_minor=port.AMOUNT_SHOWN_MAX + 1, refunded_minor=400), (), 400, 400, PaymentStatus.CAPTURED,
+    ),
+    "as much as cannot be shown": (
+        replace(CAPTURED, refunded_minor=port.AMOUNT_SHOWN_MAX + 1), (), None, 1_250, PaymentStatus.REFUNDED,
+    ),
+}  # fmt: skip
+"""What the gateway shows and what we gave back before; then what of it the person's refund takes, its amount, and the status."""
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_a_person_finds_given_back_what_the_gateway_shows_beyond_our_own_refunds(gone: str) -> None:
+    shown, ours, asked_minor, amount_minor, status = GONE[gone]
+    case = replace(GIVEN_BACK_THERE, gateway_side=domain.side_of(shown), refunds=ours)
+    found = on_known(case, resolve("refunded")).payment
+    *before, made = found.refunds
+    assert (tuple(before), made.asked_minor, made.amount_minor, found.status) == (
+        ours,
+        asked_minor,
+        amount_minor,
+        status,
+    )
+
+
+def test_a_refund_keeps_the_id_of_the_try_that_a_person_found_made() -> None:
+    failed = payment(PaymentStatus.REFUND_FAILED)
+    tried = replace(failed, refunds=(replace(failed.refunds[0], gateway_id="re_1"),))
+    (made,) = on_known(tried, resolve("refunded")).payment.refunds
+    assert (made.status, made.gateway_id) == (PaymentRefundStatus.REFUNDED, "re_1")
+
+
+def test_what_is_left_goes_back_whole_whatever_others_gave_back_before() -> None:
+    case = replace(GIVEN_BACK_THERE, gateway_side=domain.side_of(replace(CAPTURED, refunded_minor=400)))
+    (begun,) = on_known(case, resolve("give_back")).payment.refunds
+    assert (begun.takes_rest, begun.asked_by) == (True, "ann")
+
+
+def test_a_refund_that_the_saga_waits_for_is_the_one_that_a_person_has_made() -> None:
+    waits = PaymentRefund(ID, "the invoice cannot take the money", amount_minor=1_000)
+    (begun,) = on_known(replace(GIVEN_BACK_THERE, refunds=(waits,)), resolve("give_back")).payment.refunds
+    assert begun == replace(waits, status=PaymentRefundStatus.AT_WORK, amount_minor=None, asked_by="ann")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,13 @@ SCENARIOS = scenarios_of(TABLE) | {
 }
 
 
+@pytest.mark.parametrize("advice", [None, ""])
+def test_a_decline_without_advice_gives_none(advice: str | None) -> None:
+    answer: port.Declined = replace(DECLINED, advice=advice)
+    declined = domain.on_answer(_AT_WORK, STEP, answer, POLICY).payment
+    assert declined.pending == domain.PendingOutcome(PaymentStatus.DECLINED, "insufficient_funds", None)
+
+
 @each(SCENARIOS)
 def test_execute(scenario: StepScenario) -> None:
     assert follows(STEP, scenario) == scenario.then

@@ -57,6 +57,7 @@ TABLE: StepTable = {
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
     },
+    replace(CASE, rung=LAST): {NOT_SENT: REMINDS, UNKNOWN: REMINDS},  # it is a case already
     DECIDED: {
         FOUND: stays(then=GatewayStep.CANCEL, gateway_id="pi_1"),
         NOT_FOUND: stays(gateway_side=GatewaySide("not_found")),
@@ -100,6 +101,7 @@ def test_only_what_we_may_have_forgotten_is_looked_for(before: Payment, age_s: f
     ("age_s", "version"),
     [
         pytest.param(domain.FORGETS_AFTER_S - 1, 4, id="young"),
+        pytest.param(domain.FORGETS_AFTER_S, int(domain.FORGETS_AFTER_S), id="just old"),
         pytest.param(7_200.9, 7_200, id="old"),
         pytest.param(1e12, domain.VERSION_MAX, id="by a clock that is wrong"),
     ],
@@ -125,6 +127,10 @@ def test_a_version_that_is_higher_already_goes_on() -> None:
 
 def test_an_encrypted_card_with_its_old_payment_is_exchanged_once_none_was_found() -> None:
     assert domain.on_answer(WITH_CARD, STEP, NOT_FOUND, POLICY).then is GatewayStep.TOKENISE
+
+
+def test_no_card_is_kept_with_a_payment_that_was_begun() -> None:
+    assert domain.on_answer(WITH_CARD, STEP, FOUND, POLICY).payment.card_jwe is None
 
 
 def test_no_card_is_kept_with_a_case_that_is_never_begun() -> None:

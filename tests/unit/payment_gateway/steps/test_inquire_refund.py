@@ -1,5 +1,7 @@
 """Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
+import pytest
+
 from services.payment_gateway.domain import GatewaySide, GatewayStep, PaymentStatus, on_answer
 from services.payment_gateway.gateways import port
 from shared.records import replace
@@ -18,6 +20,7 @@ from tests.unit.payment_gateway.payments import (
     REFUND_PENDING,
     REFUNDED,
     REMINDS,
+    REPLAYED,
     UNKNOWN,
     WAITS,
     StepScenario,
@@ -37,6 +40,8 @@ LOOKED = stays(rung=1)
 NOTHING_LEFT = port.NoRefund("none", left_minor=0)
 WHOLE = payment(PaymentStatus.REFUNDING)
 A_PART = replace(WHOLE, refunds=(replace(WHOLE.refunds[0], asked_minor=250),))
+IN_DOUBT_LAST = payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST)
+TRIED = replace(IN_DOUBT_LAST, refunds=(replace(IN_DOUBT_LAST.refunds[0], gateway_id="re_1"),))
 SENDS_IT = about_refund(stays(then=GatewayStep.REFUND), amount_minor=1_250)
 
 TABLE: StepTable = {
@@ -48,6 +53,7 @@ TABLE: StepTable = {
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
         NOT_SENT: WAITS,
         UNKNOWN: refund_is_in_doubt("no_readable_answer"),
+        REPLAYED: refund_is_in_doubt("no_readable_answer"),  # a question has no key that could be spent
     },
     payment(PaymentStatus.REFUNDING, rung=LAST): {
         REFUNDED: IS_REFUNDED,
@@ -113,6 +119,9 @@ SCENARIOS: dict[str, StepScenario] = {
             ("a person kept it", payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), is_refunded(None)),
         )
     },
+    "in doubt behind the last rung: the try that is known has failed": Scenario(
+        TRIED, REFUND_FAILED, refund_fails("expired_card")(TRIED)
+    ),
     "refunding: nothing was captured": Scenario(A_PART, port.NoRefund("none"), refund_fails("nothing_left")(A_PART)),
 }
 
@@ -122,6 +131,7 @@ def test_inquire_refund(scenario: StepScenario) -> None:
     assert follows(STEP, scenario) == scenario.then
 
 
-def test_a_refund_without_a_readable_id_is_recorded_without_one() -> None:
-    nameless = replace(REFUNDED, refund_id="\x00 ")
+@pytest.mark.parametrize("refund_id", ["\x00 ", "re_4242424242424242"], ids=["unprintable", "a card number"])
+def test_a_refund_without_an_id_that_can_be_shown_is_recorded_without_one(refund_id: str) -> None:
+    nameless = replace(REFUNDED, refund_id=refund_id)
     assert on_answer(payment(PaymentStatus.REFUNDING), STEP, nameless, POLICY).payment.refund_id is None
