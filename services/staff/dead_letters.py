@@ -123,7 +123,7 @@ class DeadLetterRecord:
         What services tell of a replay, and duplicates that changed nothing, make no other version.
         """
         untold = replace(self, seen=0, last_seen=self.first_seen, outcome=None, outcome_reason=None, outcome_at=None)
-        return blake2s(repr(untold).encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+        return blake2s(repr(untold).encode(), digest_size=8).hexdigest()
 
 
 def arrive(record: DeadLetterRecord | None, letter: DeadLetter, now: datetime) -> DeadLetterRecord:

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.payment_gateway.domain import OutcomeReason
+from services.staff import domain
+from services.staff.desk.case_words import known_words
 from services.staff.domain import (
     OPEN,
     REFUSALS_KEPT_MAX,
@@ -258,6 +261,51 @@ def test_what_messages_say_of_a_refund_does_not_depend_on_their_order() -> None:
         assert told == replace(ASKED, status=CaseRefundStatus.FAILED, version=8, code=came_back)
 
 
+OTHER = RefundTold(UUID(int=8), CaseRefundStatus.REFUNDED, 5, 100, "EUR")
+DOUBTED_REFUND = RefundTold(UUID(int=7), CaseRefundStatus.IN_DOUBT, 6)
+REJECTED_REFUND = RefundTold(UUID(int=7), CaseRefundStatus.REJECTED, code="refund_id_used")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ([ASKED, DOUBTED_REFUND], replace(ASKED, status=CaseRefundStatus.IN_DOUBT, version=6)),
+        ([ASKED, REJECTED_REFUND], ASKED),
+        ([REJECTED_REFUND], REJECTED_REFUND),
+        ([DOUBTED_REFUND, REJECTED_REFUND], DOUBTED_REFUND),
+    ],
+    ids=[
+        "an outcome that says little takes the rest from the request",
+        "a request that fits stands, though the same again did not",
+        "a request that did not fit",
+        "one that was made is not undone by a request that did not fit",
+    ],
+)
+def test_a_refund_shows_what_all_its_messages_say_together(facts: list[Fact], expected: RefundTold) -> None:
+    for order in permutations(facts):
+        assert case_of(*order).refunds == (expected,)
+
+
+def test_each_refund_of_a_payment_stands_for_itself() -> None:
+    assert case_of(ASKED, OTHER).refunds == (ASKED, OTHER)
+    told_more = case_of(ASKED, OTHER, DOUBTED_REFUND).refunds
+    assert told_more == (replace(ASKED, status=CaseRefundStatus.IN_DOUBT, version=6), OTHER)
+
+
+# -- words and numbers for people ------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_can_have_every_reason_that_the_gateway_service_gives_of_its_own() -> None:
+    assert set(OutcomeReason) == domain.CASE_REASONS, "cases are counted by reason"
+
+
+def test_people_read_how_often_the_gateway_was_asked_and_not_what_else_was_done() -> None:
+    steps = ("execute", "inquire", "inquire_refund", "cancel", "refund")
+    attempts = tuple(CaseAttempt(NOW, step, "unknown", "") for step in steps)
+    case = case_of(replace(doubted(3), reason="processing", attempts=attempts))
+    assert known_words(case).endswith("Remit has asked the gateway 2 times.")
+
+
 # -- what contradicts a decision -------------------------------------------------------------------------------------------------------
 
 NOT_CHARGED = settled(5, CaseStatus.NOT_CHARGED, "ann")
@@ -266,6 +314,11 @@ CONTRADICTED: dict[str, tuple[tuple[Fact, ...], int | None]] = {
     "decided not charged, and found captured": ((doubted(3), NOT_CHARGED, settled(6)), 6),
     "the money has gone back meanwhile": ((NOT_CHARGED, settled(6), settled(7, CaseStatus.REFUNDED)), 6),
     "decided captured, and not there": ((settled(5, CaseStatus.CAPTURED, "ann"), MISSING), 7),
+    "decided given back, and it was not": (
+        (settled(5, CaseStatus.REFUNDED, "ann"), replace(doubted(7, CaseStatus.REFUND_FAILED), reason="not_refunded")),
+        7,
+    ),
+    "decided that the money stays, and it is not there": ((doubted(5, CaseStatus.REFUND_FAILED, "ann"), MISSING), 7),
     "nobody decided": ((settled(5, CaseStatus.NOT_CHARGED), settled(6)), None),
     "decided captured, and found so": ((settled(5, CaseStatus.CAPTURED, "ann"), settled(6)), None),
     "a person decided anew": ((NOT_CHARGED, settled(6, decided_by="bea")), None),

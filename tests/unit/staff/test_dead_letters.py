@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from re import fullmatch
 from uuid import UUID
 
 import pytest
@@ -121,3 +122,43 @@ def test_a_record_is_open_exactly_if_its_last_failure_was_not_settled(history: l
         elif what == "late" and kept.replays:
             kept, failures = arrive(kept, letter(kept.replays - 1), NOW), failures + 1
     assert (kept.status is DeadLetterStatus.OPEN, kept.seen) == (waiting, failures)
+
+
+# -- the version that a person saw -----------------------------------------------------------------------------------------------------
+
+SEEN = record(letter())
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        arrive(SEEN, letter(), NOW + timedelta(minutes=1)),
+        replace(SEEN, outcome="rejected"),
+        replace(SEEN, outcome_reason="no such invoice"),
+        replace(SEEN, outcome_at=NOW),
+    ],
+    ids=["a duplicate", "an outcome", "its reason", "its time"],
+)
+def test_what_a_person_saw_still_holds_after_news_that_change_nothing_to_send(after: DeadLetterRecord) -> None:
+    assert after != SEEN
+    assert after.version == SEEN.version
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        replayed_by(SEEN, ANN, ID),
+        discarded_by(SEEN, ANN),
+        record(letter(reason="handler_failed")),
+        record(replace(letter(), body=b"[")),
+        record(replace(letter(), headers={"to": "another"})),
+    ],
+    ids=["replayed", "discarded", "another reason", "another body", "another header"],
+)
+def test_whoever_saw_something_else_is_told_so(after: DeadLetterRecord) -> None:
+    assert after.version != SEEN.version
+
+
+def test_a_version_is_a_short_text_whatever_the_message_holds() -> None:
+    strange = record(replace(letter(), headers={"x": "\ud800"}, body=bytes(range(256))))
+    assert fullmatch("[0-9a-f]{16}", strange.version)

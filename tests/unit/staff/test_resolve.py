@@ -6,12 +6,14 @@ from uuid import UUID, uuid5
 
 import pytest
 
+from services.payment_gateway.gateways.port import DISPUTE_OPEN
 from services.staff.domain import (
     DECIDE_ANEW_AFTER,
     Case,
     CaseStatus,
     DecisionRefusal,
     DecisionRefused,
+    Dispute,
     GatewaySide,
     Resolution,
     Resolve,
@@ -149,6 +151,39 @@ def test_what_the_gateway_shows_as_captured_is_not_told_as_not_charged_and_anoth
     assert refusal_of(wanted, DISPUTED, NOW) is (SENT if resolution in fits else DecisionRefusal.DOES_NOT_FIT)
     booked = resolution in fits - {"captured"}
     assert refusal_of(wanted, OF_ANOTHER_AMOUNT, NOW) is (SENT if booked else DecisionRefusal.DOES_NOT_FIT)
+
+
+@pytest.mark.parametrize(
+    ("status", "refunded_minor", "lost_minor", "fits"),
+    [
+        *((status, 0, None, False) for status in sorted(DISPUTE_OPEN)),
+        *((status, 0, 1_250, True) for status in ("won", "lost", "warning_closed", "prevented")),
+        ("won", 0, 0, True),
+        ("needs_response", 400, 0, True),
+        ("needs_response", 400, None, True),
+        ("under_review", 0, 400, True),
+        ("under_review", None, None, False),
+    ],
+)
+def test_nobody_calls_given_back_what_may_still_be_won(
+    status: str, refunded_minor: int | None, lost_minor: int | None, fits: bool
+) -> None:
+    side = GatewaySide("captured", 1_250, refunded_minor, "EUR", True, Dispute(status), lost_minor)
+    offered = {"captured", "give_back"} | ({"refunded"} if fits else set())
+    assert decisions_for(replace(DISPUTED, gateway=side)) == offered
+
+
+@pytest.mark.parametrize(
+    ("stands", "fits"),
+    [
+        (replace(case(CaseStatus.REFUND_FAILED), gateway=DISPUTED.gateway), FITTING[CaseStatus.REFUND_FAILED]),
+        (replace(case(CaseStatus.REFUND_FAILED), settled_as="captured"), FITTING[CaseStatus.REFUND_FAILED]),
+        (replace(WAITING, gateway=GatewaySide("cancelled")), CHARGE),
+    ],
+    ids=["a refund beside a capture", "a refund of what was captured", "a charge that the gateway cancelled"],
+)
+def test_what_the_gateway_shows_narrows_only_a_decision_about_a_capture(stands: Case, fits: set[str]) -> None:
+    assert set(decisions_for(stands)) == fits
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
