@@ -33,7 +33,7 @@ from tests.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-SCORE_MIN = 0.90
+SCORE_MIN = 0.95
 CPU_MAX_S = 20
 """All tests of a core take a few seconds of CPU. A mutant with which they take this long never ends, which counts as noticed."""
 PROFILE = "mutants"

@@ -19,6 +19,7 @@ import os
 import re
 import resource
 import sys
+import threading
 import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -41,6 +42,9 @@ LISTED = Path(__file__).with_name("guards.toml")
 SCORE_MIN = 0.95
 CPU_MAX_S = 60
 """The tests of one guard take a second or two of CPU. With the guard gone they may never end, which counts as noticed."""
+STUCK_AFTER_S = 180.0
+"""So long after it began a trial is ended, and its guard was noticed. pytest ends a test sooner, unless the code
+waits on without its guard."""
 OURS = ("services", "shared", "deploy", "tests")
 LIBRARIES = """aio_pika aiohttp.web alembic.command argon2 asyncpg fastapi hypothesis jinja2 joserfc.jwe orjson prometheus_client
     pydantic.type_adapter rich.console sqlalchemy.ext.asyncio stripe structlog tenacity typer.rich_utils uuid_utils.compat uvloop"""
@@ -170,6 +174,9 @@ def _become(trial: _Trial, stack: Stack) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
             del sys.modules[name]
         if trial.guard is not None:
+            stuck = threading.Timer(STUCK_AFTER_S, os._exit, (pytest.ExitCode.TESTS_FAILED,))
+            stuck.daemon = True
+            stuck.start()
             sys.meta_path.insert(0, _Without(trial.guard))
         options = ["-xq", "--assert=plain", "-n", "0", "-p", "no:cacheprovider", "--timeout=30"]
         code = pytest.main([*options, *trial.tests], plugins=[_Prepared(stack)])

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from asyncpg import UniqueViolationError
 
 from services.invoice import answers, store
 from services.invoice.answers import StoredAnswer
@@ -12,6 +13,7 @@ from services.invoice.store import NewEvent
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Database, MovedOnError
 from shared.persistence.writes import WriteBatch
+from shared.records import replace
 from tests.support.environment import Environment
 
 ISSUED = Issued("C-1", 1_250, "EUR")
@@ -50,6 +52,25 @@ async def stored(database: Database, known: dict[str, Invoice], happened: list[t
         await store.save(writes, new_events=new_events, invoices={id_: known[id_] for id_, _ in happened})
         assert writes.fits_one_statement
         await writes.flush()
+
+
+async def test_a_command_that_was_answered_meanwhile_is_a_conflict(environment: Environment) -> None:
+    """Else two instances could decide one command, and its sender would hear but one of the decisions."""
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=1)
+    accepted = StoredAnswer(UUID(int=1), ISSUED_TYPE, "accepted", "flow-1")
+
+    async def store_answer(answer: StoredAnswer) -> None:
+        async with database.transaction() as tx:
+            writes = WriteBatch(tx)
+            await answers.insert(writes, [answer])
+            await writes.flush()
+
+    try:
+        await store_answer(accepted)
+        with pytest.raises(UniqueViolationError):
+            await store_answer(replace(accepted, answer="rejected"))
+    finally:
+        await database.close()
 
 
 async def test_a_command_that_was_answered_under_its_former_id_is_a_conflict(environment: Environment) -> None:
