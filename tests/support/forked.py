@@ -1,7 +1,7 @@
-"""Runs `remit` in a fork of a process that has imported the libraries of others, which takes longer than most commands.
+"""Runs `remit` in a fork of a process that has imported the libraries of others and `shared`, which takes longer than most commands.
 
-What is ours is imported anew by each command, as at a terminal: so a command that forgot an import fails here, too. This module imports
-nothing of ours for the same reason.
+The command line itself and all of `services` are imported anew by each command, as at a terminal: so a command that forgot an import fails
+here, too. This module imports nothing of ours for the same reason.
 """
 
 import multiprocessing
@@ -12,8 +12,9 @@ from pathlib import Path
 
 _LIBRARIES = """aio_pika aiohttp.web alembic.command asyncpg joserfc.jwe orjson prometheus_client pydantic.type_adapter rich.console
     rich.table sqlalchemy.ext.asyncio structlog tenacity typer.rich_utils uuid_utils.compat uvloop"""
+_SHARED = "shared.contracts.catalogue shared.messaging.topology shared.service"
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(_LIBRARIES.split())
+_FORKS.set_forkserver_preload([*_LIBRARIES.split(), *_SHARED.split()])
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, within_s: float) -> int:

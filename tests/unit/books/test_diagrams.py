@@ -39,7 +39,14 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "retry_after_s": (None,),
     "version": (1, 9),
 }
-BY_TYPE: dict[Any, tuple[Any, ...]] = {str: ("x",), bool: (False, True), UUID: (ID, OTHER), NoneType: (None,)}
+BY_TYPE: dict[Any, tuple[Any, ...]] = {
+    str: ("x",),
+    bool: (False, True),
+    UUID: (ID, OTHER),
+    NoneType: (None,),
+    # Of a dispute only counts whether it goes on; the rest is shown to people.
+    port.Dispute: (port.Dispute("x"), port.Dispute(min(port.DISPUTE_OPEN))),
+}
 
 
 def everything(kinds: Any, **named: tuple[Any, ...]) -> list[Any]:
