@@ -1,7 +1,7 @@
 """Every user tries every operation on every exchange and queue of a real broker: what is allowed and refused is what the table says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain, product
@@ -92,17 +92,28 @@ def _on_queue(user: BrokerUser, queue: Queue) -> list[Operation]:
 
 
 def _bindings(user: BrokerUser) -> Iterator[list[Operation]]:
-    """Every queue and every exchange, ours and the user's own, bound to every exchange, and unbound."""
+    """Every queue and every exchange, ours and the user's own, bound to some exchange, some queue bound to every exchange; and unbound.
+
+    The broker asks twice: may the user write to what is bound, and read what it is bound to? Each question is put about every name, beside
+    a yes and beside a no to the other one, as far as the user has both. Every pair would be the same questions, seven times as often.
+    """
     own = f"{user.name}.own"
     exchanges = (own, *(exchange.name for exchange in EXCHANGES))
     queues = (own, *(queue.name for queue in QUEUES))
+    sources = _one_of_each(exchanges, lambda name: user.may("read", name))
     for kind, bound in (("queue", queues), ("exchange", exchanges)):
-        for to, source in product(bound, exchanges):
+        targets = _one_of_each(bound, lambda name: user.may("write", name))
+        for to, source in dict.fromkeys((*product(bound, sources), *product(targets, exchanges))):
             allowed = user.may("write", to) and user.may("read", source)
             yield [
                 Operation(f"bind {kind} {to} to {source}", allowed, _call(f"{kind}_bind", to, source, NOWHERE)),
                 Operation(f"unbind {kind} {to} from {source}", allowed, _call(f"{kind}_unbind", to, source, NOWHERE)),
             ]
+
+
+def _one_of_each(names: Iterable[str], is_allowed: Callable[[str], bool]) -> list[str]:
+    """The first of these names that is allowed, and the first that is not, as far as there are such."""
+    return list({is_allowed(name): name for name in reversed([*names])}.values())
 
 
 def _call(method: str, *arguments: str) -> Do:
