@@ -78,7 +78,8 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
         ]
     )
     for room in rooms:
-        app.include_router(routes_of(room))
+        # Not included: FastAPI would build each of them anew, for each application.
+        app.router.routes.extend(routes_of(room).routes)
     for kind in CAUGHT:
         app.add_exception_handler(kind, _answer_error)
     app.add_middleware(_Errors, desk=desk)
