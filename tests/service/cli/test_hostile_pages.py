@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -20,7 +21,7 @@ from shared.persistence import outbox
 from shared.persistence.database import Database
 from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import addresses
-from tests.support.databases import rows
+from tests.support.databases import rows, unguarded
 from tests.support.environment import ROOT, Environment
 from tests.support.hostile import HOSTILE, controls_in
 
@@ -184,19 +185,16 @@ async def _spoil(url: str) -> None:
         ):
             if column in CLOSED or (table, column) == ("events", "type"):
                 continue
-            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-            if kind == "text":
-                try:
-                    await connection.execute(f"UPDATE {table} SET {column} = {column} || $1", WORDS)
-                except asyncpg.PostgresError:
-                    continue  # a constraint guards it
-            else:
+            async with unguarded(url, table):
+                if kind == "text":
+                    with suppress(asyncpg.PostgresError):  # a constraint guards some
+                        await connection.execute(f"UPDATE {table} SET {column} = {column} || $1", WORDS)
+                    continue
                 for key, value in await connection.fetch(
                     f"SELECT ctid, {column} FROM {table} WHERE {column} IS NOT NULL"
                 ):
                     spoilt = json.dumps(_spoilt(json.loads(value)))
                     await connection.execute(f"UPDATE {table} SET {column} = $2 WHERE ctid = $1", key, spoilt)
-            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
     finally:
         await connection.close()
 

@@ -26,7 +26,7 @@ from services.staff.store import JournalEntry
 from shared.contracts.staff import JournalSealed
 from shared.persistence.database import Database
 from tests.service.staff.conftest import Passing, Sealing
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, rows, unguarded
 from tests.support.environment import Environment
 
 
@@ -47,12 +47,9 @@ async def act(database: Database, count: int = 1, **details: object) -> list[UUI
 
 async def as_owner(url: str, *statements: str) -> None:
     """What only the owner of the tables can do."""
-    for table in ("journal", "seals"):
-        await execute(url, f"ALTER TABLE {table} DISABLE TRIGGER USER")
-    for statement in statements:
-        await execute(url, statement)
-    for table in ("journal", "seals"):
-        await execute(url, f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    async with unguarded(url, "journal", "seals"):
+        for statement in statements:
+            await execute(url, statement)
 
 
 async def looked(check: JournalCheck) -> ChainResult:
