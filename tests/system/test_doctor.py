@@ -8,6 +8,7 @@ from deploy.local import system as local
 from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.system import System
 from deploy.permissions.databases import AUDIT
+from shared.amqp.broker_link import BrokerLink
 from shared.messaging.topology import QUEUES, UNREADABLE_DEAD_LETTERS
 from tests.support.databases import execute
 from tests.support.waiting import until
@@ -24,14 +25,24 @@ def examined(system: System, *options: str) -> tuple[int, dict[str, list[dict[st
     return done.returncode, found
 
 
-async def _all_in(system: System, texts: list[str]) -> bool:
-    logs = system.fleet.logs()
-    return all(text in logs for text in texts)
+async def _wait_for_consumers(system: System) -> None:
+    """Wait until the broker has a consumer of each queue: the test before may have ended a service that is only now coming back."""
+    consumed = [queue.name for queue in QUEUES if queue.name != UNREADABLE_DEAD_LETTERS]
+    link = BrokerLink(system.stack.rabbitmq_url, name="test")
+    try:
+        channel = await link.channel(confirms=False)
+
+        async def are_consumed() -> bool:
+            declared = [await channel.queue_declare(name, passive=True, timeout=10) for name in consumed]
+            return all(queue.consumer_count for queue in declared)
+
+        await until(are_consumed, what="consumers")
+    finally:
+        await link.close()
 
 
 async def test_a_healthy_system_pays_a_canary_and_a_broken_one_says_what_to_type(system: System) -> None:
-    consumed = [queue.name for queue in QUEUES if queue.name != UNREADABLE_DEAD_LETTERS]
-    await until(lambda: _all_in(system, [f'"consuming","queue":"{name}"' for name in consumed]), what="consumers")
+    await _wait_for_consumers(system)
     broker = system.stack.broker
     how = ("--rabbitmqctl", str(broker.control_program)) if isinstance(broker, PrivateRabbit) else ()
     code, found = await asyncio.to_thread(examined, system, "--canary", *how)

@@ -141,6 +141,14 @@ def _port(url: str) -> int:
     return port
 
 
+def _name(process: psutil.Process) -> str:
+    """The name of a process; nothing if it has just ended, as many do while a server starts."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def _supervisors(owner: psutil.Process) -> list[psutil.Process]:
     return [child for child in owner.children() if any("supervisor.py" in word for word in child.cmdline())]
 
@@ -309,7 +317,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
         owner = psutil.Process(process.pid)
 
         def is_starting() -> bool:
-            return any(child.name() == "beam.smp" for child in owner.children(recursive=True))
+            return any(_name(child) == "beam.smp" for child in owner.children(recursive=True))
 
         _await(is_starting, "RabbitMQ starts", _DEADLINE_S)
         (supervisor,) = _supervisors(owner)
