@@ -1,6 +1,7 @@
 """The writes of one transaction in one statement."""
 
 from collections.abc import AsyncIterator
+from types import MappingProxyType
 from uuid import UUID
 
 import asyncpg
@@ -67,6 +68,16 @@ async def test_only_a_list_is_accepted_as_an_array(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.DataError, match="sized iterable"):
             await connection.fetchval("SELECT $1::uuid[]", (ONE, TWO))
+
+
+async def test_a_row_is_a_tuple_or_a_dict_and_no_other_mapping(database: Database) -> None:
+    """The same: without our replacement the driver takes any mapping, and asks each row whether it is one."""
+    query = "SELECT (unnest($1::payment_row[])).invoice_id"
+    async with database.connection() as connection:
+        assert await connection.fetchval(query, [(ONE, "a", 1, None)]) == "a"
+        assert await connection.fetchval(query, [{"payment_id": ONE, "invoice_id": "b"}]) == "b"
+        with pytest.raises(asyncpg.DataError):
+            await connection.fetchval(query, [MappingProxyType({"payment_id": ONE, "invoice_id": "c"})])
 
 
 async def test_writes_to_several_tables_arrive_together(database: Database, environment: Environment) -> None:
