@@ -18,6 +18,7 @@ Every change of status is a higher version, and each version publishes at most o
 
 import re
 from enum import StrEnum
+from functools import cache
 from typing import Literal, assert_never
 from uuid import UUID, uuid5
 
@@ -1035,7 +1036,12 @@ def answer_code(answer: GatewayAnswer) -> str:
 
 def answer_kind(answer: GatewayAnswer) -> str:
     """The kind of the answer, such as `refund_failed`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
+    return _in_small_letters(type(answer).__name__)
+
+
+@cache
+def _in_small_letters(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def code_of(text: str) -> str:
