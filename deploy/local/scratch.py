@@ -24,6 +24,7 @@ import psutil
 from deploy.local.errors import StackError
 
 _LOCK_POLL_S: Final = 0.05
+_KILLED_WITHIN_S: Final = 5.0
 _OWNER_FILE: Final = "owner.lock"
 _KEPT: Final = "kept-"
 """How a folder begins that stays. The sweep removes others only."""
@@ -189,12 +190,17 @@ def _sweep(base: Path) -> None:
 
 
 def _kill_users_of(folder: Path) -> None:
-    """Kills every process of a stack: each names the stack's scratch folder in its arguments or its environment."""
-    needle = str(folder)
+    """Kills every process of a stack: each names the stack's scratch folder in its arguments or its environment.
+
+    Waits until they have ended, since one that is still dying may write another file into a folder that is being removed.
+    """
+    needle, killed = str(folder), []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and any(needle in word for word in _words(process)):
                 process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=_KILLED_WITHIN_S)
 
 
 def _words(process: psutil.Process) -> list[str]:
