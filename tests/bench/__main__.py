@@ -108,7 +108,8 @@ def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, Gateway
     os.environ[KIND_VARIABLE] = "private"
     with ExitStack() as opened:
         stack = opened.enter_context(open_stack(say=Console(stderr=True).print))
-        fleet = opened.enter_context(open_fleet({"LOG_FORMAT": "json", "LOG_FACTS": os.environ.get("LOG_FACTS", "on")}))
+        switches = {name: os.environ.get(name, "on") for name in ("LOG_FACTS", "STAFF_JOURNAL", "HEARTBEATS")}
+        fleet = opened.enter_context(open_fleet({"LOG_FORMAT": "json", **switches}))
         process, http_url = opened.enter_context(_http_gateway(fleet.folder / "gateway-port"))
         key = os.environ.get("GATEWAY_API_KEY", SANDBOX_KEY)
         url, named = options.gateway_url, None

@@ -1,7 +1,6 @@
 """The services under load: they are started and stopped as a whole, and their databases are read afterwards."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,9 @@ from deploy.local.fleet import Fleet
 from deploy.local.stack import SERVICES, Service, Stack
 from deploy.local.system import prepare
 from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
-from shared.messaging.topology import QUEUE_NAMES, UNREADABLE_DEAD_LETTERS
+from shared.messaging.optional_queues import OptionalQueueSettings
+from shared.messaging.topology import JOURNAL, QUEUE_NAMES, UNREADABLE_DEAD_LETTERS
+from shared.settings import EnvironmentVariables
 from tests.bench.load import INVOICE_PREFIX
 
 START_TIMEOUT_S: Final = 60.0
@@ -51,7 +52,8 @@ class Services:
                 program = f"tests.bench.fast_idle {service}" if fast_idle else ""
                 own = self._stack.environment_of(service)
                 self._fleet.start(service, instance=instance, program=program, **own)
-        queues = [name for name in _CONSUMED if only is None or _consumer_of(name) == only]
+        consumed = _CONSUMED - _optional_queues().unbound
+        queues = [name for name in consumed if only is None or _consumer_of(name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
         try:
             channel = await link.channel(confirms=False)
@@ -124,7 +126,7 @@ class Services:
 
     async def unheard(self, paid: int) -> int:
         """How many of the `paid` payments of this benchmark staff have not taken in from their journal. 0 if it is off."""
-        if os.environ.get("STAFF_JOURNAL") == "off":
+        if JOURNAL in _optional_queues().unbound:
             return 0
         return paid - await _number(self._stack.service_database_url("staff"), _HEARD)
 
@@ -138,6 +140,10 @@ class Services:
 
     async def _waiting(self) -> int:
         return sum([await _number(self._stack.service_database_url(service), _WAITING) for service in SERVICES])
+
+
+def _optional_queues() -> OptionalQueueSettings:
+    return OptionalQueueSettings.read(EnvironmentVariables())
 
 
 def _consumer_of(queue: str) -> Service:
