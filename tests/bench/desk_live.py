@@ -5,7 +5,8 @@ The desk runs as a process of its own, as in production; each browser has a sess
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ MEASURED_S: Final = 20
 """Long beside the clock of the kernel, which counts hundredths of a second."""
 DESK: Final = "desk"
 START_TIMEOUT_S: Final = 20.0
+EVENT: Final = "event: "
 CHANGES: Final = (
     "UPDATE cases SET amount_minor = amount_minor + 1 WHERE payment_id = (SELECT payment_id FROM cases WHERE status = 'in_doubt' LIMIT 1)",
     """UPDATE dead_letters SET status = 'open', settled_by = NULL, settled_at = NULL
@@ -53,28 +55,34 @@ async def share_of_a_core(stack: Stack, *, seconds: float = MEASURED_S) -> LiveS
     async with AsyncExitStack() as ends:
         fleet = ends.enter_context(open_fleet({}, environment_of=stack.environment_of))
         url, password = await _start_desk(stack, fleet)
-        heard = [0] * BROWSERS
+        heard = [Counter[str]() for _ in range(BROWSERS)]
         listening = await asyncio.gather(*(_listen(ends, url, password, number, heard) for number in range(BROWSERS)))
         changing = asyncio.create_task(_change(stack.administrator_database_url("staff")))
         await asyncio.sleep(2)  # the first parts were drawn
         meter = Meter({DESK: fleet.pid(DESK)})
-        before, parts_before = meter.read(), sum(heard)
+        before, parts_before = meter.read(), _parts(heard)
         await asyncio.sleep(seconds)
-        spent, parts = meter.read().since(before), sum(heard) - parts_before
+        spent, parts = meter.read().since(before), _parts(heard) - parts_before
         for task in (changing, *listening):
             assert not task.done(), "a browser lost its stream, or nothing changed"
             task.cancel()
         await asyncio.gather(changing, *listening, return_exceptions=True)
-    assert min(heard) >= seconds // TELL_EVERY_S - 1, "a browser heard less than the moment of its page"
+    told = min(one.total() for one in heard)
+    assert told >= seconds // TELL_EVERY_S - 1, "a browser heard less than the moment of its page"
+    assert parts, "no part of a page was sent, so nothing was measured"
     return LiveShare(100 * spent.cpu_s[DESK] / spent.elapsed_s, parts)
+
+
+def _parts(heard: Sequence[Counter[str]]) -> int:
+    return sum(one["part"] for one in heard)
 
 
 async def _start_desk(stack: Stack, fleet: Fleet) -> tuple[str, str]:
     password = new_password()
+    who, kept = at_terminal("bench"), hashed(password)
     database = await Database.open(stack.service_database_url("staff"), name="bench accounts", connections_max=1)
     try:
         for number in range(BROWSERS):
-            who, kept = at_terminal("bench"), hashed(password)
             await accounts.add_person(database, f"live{number}", roles=tuple(Role), password=kept, who=who)
     finally:
         await database.close()
@@ -94,7 +102,9 @@ async def _answers(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _listen(ends: AsyncExitStack, url: str, password: str, number: int, heard: list[int]) -> "asyncio.Task[None]":
+async def _listen(
+    ends: AsyncExitStack, url: str, password: str, number: int, heard: Sequence[Counter[str]]
+) -> "asyncio.Task[None]":
     """Sign in, open a page, and count the parts of it that come."""
     client = await ends.enter_async_context(httpx.AsyncClient(base_url=url, follow_redirects=True, timeout=30))
     form = seen(await client.get("/sign-in")).form("/sign-in")
@@ -104,7 +114,7 @@ async def _listen(ends: AsyncExitStack, url: str, password: str, number: int, he
     page = await client.get(PAGES[number % len(PAGES)])
     keys = dict.fromkeys(re.findall(r'data-live="([^"]+)"', page.text))
     events = await ends.enter_async_context(_stream(client, ",".join(keys)))
-    return asyncio.create_task(_count(events, number, heard))
+    return asyncio.create_task(_count(events, heard[number]))
 
 
 @asynccontextmanager
@@ -114,9 +124,11 @@ async def _stream(client: httpx.AsyncClient, keys: str) -> AsyncIterator[httpx.R
         yield response
 
 
-async def _count(events: httpx.Response, number: int, heard: list[int]) -> None:
+async def _count(events: httpx.Response, heard: Counter[str]) -> None:
+    """Count what comes by its kind: parts of the page, and of which moment it is."""
     async for line in events.aiter_lines():
-        heard[number] += line.startswith("event: ")
+        if line.startswith(EVENT):
+            heard[line.removeprefix(EVENT)] += 1
 
 
 async def _change(url: str) -> None:
