@@ -128,6 +128,10 @@ class PageFrame:
         done = self.done
         return done is not None and done.undo is not None and (done.undo_until is None or self.as_of < done.undo_until)
 
+    def for_all(self) -> "PageFrame":
+        """The frame of what is drawn once for all who look in the same zone: nothing of one visitor, and no form."""
+        return PageFrame(self.environment, self.zone, self.zone_is_chosen, self.as_of, self.path, counts=self.counts)
+
     def why_not(self, needed: str | None) -> str | None:
         """Why whoever looks may not do what needs this role; None if it is allowed."""
         if self.visitor is None:

@@ -8,10 +8,11 @@ round that fails is tried again a second later, and browsers say meanwhile since
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping
 from typing import Any
 
 import structlog
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -24,7 +25,7 @@ from services.staff.desk.shown import count_short
 from services.staff.people import Actor, Role
 from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS
-from shared.records import dataclass, replace
+from shared.records import replace
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +45,6 @@ WAITING_MAX = 60
 """Messages that wait for one browser. One that reads nothing for so long is cut off; it comes again by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What makes one part look different for two people. Its forms have the key of one session."""
-
-    zone: str
-    roles: frozenset[str]
-    name: str
-    form_key: str
-
-
 class Stream:
     """One browser: what it looks at, what it has, and what waits to be sent to it."""
 
@@ -63,11 +54,6 @@ class Stream:
         self.told: object = None
         self.told_at = 0.0
         self.waiting: asyncio.Queue[str | None] = asyncio.Queue(WAITING_MAX)
-
-    @property
-    def look(self) -> Look:
-        roles = frozenset(role.value for role in self.frame.roles)
-        return Look(self.frame.zone_text, roles, self.visitor.actor.name, self.frame.form_key)
 
     def send(self, event: str) -> None:
         """Have this sent. A browser that does not read is cut off."""
@@ -85,6 +71,34 @@ class Stream:
                 self.waiting.get_nowait()
             else:
                 return
+
+
+class LivePart:
+    """A part of a page as some of those who look at it see it: read, and drawn, once for all of them.
+
+    What has forms is drawn for each session alone, since they carry its key.
+    """
+
+    def __init__(self, key: str, region: Region, view: BaseModel | None) -> None:
+        self._key, self._region, self._view = key, region, view
+        self._events: dict[str, str | None] = {}
+        self.digest = hash(None if view is None else view.model_dump_json())
+        """By which a change is noticed."""
+
+    def event(self, frame: PageFrame) -> str | None:
+        """What is sent to the browser with this frame; None if the part cannot be drawn, which keeps no other one back."""
+        look = f"{frame.form_key} {frame.zone_text}" if self._region.has_forms else frame.zone_text
+        if look not in self._events:
+            self._events[look] = self._drawn(frame if self._region.has_forms else frame.for_all())
+        return self._events[look]
+
+    def _drawn(self, frame: PageFrame) -> str | None:
+        try:
+            html = "" if self._view is None else render_part(self._region.template, self._view, frame)
+        except Exception as error:
+            log.exception("live_part_failed", part=self._region.name, error=type(error).__name__)
+            return None
+        return _event("part", {"key": self._key, "html": html})
 
 
 class Live:
@@ -169,20 +183,16 @@ class Live:
         now = self._desk.clock()
         counts = await self._counts.now(self._desk)
         told = {key: [count_short(one.number), one.kind, one.word] for key, one in counts.items()}
-        views = await self._views()
-        drawn: dict[tuple[str, Look], str] = {}
+        parts = await self._parts()
         for stream in list(self._streams):
             frame = replace(stream.frame, as_of=now, counts=counts)
             for key in stream.keys:
-                if (found := views.get((key, stream.visitor.actor))) is None:
-                    continue  # it cannot be read now, or the stream has come since
-                digest, view = found
-                if stream.has.get(key) == digest:
-                    continue
-                stream.has[key] = digest
-                if (key, stream.look) not in drawn:
-                    drawn[key, stream.look] = self._drawn(key, view, frame)
-                stream.send(drawn[key, stream.look])
+                part = parts.get((key, stream.visitor.actor))
+                if part is None or stream.has.get(key) == part.digest:
+                    continue  # it cannot be read now, the stream has come since, or nothing is new
+                if (event := part.event(frame)) is not None:
+                    stream.has[key] = part.digest
+                    stream.send(event)
             self._tell_moment(stream, frame, told)
 
     @staticmethod
@@ -195,43 +205,37 @@ class Live:
         clock = f"{frame.as_of.astimezone(frame.zone):%H:%M:%S}"
         stream.send(_event("now", {"at": frame.as_of.isoformat(), "clock": clock, "counts": counts}))
 
-    async def _views(self) -> dict[tuple[str, Actor], tuple[int, Any]]:
-        """The view of each part for each who looks at it, with a digest by which a change is noticed. It is read once for all of them.
+    async def _parts(self) -> dict[tuple[str, Actor], LivePart]:
+        """Each part for each who looks at it. It is read once for all of them, and made once for all who see the same.
 
         A part that cannot be read keeps no other one back.
         """
         read: dict[str, Any] = {}
-        found: dict[tuple[str, Actor], tuple[int, Any]] = {}
+        made: dict[tuple[str, Hashable], LivePart] = {}
+        found: dict[tuple[str, Actor], LivePart] = {}
         failed: set[str] = set()
         for stream in list(self._streams):
             viewer = stream.visitor.actor
             for key in stream.keys:
                 if (key, viewer) in found or key in failed:
                     continue
-                name, _, of = key.partition(":")
-                region = self._regions[name]
+                region = self._regions[key.partition(":")[0]]
                 try:
                     if key not in read:
-                        read[key] = await self._view(region, of, stream)
-                    view = read[key] if region.seen_by is None else region.seen_by(read[key], viewer)
-                    found[key, viewer] = hash(None if view is None else view.model_dump_json()), view
+                        read[key] = await self._read(region, key, viewer)
+                    found[key, viewer] = _part_of(read[key], key, region, viewer, made)
                 except AWAY_ERRORS:
                     raise
                 except Exception as error:
-                    log.exception("live_part_failed", part=name, error=type(error).__name__)
+                    log.exception("live_part_failed", part=region.name, error=type(error).__name__)
                     failed.add(key)
         return found
 
-    async def _view(self, region: Region, of: str, stream: Stream) -> Any:
+    async def _read(self, region: Region, key: str, viewer: Actor) -> Any:
         try:
-            return await region.load(key=of, desk=self._desk, viewer=stream.visitor.actor)
+            return await region.load(key=key.partition(":")[2], desk=self._desk, viewer=viewer)
         except Refused:  # there is no such thing any more
             return None
-
-    def _drawn(self, key: str, view: Any, frame: PageFrame) -> str:
-        region = self._regions[key.partition(":")[0]]
-        html = "" if view is None else render_part(region.template, view, frame)
-        return _event("part", {"key": key, "html": html})
 
     async def close(self) -> None:
         """End all streams, so that the desk can stop."""
@@ -240,6 +244,17 @@ class Live:
         if self._rounds is not None:
             self._rounds.cancel()
             await asyncio.gather(self._rounds, return_exceptions=True)
+
+
+def _part_of(
+    read: Any, key: str, region: Region, viewer: Actor, made: dict[tuple[str, Hashable], LivePart]
+) -> LivePart:
+    """The part as this viewer sees it: the one made before for somebody who sees the same, if there is one."""
+    seen = region.seen
+    same = key, None if seen is None or read is None else seen.alike(read, viewer)
+    if same not in made:
+        made[same] = LivePart(key, region, read if seen is None or read is None else seen.view(read, viewer))
+    return made[same]
 
 
 def _event(name: str, data: Mapping[str, Any]) -> str:

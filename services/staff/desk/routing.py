@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import cache, cached_property
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -60,16 +60,26 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class SeenBy:
+    """How viewers see different views of what was read once for all. Those for whom `alike` is the same see the same `view`."""
+
+    alike: Callable[[Any, Actor], Hashable]
+    view: Callable[[Any, Actor], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """A part of a page that is shown anew when it changes: `load` finds its view for a key; None if there is no such thing.
 
-    `seen_by` makes of what was loaded, once for all, the view of one viewer, if each sees something else.
+    `seen`: what was loaded is not yet the view, since viewers see different ones. `has_forms`: it is drawn for each session alone; any
+    other region is drawn once for all, with `PageFrame.for_all`.
     """
 
     name: str
     template: str
     load: Handler
-    seen_by: Callable[[Any, Actor], Any] | None = None
+    seen: SeenBy | None = None
+    has_forms: bool = False
 
 
 class Room:
@@ -112,15 +122,12 @@ class Room:
         return add
 
     def region(
-        self, name: str, template: str, *, seen_by: Callable[[Any, Actor], Any] | None = None
+        self, name: str, template: str, *, seen: SeenBy | None = None, has_forms: bool = False
     ) -> Callable[[Handler], Handler]:
-        """Make a handler with the parameter `key` the source of the live regions `name:KEY`. It is called once for all who look.
-
-        `seen_by` makes the view of one viewer of what it returns, if each sees something else.
-        """
+        """Make a handler with the parameter `key` the source of the live regions `name:KEY`. It is called once for all who look."""
 
         def add(handler: Handler) -> Handler:
-            self.regions.append(Region(name, template, handler, seen_by))
+            self.regions.append(Region(name, template, handler, seen, has_forms))
             return handler
 
         return add

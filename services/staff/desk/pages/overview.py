@@ -12,7 +12,7 @@ from services.staff.desk.contacts import Contacts, read_contacts
 from services.staff.desk.desk import Desk
 from services.staff.desk.pages.activity import ChainView, chain_view
 from services.staff.desk.pages.stuck import StuckView, as_view
-from services.staff.desk.routing import Room
+from services.staff.desk.routing import Room, SeenBy
 from services.staff.desk.said import SaidPart, said
 from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
@@ -170,7 +170,7 @@ def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
         OverviewSeen(
             watched.now,
             cases,
-            proposals=tuple(one for one in watched.proposals if _may_answer(one, viewer)),
+            proposals=_answerable(read, viewer),
             proposed=frozenset(one.payment_id for one in watched.proposals),
             groups=groups,
             stopped_runs=read.stopped,
@@ -213,7 +213,12 @@ def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
     )
 
 
-@room.region("overview", "_overview.html", seen_by=_overview)
+def _answerable(read: OverviewRead, viewer: Actor) -> tuple[ProposalSeen, ...]:
+    """The proposals that this viewer may answer: in nothing else do two viewers see different overviews."""
+    return tuple(one for one in read.watched.proposals if _may_answer(one, viewer))
+
+
+@room.region("overview", "_overview.html", seen=SeenBy(alike=_answerable, view=_overview))
 async def overview_now(desk: Desk, key: str, viewer: Actor) -> OverviewRead:  # noqa: ARG001 - there is one
     """The same, when it changes. It is read once for all; each sees the own view of it."""
     return await _read(desk)

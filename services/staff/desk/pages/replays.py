@@ -267,7 +267,7 @@ async def replay_run(no: Number, desk: Desk, viewer: Actor, before: Moment | Non
         return await _view(desk, connection, no, before, viewer)
 
 
-@room.region("run", "_run_state.html")
+@room.region("run", "_run_state.html", has_forms=True)
 async def run_state(key: str, desk: Desk, viewer: Actor) -> RunStateView | None:  # noqa: ARG001 - the same for everybody
     """What changes while a run goes on, and what can be done with it now."""
     if (no := _no(key)) is None:

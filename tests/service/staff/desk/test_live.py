@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from services.staff.actions import accounts
-from services.staff.desk.frame import ENVIRONMENT, Count
+from services.staff.desk.frame import ENVIRONMENT, Count, PageFrame, render_part
 from services.staff.desk.problems import Refused
-from services.staff.desk.routing import Desk, Room
+from services.staff.desk.routing import Desk, Room, SeenBy
 from services.staff.people import Actor, Role, at_terminal
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
@@ -28,10 +28,10 @@ class Numbers:
     """A region whose number the test changes, which counts how often it is read."""
 
     def __init__(self) -> None:
-        self.now, self.reads, self.waiting = 1, 0, 7
+        self.now, self.reads, self.views, self.waiting = 1, 0, 0, 7
         self.room = Room("test.numbers")
 
-        @self.room.region("number", "_test_number.html")
+        @self.room.region("number", "_test_number.html", has_forms=True)
         async def number(key: str, desk: Desk, viewer: Actor) -> NumberView | None:
             self.reads += 1
             if key == "gone":
@@ -40,12 +40,20 @@ class Numbers:
                 raise ValueError(key)
             return NumberView(number=self.now)
 
-        def seen_by(number: NumberView, viewer: Actor) -> NumberView:
-            return NumberView(number=number.number + (viewer.name == "ben"))
+        def is_ben(number: NumberView, viewer: Actor) -> bool:
+            return viewer.name == "ben"
 
-        @self.room.region("own", "_test_number.html", seen_by=seen_by)
+        def seen_by(number: NumberView, viewer: Actor) -> NumberView:
+            self.views += 1
+            return NumberView(number=number.number + is_ben(number, viewer))
+
+        @self.room.region("own", "_test_number.html", seen=SeenBy(alike=is_ben, view=seen_by))
         async def own(key: str, desk: Desk, viewer: Actor) -> NumberView:
             self.reads += 1
+            return NumberView(number=self.now)
+
+        @self.room.region("form", "_test_form.html")
+        async def form(key: str, desk: Desk, viewer: Actor) -> NumberView:
             return NumberView(number=self.now)
 
         @self.room.count("cases")
@@ -63,7 +71,7 @@ async def desk(
     environment: Environment, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[DeskUnderTest]:
     template = "{% if view %}<b>{{ view.number | count }}</b> for {{ frame.account }} at {{ frame.as_of | moment('clock') }}{% endif %}"
-    parts = DictLoader({"_test_number.html": template})
+    parts = DictLoader({"_test_number.html": template, "_test_form.html": "{{ frame.new_once() }}"})
     monkeypatch.setattr(ENVIRONMENT, "loader", ChoiceLoader([parts, ENVIRONMENT.loader]))  # type: ignore[list-item]
     async with open_desk(environment.databases["staff"], [numbers.room]) as opened:
         yield opened
@@ -169,14 +177,32 @@ async def test_a_part_that_cannot_be_read_keeps_no_other_back(desk: DeskUnderTes
         assert (await one.hear_part())[0] == "number:x"
 
 
-async def test_a_part_that_each_sees_in_an_own_way_is_read_once(
-    desk: DeskUnderTest, numbers: Numbers, quiet: Any
+async def test_a_part_is_made_and_drawn_once_for_all_who_see_the_same(
+    desk: DeskUnderTest, numbers: Numbers, quiet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, ben = await listen(desk, "ann", "own:x"), await listen(desk, "ben", "own:x")
+    drawn: list[int] = []
+
+    def draw(template: str, view: NumberView, frame: PageFrame) -> str:
+        drawn.append(view.number)
+        return render_part(template, view, frame)
+
+    monkeypatch.setattr("services.staff.desk.live.render_part", draw)
+    ann, ben, cy = [await listen(desk, name, "own:x") for name in ("ann", "ben", "cy")]
     await quiet.round()
-    assert ">1<" in (await ann.hear_part())[1]
-    assert ">2<" in (await ben.hear_part())[1]
-    assert numbers.reads == 1
+    assert [">1<" in (await one.hear_part())[1] for one in (ann, ben, cy)] == [True, False, True]
+    assert (numbers.reads, numbers.views, sorted(drawn)) == (1, 2, [1, 2])
+
+
+async def test_what_is_drawn_for_all_has_nothing_of_one_visitor(desk: DeskUnderTest, quiet: Any) -> None:
+    ann = await listen(desk, "ann", "own:x")
+    await quiet.round()
+    assert "for None at" in (await ann.hear_part())[1]
+
+
+async def test_a_part_that_cannot_be_drawn_keeps_no_other_back(desk: DeskUnderTest, quiet: Any) -> None:
+    ann = await listen(desk, "ann", "form:x,number:x")
+    await quiet.round()
+    assert (await ann.hear_part())[0] == "number:x"
 
 
 async def test_to_look_takes_a_role(desk: DeskUnderTest, quiet: Any) -> None:
