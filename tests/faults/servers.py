@@ -399,7 +399,8 @@ def trials() -> Sequence[Trial]:
         made.append(_beside(f"{queue}:full", f"{queue} is full", run, SERVICES, random=True))
     for queue, consumer in CONSUMED_BY.items():
         run = partial(_deleted, queue=queue, consumer=consumer)
-        made.append(_beside(f"{queue}:deleted", f"{queue} is deleted, and applied again", run, SERVICES))
+        short = queue == "payment_gateway.requests"
+        made.append(_beside(f"{queue}:deleted", f"{queue} is deleted, and applied again", run, SERVICES, short=short))
     for service in SERVICES:
         run = partial(_service_killed, service=service)
         made.append(_beside(f"{service}:killed", f"kill -9 of {service} under load", run, [service], random=True))
@@ -416,7 +417,9 @@ def _alone(name: str, injects: str, run: Run, *, short: bool = False, estimate_s
     return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=estimate_s, alone=True, short=short)
 
 
-def _beside(name: str, injects: str, run: Run, touches: Sequence[str], *, random: bool = False) -> Trial:
+def _beside(
+    name: str, injects: str, run: Run, touches: Sequence[str], *, random: bool = False, short: bool = False
+) -> Trial:
     return Trial(
         f"{FAMILY}/{name}",
         FAMILY,
@@ -425,4 +428,5 @@ def _beside(name: str, injects: str, run: Run, touches: Sequence[str], *, random
         estimate_s=BESIDE_ESTIMATE_S,
         touches=frozenset(touches),
         random=random,
+        short=short,
     )

@@ -1,7 +1,7 @@
 """A mix of good and bad payments, played by an upstream system while something is done to the processes behind it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,19 @@ class MixedRun:
     total: int
     surprises: list[str] = field(default_factory=list)
     played: int = 0
-    some_played: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def note(self, surprise: str | None) -> None:
+        """Note that one more has been played."""
+        async with self.progress:
+            self.played += 1
+            self.surprises += [surprise] if surprise else []
+            self.progress.notify_all()
+
+    async def until_played(self, number: int) -> None:
+        """Wait until so many have been played."""
+        async with self.progress:
+            await self.progress.wait_for(lambda: self.played >= number)
 
 
 async def play_mix(
@@ -46,11 +58,14 @@ async def play_mix(
     name: str,
     history: Path,
     public_key: Mapping[str, object],
-    disturb: Callable[[], Awaitable[None]] | None = None,
+    disturb: Sequence[Callable[[], Awaitable[None]]] = (),
     rounds: int = ROUNDS,
     within_s: float = WITHIN_S,
 ) -> list[str]:
-    """Play the mix `rounds` times as the user in `url`, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
+    """Play the mix `rounds` times as the user in `url`, and the disturbances one after the other, at equal distances within it.
+
+    Returns what was unexpected.
+    """
     run = MixedRun(total=len(MIX) * rounds)
     turns = asyncio.Semaphore(AT_ONCE)
     async with Upstream.open(url, name=name, history=history) as upstream:
@@ -59,18 +74,14 @@ async def play_mix(
         async def one(scene: Scene, number: int) -> None:
             async with turns:
                 played = await scene.play(stage, f"{name}-{number}")
-            run.played += 1
-            if played.result not in scene.results:
-                run.surprises.append(f"{scene.name}: {played.result}")
-            if run.played == run.total // 4:
-                run.some_played.set()
+            await run.note(f"{scene.name}: {played.result}" if played.result not in scene.results else None)
 
-        async def disturbance() -> None:
-            await run.some_played.wait()
-            if disturb is not None:
-                await disturb()
+        async def disturbances() -> None:
+            for number, disturbance in enumerate(disturb, start=1):
+                await run.until_played(run.total * number // (len(disturb) + 2))
+                await disturbance()
 
         scenes = [BY_NAME[name_] for _ in range(rounds) for name_ in MIX]
         async with asyncio.timeout(within_s):
-            await asyncio.gather(disturbance(), *(one(scene, number) for number, scene in enumerate(scenes)))
+            await asyncio.gather(disturbances(), *(one(scene, number) for number, scene in enumerate(scenes)))
     return run.surprises

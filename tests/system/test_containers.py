@@ -156,7 +156,7 @@ async def test_compose_alone_runs_a_system_that_pays_scales_survives_and_upgrade
 
     async def play(name: str, disturb: Disturb) -> list[str]:
         return await play_mix(
-            url, name=name, history=history, public_key=key, disturb=disturb, rounds=ROUNDS, within_s=PLAYED_WITHIN_S
+            url, name=name, history=history, public_key=key, disturb=[disturb], rounds=ROUNDS, within_s=PLAYED_WITHIN_S
         )
 
     await asyncio.to_thread(

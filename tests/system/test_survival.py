@@ -3,30 +3,25 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-import aio_pika
 import pytest
 
 from deploy.demo.scenes import Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, wait_until_drained
-from shared.messaging.apply import apply_topology
 from tests.support.databases import rows
 from tests.support.mixed_load import ROUNDS, play_mix
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-LOST: set[str] = set()
-"""Queues that a test has deleted with their messages. All tests of this module share one system, so the audit must know of them."""
 RESTARTED_WITHIN_S = 60.0
-HEARTBEAT_S = 2
-"""For a process that will be stopped: its messages are redelivered well before anybody gives up on them."""
 
 
-def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]], *, rounds: int = ROUNDS) -> list[str]:
-    """Play the mix, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
+def play(system: System, name: str, *disturb: Callable[[System], Awaitable[None]], rounds: int = ROUNDS) -> list[str]:
+    """Play the mix, and meanwhile one after the other of `disturb`. Returns what was unexpected."""
     keys = system.public_keys["keys"]
     assert isinstance(keys, list)
     mix = play_mix(
@@ -34,7 +29,7 @@ def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]]
         name=name,
         history=system.history,
         public_key=keys[0],
-        disturb=lambda: disturb(system),
+        disturb=[partial(one, system) for one in disturb],
         rounds=rounds,
     )
     return asyncio.run(mix)
@@ -43,62 +38,39 @@ def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]]
 def holds(system: System) -> None:
     """Everything has drained by itself, and every check of the audit holds."""
     wait_until_drained(system)
-    checked = audit(system, *(word for queue in sorted(LOST) for word in ("--lost", queue)))
+    checked = audit(system)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_kill_9_of_each_service(system: System) -> None:
-    """One after the other, each in the middle of work: the next one is killed once the last one consumes again."""
+async def kill_each_service(system: System) -> None:
+    """The next one is killed once the last one consumes again."""
+    for service in SERVICES:
+        known = len(system.fleet.log(service))
+        await asyncio.to_thread(system.fleet.kill, service)
+        await asyncio.to_thread(system.fleet.start, service)
 
-    async def disturb(system: System) -> None:
-        for service in SERVICES:
-            known = len(system.fleet.log(service))
-            await asyncio.to_thread(system.fleet.kill, service)
-            await asyncio.to_thread(system.fleet.start, service)
+        async def consumes(service: str = service, known: int = known) -> bool:
+            return '"consuming"' in system.fleet.log(service)[known:]
 
-            async def consumes(service: str = service, known: int = known) -> bool:
-                return '"consuming"' in system.fleet.log(service)[known:]
-
-            await until(consumes, what=f"{service} that works again", within_s=RESTARTED_WITHIN_S)
-
-    assert play(system, "killed", disturb, rounds=2 * ROUNDS) == []
-    holds(system)
+        await until(consumes, what=f"{service} that works again", within_s=RESTARTED_WITHIN_S)
 
 
-def test_the_broker_is_killed_and_comes_back(system: System) -> None:
-    async def disturb(system: System) -> None:
-        await asyncio.to_thread(system.stack.broker.kill)
-        await asyncio.to_thread(system.stack.broker.start)
-
-    assert play(system, "broker", disturb) == []
-    holds(system)
-    assert all(system.fleet.is_running(service) for service in SERVICES), "services resume unaided"
+async def kill_the_broker(system: System) -> None:
+    await asyncio.to_thread(system.stack.broker.kill)
+    await asyncio.to_thread(system.stack.broker.start)
 
 
-def test_the_database_is_killed_and_comes_back(system: System) -> None:
-    async def disturb(system: System) -> None:
-        await asyncio.to_thread(system.stack.database.kill)
-        await asyncio.to_thread(system.stack.database.start)
+async def kill_the_database(system: System) -> None:
+    await asyncio.to_thread(system.stack.database.kill)
+    await asyncio.to_thread(system.stack.database.start)
 
-    assert play(system, "database", disturb) == []
+
+def test_kill_9_of_each_service_of_the_broker_and_of_the_database(system: System) -> None:
+    """One after the other, each in the middle of work. `make faults` has each alone, deleted queues, and processes that stand still."""
+    disturb = (kill_each_service, kill_the_broker, kill_the_database)
+    assert play(system, "killed", *disturb, rounds=2 * ROUNDS) == []
     holds(system)
     assert all(system.fleet.is_running(service) for service in SERVICES), "services resume unaided"
-
-
-def test_deleted_queues_lose_no_payment(system: System) -> None:
-    """The deleted messages, confirmed or not, are announced again with the same ids."""
-
-    async def disturb(system: System) -> None:
-        connection = await aio_pika.connect(system.stack.rabbitmq_url, timeout=10)
-        async with connection:
-            channel = await connection.channel()
-            for queue in ("saga.events", "payment_gateway.requests"):
-                LOST.add(queue)
-                await channel.queue_delete(queue)
-        await apply_topology(system.stack.rabbitmq_url)
-
-    assert play(system, "deleted", disturb) == []
-    holds(system)
 
 
 def test_two_instances_and_a_rolling_restart_lose_nothing(system: System) -> None:
@@ -115,25 +87,6 @@ def test_two_instances_and_a_rolling_restart_lose_nothing(system: System) -> Non
     assert play(system, "rolling", disturb) == []
     holds(system)
     assert "message_failed" not in system.fleet.logs()
-
-
-def test_a_stopped_process_holds_up_no_other_and_changes_nothing_when_it_wakes(system: System) -> None:
-    """After two missed heartbeats the broker closes its connection, and another instance gets its messages."""
-    system.fleet.stop("payment_gateway")
-    system.fleet.start(
-        "payment_gateway", RABBITMQ_URL=f"{system.stack.rabbitmq_url_of('payment_gateway')}?heartbeat={HEARTBEAT_S}"
-    )
-
-    async def disturb(system: System) -> None:
-        await asyncio.to_thread(system.fleet.start, "payment_gateway", instance=2)
-        system.fleet.signal("payment_gateway", signal.SIGSTOP)
-
-    try:
-        assert play(system, "zombie", disturb) == []
-    finally:
-        system.fleet.signal("payment_gateway", signal.SIGCONT)
-    holds(system)
-    system.fleet.stop("payment_gateway")  # the next test has one with the usual heartbeat
 
 
 def test_a_service_without_settings_names_the_missing_one(whole_system: System) -> None:
