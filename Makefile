@@ -21,7 +21,8 @@ LOCKED = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hash
 SUPPLY := .remit/supply
 SUPPLY_LOCK := deploy/requirements/supply.txt
 SUPPLY_READY := $(SUPPLY)/.ready-$(shell sha256sum $(SUPPLY_LOCK) | cut -c1-16)
-RUNTIME_LOCK := deploy/requirements/runtime.txt
+IMAGE_LOCKS := $(addprefix deploy/requirements/,service.txt door.txt desk.txt runtime.txt)
+IMAGES_LOCK := .remit/images.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -96,17 +97,17 @@ images: ## build the images of the services and of `remit`, with version and rev
 format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-sbom: $(SUPPLY_READY) ## list what the services stand on, from the lock, as CycloneDX: .remit/sbom.json
-	@$(SUPPLY)/bin/python -W ignore -m cyclonedx_py requirements $(RUNTIME_LOCK) --pyproject pyproject.toml --output-reproducible -o .remit/sbom.json.new
+sbom: $(SUPPLY_READY) $(IMAGES_LOCK) ## list what the images stand on, from their locks, as CycloneDX: .remit/sbom.json
+	@$(SUPPLY)/bin/python -W ignore -m cyclonedx_py requirements $(IMAGES_LOCK) --pyproject pyproject.toml --output-reproducible -o .remit/sbom.json.new
 	@mv .remit/sbom.json.new .remit/sbom.json
 	@echo "Wrote .remit/sbom.json"
 
-licences: $(READY) $(SUPPLY_READY) ## list the licences of what the services stand on
+licences: $(READY) $(SUPPLY_READY) $(IMAGES_LOCK) ## list the licences of what the images stand on
 	@$(SUPPLY)/bin/pip-licenses --python $(BIN)/python --from mixed --order license \
-	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' $(RUNTIME_LOCK))
+	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' $(IMAGES_LOCK))
 
-vulnerabilities: $(SUPPLY_READY) ## ask whether anything in the lock has a known vulnerability; skipped where no advisory source answers
-	@$(SUPPLY)/bin/python -m deploy.requirements.vulnerabilities $(SUPPLY)/bin/pip-audit $(RUNTIME_LOCK)
+vulnerabilities: $(SUPPLY_READY) $(IMAGES_LOCK) ## ask whether anything in an image's lock has a known vulnerability; skipped where no advisory source answers
+	@$(SUPPLY)/bin/python -m deploy.requirements.vulnerabilities $(SUPPLY)/bin/pip-audit $(IMAGES_LOCK)
 
 lock: $(READY) ## lock the requirements again, from pyproject.toml
 	@$(LOCKED) pyproject.toml --extra tools --extra desk --extra traces --group dev -o deploy/requirements/dev.txt
@@ -132,6 +133,10 @@ $(PEERS_READY): $(PEERS_LOCK) | $(READY)
 	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(PEERS_LOCK)
 	@rm -f $(PEERS)/.ready-* && touch $@
+
+# What is in any image, each package once.
+$(IMAGES_LOCK): $(IMAGE_LOCKS)
+	@mkdir -p $(@D) && awk '/^[^ ]/ { is_new = !seen[$$1]++ } is_new' $^ > $@.new && mv $@.new $@
 
 $(SUPPLY_READY): $(SUPPLY_LOCK)
 	@echo "Setting up the tools of the supply chain in $(SUPPLY) (once, until their lock changes)"

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from typing import Final
+from typing import Any, Final
 
 TIMEOUT_S: Final = 300.0
 FOUND: Final = 1
@@ -15,33 +15,38 @@ SOURCES: Final = ("pypi", "osv")
 def main(pip_audit: str, lock: str) -> int:
     """Ask one source after the other until one answers; returns the exit status."""
     for source in SOURCES:
-        command = (
-            pip_audit,
-            "-r",
-            lock,
-            "--require-hashes",
-            "--disable-pip",
-            "-f",
-            "json",
-            "--progress-spinner",
-            "off",
-            "-s",
-            source,
+        packages = ask(pip_audit, lock, source)
+        checked = [one for one in packages if "skip_reason" not in one]
+        if not checked:
+            continue  # it does not answer, or knows none of them
+        found = [(one, bad["id"]) for one in checked for bad in one["vulns"]]
+        for one, advisory in found:
+            say(f"{one['name']} {one['version']}: {advisory}")
+        for one in packages:
+            if "skip_reason" in one:
+                say(f"{one['name']} was not checked: {one['skip_reason']}")
+        say(
+            f"{len(checked)} of {len(packages)} packages checked, {len(found)} known vulnerabilities (asked: {source})."
         )
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-            report = json.loads(done.stdout)
-        except (subprocess.TimeoutExpired, ValueError):
-            continue  # it prints no report if its source does not answer
-        found = [
-            (one["name"], one["version"], bad["id"]) for one in report["dependencies"] for bad in one.get("vulns", ())
-        ]
-        for name, version, advisory in found:
-            print(f"{name} {version}: {advisory}")  # noqa: T201 - it is a program
-        print(f"{len(report['dependencies'])} packages, {len(found)} known vulnerabilities (asked: {source}).")  # noqa: T201
         return FOUND if found else 0
-    print("Skipped: no advisory source answers here. Run it where one does.")  # noqa: T201
+    say("Skipped: no advisory source answers here. Run it where one does.")
     return 0
+
+
+def ask(pip_audit: str, lock: str, source: str) -> list[dict[str, Any]]:
+    """What pip-audit tells of each package of the lock; nothing if the source does not answer, since then it prints no report."""
+    words = ("--require-hashes", "--disable-pip", "--progress-spinner", "off", "-f", "json", "-r", lock, "-s", source)
+    try:
+        done = subprocess.run((pip_audit, *words), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+    except (subprocess.TimeoutExpired, ValueError):
+        return []
+    return packages
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    print(line)  # noqa: T201 - it is a program
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The first job of deploy/compose.yaml draws what is missing, keeps the rest, and gives each process its own secrets only."""
 
 import json
+import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from deploy.compose.draw_secrets import draw
 from deploy.permissions.broker import NameRefusedError
 from deploy.permissions.databases import SERVICES
+from tests.support.environment import ROOT
 
 VOLUMES = ("setup", "rabbitmq", "postgres", *SERVICES, "door", "remit")
 
@@ -105,6 +108,18 @@ def test_what_a_service_installs_is_locked_as_everywhere_else() -> None:
     assert of_tools <= {pin.partition("==")[0] for pin in runtime - desk}
 
 
+def test_what_is_told_of_the_supply_chain_is_told_of_every_image(tmp_path: Path) -> None:
+    """`make sbom`, `licences` and `vulnerabilities` read one lock of all images, in which each package stands once."""
+    whole = tmp_path / "images.txt"
+    subprocess.run(("make", "-s", f"IMAGES_LOCK={whole}", str(whole)), cwd=ROOT, check=True)
+    installed = re.findall(
+        r"^COPY (deploy/requirements/.+[.]txt) ", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE
+    )
+    assert len(installed) == 4
+    assert pins(str(whole)) == set.union(*map(pins, installed))
+    assert len(re.findall(r"^\S", whole.read_text(), re.MULTILINE)) == len(pins(str(whole)))
+
+
 def pins(path: str) -> set[str]:
-    lines = (Path(__file__).parents[2] / path).read_text().splitlines()
+    lines = (ROOT / path).read_text().splitlines()
     return {line.split(" ")[0] for line in lines if "==" in line}

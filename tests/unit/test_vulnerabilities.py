@@ -1,4 +1,4 @@
-"""A known vulnerability fails the check; a source that does not answer does not, and is said."""
+"""A known vulnerability fails the check; what no source answers about does not, is not counted as checked, and is said."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,26 @@ REPORT = {
         {"name": "b", "version": "2", "vulns": []},
     ]
 }
-CLEAN = {"dependencies": [{"name": "b", "version": "2", "vulns": []}, {"name": "c", "skip_reason": "not found"}]}
+UNKNOWN = {"dependencies": [{"name": "c", "skip_reason": "not found"}]}
+CLEAN = {"dependencies": [{"name": "b", "version": "2", "vulns": []}, *UNKNOWN["dependencies"]]}
+NONE = "Skipped: no advisory source answers here. Run it where one does.\n"
 
 
 @pytest.mark.parametrize(
     ("pypi", "osv", "status", "said"),
     [
-        (REPORT, None, 1, "a 1: CVE-1\n2 packages, 1 known vulnerabilities (asked: pypi).\n"),
-        (None, CLEAN, 0, "2 packages, 0 known vulnerabilities (asked: osv).\n"),
-        (None, None, 0, "Skipped: no advisory source answers here. Run it where one does.\n"),
+        (REPORT, None, 1, "a 1: CVE-1\n2 of 2 packages checked, 1 known vulnerabilities (asked: pypi).\n"),
+        (
+            None,
+            CLEAN,
+            0,
+            "c was not checked: not found\n1 of 2 packages checked, 0 known vulnerabilities (asked: osv).\n",
+        ),
+        (UNKNOWN, REPORT, 1, "a 1: CVE-1\n2 of 2 packages checked, 1 known vulnerabilities (asked: osv).\n"),
+        (UNKNOWN, None, 0, NONE),
+        (None, None, 0, NONE),
     ],
-    ids=["vulnerable", "the second answers", "none answers"],
+    ids=["vulnerable", "the second answers", "the first knows none", "the only one knows none", "none answers"],
 )
 def test_an_answer_is_told_from_none(
     pypi: object, osv: object, status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
