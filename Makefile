@@ -111,7 +111,7 @@ vulnerabilities: $(SUPPLY_READY) $(IMAGES_LOCK) ## ask whether anything in an im
 
 lock: $(READY) ## lock the requirements again, from pyproject.toml
 	@$(LOCKED) pyproject.toml --extra tools --extra desk --extra traces --group dev -o deploy/requirements/dev.txt
-	@$(LOCKED) pyproject.toml --extra tools --extra traces -c deploy/requirements/dev.txt -o deploy/requirements/runtime.txt
+	@$(LOCKED) pyproject.toml --extra tools -c deploy/requirements/dev.txt -o deploy/requirements/runtime.txt
 	@$(LOCKED) pyproject.toml --extra desk --extra traces -c deploy/requirements/dev.txt -o deploy/requirements/desk.txt
 	@$(LOCKED) pyproject.toml --extra door --extra traces -c deploy/requirements/dev.txt -o deploy/requirements/door.txt
 	@$(LOCKED) pyproject.toml --extra traces -c deploy/requirements/dev.txt -o deploy/requirements/service.txt

@@ -18,7 +18,6 @@ from deploy.local.stack import KIND_VARIABLE, SERVICES, Service
 
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE_FILE: Final = ROOT / "deploy/compose.yaml"
-BASE_IMAGE: Final = "python:3.13-slim"
 BUILT: Final = ("secrets", *SERVICES, "desk", "door")
 """What `compose.yaml` builds. The operator's tools are built for the first job."""
 REVISION: Final = "0123456789abcdef0123456789abcdef01234567"
