@@ -1,11 +1,9 @@
 """The simulated line of queues behaves as queues do, and the document says what it finds."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from deploy.permissions.databases import SERVICES
 from tests.bench.queueing import (
     BATCH_MAX,
     BATCH_S,
@@ -72,25 +70,6 @@ def test_it_is_compared_with_what_was_measured() -> None:
     measured = table(Path(__file__).parent / "README.md", "commands/s, one by one", "p50 ms")
     p50_ms = dict(zip(measured.column("commands/s, one by one"), measured.column("p50 ms"), strict=True))
     assert {int(rate): float(ms) for rate, ms in p50_ms.items() if rate.isdecimal()} == MEASURED_MS
-
-
-def test_the_document_knows_the_key_of_every_table() -> None:
-    """A table that a migration adds has to say on which shard a message finds its rows."""
-    told = table(DOCUMENT, "database", "table", "primary key", "distributed by")
-    keys = {(row[0].strip("`"), row[1].strip("`")): row[2].replace("`", "") for row in told.rows}
-    assert keys == {
-        (service, name): key
-        for service in SERVICES
-        for name, key in _primary_keys(ROOT / "services" / service / "migrations/schema.txt")
-    }
-
-
-def _primary_keys(path: Path) -> list[tuple[str, str]]:
-    found = re.findall(
-        r"^TABLE (\w+)\n(?:    .*\n)*?    CONSTRAINT \w+ PRIMARY KEY \(([^)]*)\)", path.read_text(), re.MULTILINE
-    )
-    assert len(found) == len(re.findall(r"^TABLE ", path.read_text(), re.MULTILINE)), "a table without a primary key"
-    return found
 
 
 def test_the_document_says_how_fast_a_burst_is() -> None:
