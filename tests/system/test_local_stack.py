@@ -24,7 +24,7 @@ from pamqp.common import FieldTable
 
 from deploy.local import containers, debian
 from deploy.local.errors import NotOursError, StackError
-from deploy.local.postgres import accepts_sessions, psql
+from deploy.local.postgres import BINARIES_VARIABLE, PrivatePostgres, accepts_sessions, psql
 from deploy.local.processes import Command, Processes
 from deploy.local.rabbitmq import PrivateRabbit, speaks_amqp
 from deploy.local.scratch import Scratch, exclusive_lock, shared_folder
@@ -425,6 +425,20 @@ def test_a_failing_process_shows_the_end_of_its_log(scratch: Scratch) -> None:
             processes.spawn("missing", Command(("/nowhere",), _ENVIRONMENT, scratch.folder, scratch.folder / "log"))
     with pytest.raises(StackError, match="has been stopped"):
         processes.spawn("late", _shell("true", scratch.folder))
+
+
+def test_another_postgresql_is_used_if_a_folder_of_it_is_named(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BINARIES_VARIABLE, str(scratch.folder))
+    scratch.folder.chmod(0o755)  # nobody runs it
+    with Processes(scratch.folder, scratch.held_locks) as processes:
+        with pytest.raises(StackError, match="there is no initdb"):
+            PrivatePostgres.open(scratch, processes)
+        (scratch.folder / "initdb").write_text("#!/bin/sh\necho that of the folder >&2; exit 3\n")
+        (scratch.folder / "initdb").chmod(0o755)
+        with pytest.raises(StackError, match="initdb failed with status 3: that of the folder"):
+            PrivatePostgres.open(scratch, processes)
 
 
 def test_a_final_command_runs_after_everything_else(scratch: Scratch, tmp_path: Path) -> None:
