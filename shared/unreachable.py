@@ -42,6 +42,8 @@ def why_unreachable(error: BaseException, *, is_only_host: bool = True) -> str |
                 return f"the server's certificate is refused ({link.verify_message.rstrip('.')})"
             case ssl.SSLError() if (reason := getattr(link, "reason", None)) in _TLS:  # some have none
                 return _TLS[reason]
+            case ssl.SSLError() if "PEM lib" in str(link):  # OpenSSL names no reason
+                return "our certificate or its key cannot be read: both have to be in PEM"
             case socket.gaierror() if is_only_host and link.errno in _UNKNOWN_HOST:
                 return "there is no host of this name"
             case ConnectionError() if "rejected SSL upgrade" in str(link):  # asyncpg says so in words only

@@ -1,9 +1,12 @@
 """One reading of the URLs of databases and of the broker, for services, migrations and tools.
 
-A URL is checked once, before anything is opened: each parameter has to be one that is obeyed here, and each file that it names has to be
-readable. Errors never show the URL. They are texts that follow the name of a variable.
+A URL is checked once, before anything is opened: each parameter has to be one that is obeyed here, and each file that it names has to hold
+what it is named for. What the drivers would stumble on later is refused here. Errors never show the URL. They are texts that follow the
+name of a variable.
 """
 
+import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,26 @@ def _file(value: str) -> str | None:
         return "a file that can be read"
 
 
+def _password_file(value: str) -> str | None:
+    """asyncpg reads only one that is private, and stumbles on a line with fewer fields."""
+    must = "a file that only you may read, with lines of host:port:database:user:password"
+    try:
+        is_private = not Path(value).stat().st_mode & 0o077
+        lines = [line.strip().replace(r"\\", "") for line in Path(value).read_text().splitlines()]
+    except (OSError, ValueError):
+        return must
+    fields = [len(re.split(r"(?<!\\):", line)) for line in lines if line and not line.startswith("#")]
+    return None if is_private and all(one >= must.count(":") + 1 for one in fields) else must
+
+
+def _ports(value: str) -> str | None:
+    return None if all(_is_port(port) for port in value.split(",")) else "one port, or one for each host"
+
+
+def _folder(value: str) -> str | None:
+    return None if Path(value).is_dir() else "a folder that can be read"
+
+
 def _text(_value: str) -> None:
     return None
 
@@ -65,9 +88,9 @@ _OF_DATABASE: Mapping[str, Check] = {
     "keepalives_idle": _text,
     "keepalives_interval": _text,
     "options": _text,
-    "passfile": _file,
+    "passfile": _password_file,
     "password": _text,
-    "port": _text,
+    "port": _ports,
     "ssl_max_protocol_version": _TLS_VERSION,
     "ssl_min_protocol_version": _TLS_VERSION,
     "sslcert": _file,
@@ -91,11 +114,9 @@ _NOT_FOR_THE_DRIVER = frozenset(
 _OF_BROKER: Mapping[str, Check] = {
     "auth": _one_of("plain", "external", "PLAIN", "EXTERNAL"),
     "cafile": _file,
-    "capath": _text,
+    "capath": _folder,
     "certfile": _file,
-    "happy_eyeballs_delay": _text,
     "heartbeat": _number(0, 3_600),
-    "interleave": _number(0, 1),
     "keyfile": _file,
     "name": _text,
     "no_verify_ssl": _one_of("0", "1"),
@@ -118,6 +139,7 @@ _OF_OTHERS = frozenset(
     {
         *("backpressure_detection", "blocked_connection_timeout", "channel_max", "connection_attempts", "frame_max"),
         *("locale", "retry_delay", "ssl_options", "tcp_options"),  # pika
+        *("happy_eyeballs_delay", "interleave"),  # aio-pika, but not on the event loop of a service
         *("channelMax", "frameMax"),  # amqplib
     }
 )
@@ -129,18 +151,59 @@ def check_database_url(url: str) -> str:
     """The URL, if it can be used. Raises UrlError."""
     parts = _split(url, ("postgresql", "postgres"))
     query = _parameters(parts, _OF_DATABASE)
+    _refuse_said_twice(parts, query)
     hosts = _hosts(query["host"] if "host" in query else unquote(parts.netloc.rpartition("@")[2]))
     if not all(host for host, _ in hosts):
         raise NoUrlError
-    if len([port for port in query.get("port", "").split(",") if port]) > len(hosts):
-        raise UrlError("has more ports than hosts")
+    if query.get("port", "").count(",") not in {0, len(hosts) - 1}:
+        raise UrlError("has not as many ports as hosts: it may have one for all, or one for each")
+    _check_tls_of_database(query)
+    return url
+
+
+def _refuse_said_twice(parts: SplitResult, query: Mapping[str, str]) -> None:
+    """Of what stands before the ? as well, the driver would obey one and say nothing of the other."""
+    hosts, path = parts.netloc.rpartition("@")[2], parts.path.strip("/")
+    before = {"host": hosts, "port": hosts, "user": parts.username, "password": parts.password}
+    before |= {"database": path, "dbname": path}
+    twice = [name for name in query if before.get(name)]
+    if twice:
+        raise UrlError(f"has {twice[0]} as a parameter, and names it before the ? as well: leave one out")
+
+
+def _check_tls_of_database(query: Mapping[str, str]) -> None:
     if query.get("sslmode") in {"verify-ca", "verify-full"} and "sslrootcert" not in query:
         raise UrlError(
             f"has sslmode={query['sslmode']} and no sslrootcert: it must name the file with the authority's certificate"
         )
     if ("sslkey" in query) and ("sslcert" not in query):
         raise UrlError("has sslkey and no sslcert: both are needed")
-    return url
+    if query.get("ssl_min_protocol_version", "") > query.get("ssl_max_protocol_version", "TLSv1.3"):
+        raise UrlError("has an ssl_min_protocol_version above its ssl_max_protocol_version")
+    _check_authorities(query, "sslrootcert", "sslcrl")
+    _check_certificate(query, "sslcert", "sslkey", password=query.get("sslpassword", ""))
+
+
+def _check_authorities(query: Mapping[str, str], *names: str) -> None:
+    for name in names:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(query[name]) if name in query else None
+        except OSError:
+            raise UrlError(f"has {name}, which must be a file in PEM with what it is for") from None
+
+
+def _check_certificate(query: Mapping[str, str], certificate: str, key: str, *, password: str = "") -> None:
+    """Raise UrlError if they are swapped, no PEM, not of each other, or need another password. OpenSSL would ask the terminal for one."""
+    if certificate not in query:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(query[certificate], query.get(key), lambda: password)
+    except (OSError, ValueError):
+        secret = "needs sslpassword" if certificate == "sslcert" else "cannot be read"
+        raise UrlError(
+            f"has {certificate}, which must be a certificate in PEM, and {key} its key in PEM; a key with a password {secret}"
+        ) from None
 
 
 def has_one_host(url: str) -> bool:
@@ -167,6 +230,8 @@ def check_broker_url(url: str) -> str:
         raise UrlError(f"has {min(tls)} and begins with amqp://: TLS is spoken where it begins with amqps://")
     if ("keyfile" in query) != ("certfile" in query):
         raise UrlError("has only one of certfile and keyfile: both are needed")
+    _check_authorities(query, "cafile")
+    _check_certificate(query, "certfile", "keyfile")
     return url
 
 
@@ -177,6 +242,8 @@ def _split(url: str, schemes: Sequence[str]) -> SplitResult:
         raise NoUrlError from None
     if parts.scheme not in schemes or "://" not in url or any(letter.isspace() for letter in url):
         raise NoUrlError
+    if "%00" in url:
+        raise UrlError("has %00, which stands in no name and no password")
     if parts.fragment or "#" in url or parts.netloc.count("@") > 1 or "@" in parts.path:
         raise UrlError(f"has a # or @ where none may be: {_ESCAPES}")
     return parts
@@ -229,9 +296,17 @@ def _host(text: str) -> tuple[str, int | None]:
         host, _, port = text.partition(":")
         if ":" in port:
             raise UrlError(f"has more than one : in its address: write an IPv6 address as [::1], and {_ESCAPES}")
-    if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+    if port and not _is_port(port):
         raise NoUrlError
+    try:
+        host.encode("idna")  # as the event loop does, which stumbles on an empty part and on one above 63 letters
+    except UnicodeError:
+        raise UrlError("has a host that cannot be one: between its dots are 1 to 63 letters") from None
     return host, int(port) if port else None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) < 2**16
 
 
 def database_arguments(url: str, *, name: str, timeout_s: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_a_cut_connection_is_an_outage_though_tls_notices_it() -> None:
     assert why_unreachable(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")) is None
     assert why_unreachable(caused(ConnectionResetError())) is None
     assert why_unreachable(TimeoutError()) is None
+
+
+def test_a_certificate_that_became_unreadable_is_told(tmp_path: Path) -> None:
+    """OpenSSL names no reason for it, so it is known by its words."""
+    (tmp_path / "client.pem").write_text("no PEM")
+    with pytest.raises(ssl.SSLError) as told:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tmp_path / "client.pem")
+    assert why_unreachable(caused(told.value)) == "our certificate or its key cannot be read: both have to be in PEM"

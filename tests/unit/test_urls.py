@@ -10,6 +10,7 @@ import pika
 import pytest
 from aiormq.connection import Connection as AmqpConnection
 from asyncpg import connect_utils
+from cryptography.hazmat.primitives import serialization
 
 from shared.persistence.database import mistake_of
 from shared.urls import (
@@ -21,6 +22,7 @@ from shared.urls import (
     has_one_host,
     without_password,
 )
+from tests.support.authority import Authority
 
 SECRET = "very-secret"
 
@@ -89,7 +91,21 @@ def test_tls_is_what_the_url_demands(mode: str) -> None:
         ("db/x#y", r"has a # or @ where none may be: in user and password write @ as %40.*"),
         ("w@rd@db/x", r"has a # or @ where none may be: .*"),
         ("::1:5432/x", r"has more than one : in its address: .*"),
-        ("a/x?port=1,2", r"has more ports than hosts"),
+        ("/x?host=a&port=1,2", r"has not as many ports as hosts: .*"),
+        ("/x?host=a,b,c&port=1,2", r"has not as many ports as hosts: .*"),
+        ("/x?host=db&port=54x2", r"has port, which must be one port, or one for each host"),
+        ("/x?host=db&port=1,", r"has port, which must be one port, or one for each host"),
+        ("db/x?port=6432", r"has port as a parameter, and names it before the \? as well: leave one out"),
+        ("db:5x/x?host=db", r"has host as a parameter, and names it .*"),
+        ("db/x?user=v", r"has user as a parameter, and names it .*"),
+        ("db/x?dbname=y", r"has dbname as a parameter, and names it .*"),
+        ("a..b/x", r"has a host that cannot be one: .*"),
+        (f"/x?host={'a' * 64}.b", r"has a host that cannot be one: .*"),
+        ("db/x%00y", r"has %00, which stands in no name and no password"),
+        (
+            "db/x?ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
+            r"has an ssl_min_protocol_version above .*",
+        ),
         ("db/x@y", r"has a # or @ where none may be: .*"),
     ],
 )
@@ -98,6 +114,89 @@ def test_a_mistake_in_a_database_url_is_told(rest: str, sentence: str) -> None:
         check_database_url(f"postgresql://u:{SECRET}@{rest}")
     assert re.fullmatch(sentence, str(told.value))
     assert SECRET not in str(told.value)
+
+
+CHAIN = r"has sslcert, which must be a certificate in PEM, and sslkey its key in PEM; a key with a password needs sslpassword"
+CHAIN_OF_BROKER = (
+    CHAIN.replace("sslcert", "certfile").replace("sslkey", "keyfile").replace("needs sslpassword", "cannot be read")
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A certificate and its key, the key with the password `secret`, text that is neither, and password files."""
+    folder = tmp_path_factory.mktemp("urls")
+    signed = Authority.make(folder, "ours").sign("client")
+    key = serialization.load_pem_private_key(signed.key.read_bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    written = {
+        "locked": encrypted,
+        "both": signed.certificate.read_bytes() + signed.key.read_bytes(),
+        "text": b"neither",
+        "bytes": b"\x00\xff\xfe",
+        "passwords": b"# a comment\n*:*:*:u:a\\:b\\\\:c\n",
+        "short": b"db:5432:x:u\n",
+        "open": b"*:*:*:u:p\n",
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o644 if name == "open" else 0o600)
+    return {"cert": signed.certificate, "key": signed.key, **{name: folder / name for name in written}}
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("sslcert={cert}&sslkey={key}", None),
+        ("sslcert={both}", None),
+        ("sslcert={cert}&sslkey={locked}&sslpassword=secret", None),
+        ("sslcert={cert}&sslkey={locked}", CHAIN),
+        ("sslcert={key}&sslkey={cert}", CHAIN),
+        ("sslcert={text}&sslkey={bytes}", CHAIN),
+        ("sslcert={cert}", CHAIN),
+        ("sslrootcert={cert}", None),
+        ("sslrootcert={key}", r"has sslrootcert, which must be a file in PEM with what it is for"),
+        ("sslcrl={bytes}", r"has sslcrl, which must be a file in PEM with what it is for"),
+        ("passfile={passwords}", None),
+        ("passfile={short}", r"has passfile, which must be a file that only you may read, with lines of host:.*"),
+        ("passfile={bytes}", r"has passfile, which must be .*"),
+        ("passfile={open}", r"has passfile, which must be .*"),
+    ],
+)
+def test_a_file_that_a_database_url_names_holds_what_it_is_for(
+    query: str, sentence: str | None, files: dict[str, Path]
+) -> None:
+    url = f"postgresql://u@db/x?sslmode=require&{query.format(**files)}"
+    if sentence is None:
+        read_by_the_driver(url)
+        return
+    with pytest.raises(UrlError) as told:
+        check_database_url(url)
+    assert re.fullmatch(sentence, str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("certfile={cert}&keyfile={key}&cafile={cert}", None),
+        ("certfile={key}&keyfile={cert}", CHAIN_OF_BROKER),
+        ("certfile={cert}&keyfile={locked}", CHAIN_OF_BROKER),  # the client would ask the terminal for its password
+        ("cafile={text}", r"has cafile, which must be a file in PEM with what it is for"),
+        ("capath={cert}", r"has capath, which must be a folder that can be read"),
+    ],
+)
+def test_a_file_that_a_broker_url_names_holds_what_it_is_for(
+    query: str, sentence: str | None, files: dict[str, Path]
+) -> None:
+    url = f"amqps://u@h/v?{query.format(**files)}"
+    if sentence is None:
+        assert check_broker_url(url) == url
+        return
+    with pytest.raises(UrlError) as told:
+        check_broker_url(url)
+    assert re.fullmatch(sentence, str(told.value))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +273,12 @@ async def test_a_virtual_host_is_read_as_pika_and_amqplib_read_it(path: str, vho
         ("amqp://h//", "has a / behind the name of the virtual host: leave it out, or write it as %2F if .*"),
         ("amqp://h/a/b", "has a / in the name of the virtual host: write it as %2F"),
         ("amqp://h1,h2/v", "has more than one host"),
+        ("amqp://a..b/v", "has a host that cannot be one: .*"),
+        ("amqp://h/a%00b", "has %00, which stands in no name and no password"),
+        (
+            "amqp://h/v?happy_eyeballs_delay=0.1",
+            "has the parameter happy_eyeballs_delay, which is another client's: .*",
+        ),
         ("amqp://h/v?no_verify_ssl=1", "has no_verify_ssl and begins with amqp://: .*"),
         ("amqps://h/v?certfile={here}", "has only one of certfile and keyfile: both are needed"),
     ],
