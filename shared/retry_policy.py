@@ -5,9 +5,9 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from structlog.typing import FilteringBoundLogger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
+from shared.outage_log import OutageLog
 from shared.records import dataclass
 
 T = TypeVar("T")
@@ -39,31 +39,26 @@ class RetryPolicy:
         work: Callable[[], Awaitable[T]],
         *,
         on: tuple[type[Exception], ...],
-        log: FilteringBoundLogger,
-        event: str,
+        outage: OutageLog,
         sleep: Sleep = asyncio.sleep,
     ) -> T:
         """The result of `work`, which is tried again after every error of a type in `on`. Any other error is raised.
 
-        The first failure, and each of another type than the one before, logs the warning `event`, with the type of the error and the number
-        of the attempt. `sleep` may raise to give up.
+        `outage` is told of each, and of the end. `sleep` may raise to give up.
         """
-        told: type[BaseException] | None = None
 
-        def warn(state: RetryCallState) -> None:
-            nonlocal told
-            error = state.outcome.exception() if state.outcome is not None else None
-            if error is not None and type(error) is not told:
-                told = type(error)
-                log.warning(event, error=type(error).__name__, attempt=state.attempt_number)
+        def tell(state: RetryCallState) -> None:
+            if state.outcome is not None and (error := state.outcome.exception()) is not None:
+                outage.failed(error)
 
         async def attempt() -> T:
             return await work()
 
         retrying = AsyncRetrying(
-            wait=self._wait, retry=retry_if_exception_type(on), before_sleep=warn, sleep=sleep, reraise=True
+            wait=self._wait, retry=retry_if_exception_type(on), before_sleep=tell, sleep=sleep, reraise=True
         )
         result: T = await retrying(attempt)
+        outage.succeeded()
         return result
 
     def _wait(self, state: RetryCallState) -> float:

@@ -44,6 +44,7 @@ from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error
 from shared.observability.traces import TraceSettings, open_tracer
 from shared.observability.visible import visible
+from shared.outage_log import OutageLog
 from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
@@ -492,8 +493,7 @@ async def open_database(
     return await OUTAGE.call(
         lambda: _open_or_say_why(settings, migrations, readiness, patience),
         on=AWAY_ERRORS,
-        log=log,
-        event="database_away",
+        outage=OutageLog(log, "database_away", "database_back"),
     )
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from services.payment_gateway.gateways import port
 from shared.observability.health import Readiness
+from shared.outage_log import OutageLog
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class GatewayWatch:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._logged_at = -LOG_INTERVAL_S
+        self._outage = OutageLog(log, "gateway_check_failed", "gateway_answers")
         self._checks = 0
         self._one_at_a_time = asyncio.Lock()
         self._refused = asyncio.Event()
@@ -93,8 +95,9 @@ class GatewayWatch:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._gateway.check()
         except Exception as error:  # noqa: BLE001 - a timeout, or a bug in the adapter: either way nothing is known
-            log.warning("gateway_check_failed", error=type(error).__name__)
+            self._outage.failed(error)
             return False
+        self._outage.succeeded()
         match answer:
             case port.Misconfigured():
                 self._refuse(answer)

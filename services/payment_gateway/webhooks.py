@@ -26,6 +26,7 @@ from services.payment_gateway.settings import WebhookSettings
 from services.payment_gateway.store import RowState
 from shared.http_server import HttpServer, reason_of, serve
 from shared.observability import metrics
+from shared.outage_log import OutageLog
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError
 
@@ -70,6 +71,7 @@ class Webhooks:
         self._counters = {
             seen: metrics.WEBHOOKS.labels(outcome=seen) for seen in Seen
         }  # at 0, so that the first one is a rise
+        self._outage = OutageLog(log, "webhook_not_taken", "webhooks_taken_again")
         self._server = HttpServer(None)
 
     @property
@@ -114,7 +116,7 @@ class Webhooks:
             log.debug("webhook_of_others", reason=str(why))
             return Seen.FOREIGN
         except AWAY_ERRORS as error:
-            log.warning("webhook_not_taken", error=type(error).__name__)
+            self._outage.failed(error)
             return Seen.AWAY
         finally:
             self._at_work -= 1
@@ -132,6 +134,7 @@ class Webhooks:
                 seen = what_to_do(sighting.shows, state)
                 if seen is Seen.LOOKED:
                     await store.hurry(tx, [owner.payment_id])
+        self._outage.succeeded()
         if seen is Seen.LOOKED:
             self._charging.wake()
         return seen

@@ -5,7 +5,6 @@ letter because of an outage.
 """
 
 import asyncio
-import logging
 import random
 import time
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from shared.messaging.consumer import Consumer
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error
+from shared.outage_log import OutageLog
 from shared.persistence.database import Database, Trouble, is_refused, is_unique_violation, trouble
 from shared.records import dataclass, field
 from shared.retry_policy import OUTAGE
@@ -41,15 +41,13 @@ class Stopped(Exception):
 class RetryState:
     """How often one batch failed, by kind of failure: conflicts, outages, and `tries` that ended in any other error.
 
-    `since` is the time of the first try, or the time when deliveries were last given back. `told` is the kind of the outage that was
-    logged last: an outage makes one line, and not one at each try.
+    `since` is the time of the first try, or the time when deliveries were last given back.
     """
 
     conflicts: int = 0
     outages: int = 0
     tries: int = 0
     since: float = field(default_factory=time.monotonic)
-    told: type[BaseException] | None = None
 
     @property
     def failures(self) -> int:
@@ -80,6 +78,7 @@ class BatchRetry:
         self._consumer = consumer
         self._tries_max = tries_max
         self._stopping = asyncio.Event()
+        self._outage = OutageLog(log, "database_away", "database_back", waiting=name)
 
     def stop(self) -> None:
         """Make every wait raise `Stopped`, both the current and later ones."""
@@ -90,7 +89,8 @@ class BatchRetry:
         return self._liveness.at_work(f"commit {self._name}")
 
     def succeeded(self) -> None:
-        """Tell readiness that the database answers."""
+        """Tell readiness, and the log after an outage, that the database answers."""
+        self._outage.succeeded()
         self._readiness.set(f"database {self._name}", ok=True)
 
     async def can_repeat(self, error: Exception, state: RetryState, *, alone: bool) -> bool:
@@ -124,10 +124,7 @@ class BatchRetry:
         """Wait for the database while holding the batch. Raises `Stopped`."""
         state.outages += 1
         self._count("outage")
-        if type(error) is not state.told:
-            state.told = type(error)
-            level = logging.ERROR if is_refused(error) else logging.WARNING
-            log.log(level, "database_away", waiting=self._name, error=describe_error(error), attempt=state.outages)
+        self._outage.failed(error, is_mistake=is_refused(error))
         self._readiness.set(f"database {self._name}", ok=False, reason=describe_error(error))
         if self._consumer is not None and time.monotonic() - state.since > HOLD_MAX_S:
             await self._give_back(self._consumer)
@@ -138,8 +135,9 @@ class BatchRetry:
     async def _give_back(self, consumer: Consumer) -> None:
         """Give all deliveries back to the broker until the database answers."""
         await consumer.pause()
+        outage = OutageLog(log, "deliveries_given_back", "deliveries_taken_again", waiting=self._name)
         await OUTAGE.call(
-            self._ask_database, on=(Exception,), log=log, event="database_still_away", sleep=self.pause
+            self._ask_database, on=(Exception,), outage=outage, sleep=self.pause
         )  # any error means that the database is still away
         consumer.resume()
 

@@ -9,7 +9,6 @@ one that ends connections is known. Its neighbours are published meanwhile.
 """
 
 import asyncio
-import logging
 import struct
 import time
 from collections import deque
@@ -41,6 +40,7 @@ from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entry_exchange, 
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
+from shared.outage_log import OnceAMinute, OutageLog
 from shared.records import dataclass, field
 
 log = structlog.get_logger(__name__)
@@ -302,6 +302,8 @@ class Publisher:
         self._told_on: FrameTransport | None = None
         self._confirmed_at = self._clock()
         self._failing = False
+        self._outage = OutageLog(log, "publish_failed", "publishing_again", lane=lane)
+        self._standing = OnceAMinute(clock)
         self._channel: Channel | None = None
         self._transport: FrameTransport | None = None
         self._confirms = _Confirms()
@@ -454,7 +456,7 @@ class Publisher:
                     result.confirmed.append(message.id)
                 case Fate.RETURNED:
                     result.unroutable.append(message.id)
-                    _report_unroutable(message)
+                    self._report_unroutable(message)
                 case Fate.REFUSED:
                     result.refused.append(message.id)
                 case None:
@@ -483,15 +485,20 @@ class Publisher:
             routes = {(message.exchange, message.routing_key) for message in unknown}
             (result.silent if len(routes) == 1 else result.unclear).extend(message.id for message in unknown)
             metrics.PUBLISH_FAILURES.labels(reason="silent").inc(len(unknown))
-            log.warning("messages_unconfirmed", messages=len(unknown), advice="a queue has no leader; sent again soon")
+            if self._standing.is_due("messages_unconfirmed"):
+                log.warning(
+                    "messages_unconfirmed", messages=len(unknown), advice="a queue has no leader; sent again soon"
+                )
         elif alone is None or isinstance(problem, _NotSentError):
             return False
         elif isinstance(problem, ChannelNotFoundEntity):  # its exchange is missing
             result.unroutable.append(alone.id)
-            _report_unroutable(alone)
+            self._report_unroutable(alone)
         elif isinstance(problem, AccessRefusedError):
             result.refused.append(alone.id)
-            log.error("publish_not_permitted", exchange=alone.exchange, detail=error_text(problem, max_characters=200))
+            if self._standing.is_due(("publish_not_permitted", alone.exchange)):
+                detail = error_text(problem, max_characters=200)
+                log.error("publish_not_permitted", exchange=alone.exchange, detail=detail)
         elif is_proof:
             result.poison.append(alone.id)
             metrics.PUBLISH_FAILURES.labels(reason="poison").inc()
@@ -505,13 +512,8 @@ class Publisher:
         error = error.__cause__ or error
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
-        log.log(
-            logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING,
-            "publish_failed",
-            messages=len(wave),
-            error=type(error).__name__,
-            detail=error_text(error, max_characters=200),
-        )
+        is_mistake = isinstance(error, AccessRefusedError | CannotConnectError)
+        self._outage.failed(error, is_mistake=is_mistake, messages=len(wave))
 
     def _after_refusals(self, messages: int) -> None:
         """Open a new channel after refusals, at most once in `RENEW_INTERVAL_S`.
@@ -521,16 +523,35 @@ class Publisher:
         wrong (seen with RabbitMQ 3.10). A new channel looks up the leader again.
         """
         metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(messages)
-        log.warning(
-            "messages_refused", messages=messages, advice="a queue is full or changes its leader; sent again soon"
-        )
+        if self._standing.is_due("messages_refused"):
+            log.warning(
+                "messages_refused", messages=messages, advice="a queue is full or changes its leader; sent again soon"
+            )
         now = self._clock()
         if now - self._renewed_at >= RENEW_INTERVAL_S:
             self._renewed_at = now
             self._drop_channel()
 
+    def _report_unroutable(self, message: Outgoing) -> None:
+        if message.droppable:
+            metrics.ANSWERS_UNROUTABLE.inc()
+            return
+        metrics.PUBLISH_FAILURES.labels(reason="unroutable").inc()
+        key = ("message_unroutable", entry_exchange(message.exchange), message.routing_key)
+        if not self._standing.is_due(key):
+            return
+        log.error(
+            "message_unroutable",
+            message_id=str(message.id),
+            type=message.type,
+            exchange=entry_exchange(message.exchange),
+            routing_key=message.routing_key,
+            advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
+        )
+
     def _succeeded(self) -> None:
         self._failing = False
+        self._outage.succeeded()
         self._says(ok=True)
 
     def _failed(self, error: BaseException) -> None:
@@ -645,19 +666,4 @@ def _payload(
         app_id=APP_ID if message.message_id is None else mark,
         user_id=user if message.message_id is not None else None,
         payload_max=payload_bytes_max(channel),
-    )
-
-
-def _report_unroutable(message: Outgoing) -> None:
-    if message.droppable:
-        metrics.ANSWERS_UNROUTABLE.inc()
-        return
-    metrics.PUBLISH_FAILURES.labels(reason="unroutable").inc()
-    log.error(
-        "message_unroutable",
-        message_id=str(message.id),
-        type=message.type,
-        exchange=entry_exchange(message.exchange),
-        routing_key=message.routing_key,
-        advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
     )

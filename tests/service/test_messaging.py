@@ -232,8 +232,11 @@ async def test_after_a_refusal_the_next_message_uses_a_new_channel(
     refused, good = Outgoing(uuid4(), "", await upstream.full_queue(), "t", "c", b"{}", droppable=True), message()
     await publisher.publish([good])
     before = publisher._channel
-    published = await publisher.publish([refused, good])
-    assert (published.refused, published.confirmed) == ([refused.id], [good.id])
+    with capture_logs() as logged:
+        for _ in range(2):
+            published = await publisher.publish([refused, good])
+            assert (published.refused, published.confirmed) == ([refused.id], [good.id])
+    assert [entry["event"] for entry in logged] == ["messages_refused"], "a queue may be full for days"
     assert (await publisher.publish([good])).confirmed == [good.id]
     assert publisher._channel is not before
 
@@ -296,8 +299,13 @@ async def test_headers_nested_without_end_stop_no_consumer(publisher: Publisher,
 async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
     publisher = Publisher(BrokerLink("amqp://nobody:x@127.0.0.1:1/", name="test"))
     one = message()
-    assert (await publisher.publish([one])).failed == [one.id]
+    with capture_logs() as logged:
+        for _ in range(3):
+            assert (await publisher.publish([one])).failed == [one.id]
     await publisher.close()
+    (told,) = logged  # and no line at each try
+    assert (told["event"], told["lane"]) == ("publish_failed", "inside")
+    assert "Connection refused" in told["error"] or "Connect call failed" in told["error"]
 
 
 async def test_a_batch_is_all_that_has_arrived(

@@ -80,7 +80,9 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
             await publisher.keep_open()
         return readiness.ready
 
-    await until(recovered, what="a confirm")
+    with capture_logs() as logged:
+        await until(recovered, what="a confirm")
+    assert "publishing_again" in [entry["event"] for entry in logged]
     await publisher.close()
 
 
@@ -194,4 +196,4 @@ async def test_a_batch_that_waits_for_the_end_of_an_outage_does_not_stand_still(
     with capture_logs() as logged:
         assert await CommitLoop(commit, give_up=give_up, retry=retry).run([1, 2]) == [3]
     assert seen == [{}, {}, {}, {"commit saga.events": "its work stands still for 3600 s"}]
-    assert [entry["event"] for entry in logged] == ["database_away"], "an outage is one line, not one at each try"
+    assert [entry["event"] for entry in logged] == ["database_away", "database_back"], "no line at each try"

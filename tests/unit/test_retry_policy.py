@@ -6,6 +6,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from shared.outage_log import OutageLog
 from shared.records import dataclass, field, replace
 from shared.retry_policy import OUTAGE, RetryPolicy
 
@@ -29,7 +30,10 @@ class Flaky:
 
     async def retried_by(self, policy: RetryPolicy) -> str:
         return await policy.call(
-            self.work, on=(OSError, TimeoutError), log=structlog.get_logger(), event="away", sleep=self.sleep
+            self.work,
+            on=(OSError, TimeoutError),
+            outage=OutageLog(structlog.get_logger(), "away", "back"),
+            sleep=self.sleep,
         )
 
 
@@ -62,14 +66,16 @@ async def test_the_result_of_a_first_attempt_costs_no_wait() -> None:
     assert flaky.slept_s == []
 
 
-async def test_an_outage_is_retried_and_each_change_of_it_is_logged() -> None:
-    flaky = Flaky([ConnectionRefusedError(), ConnectionRefusedError(), TimeoutError()])
+async def test_an_outage_is_retried_and_told_where_it_begins_changes_and_ends() -> None:
+    refused = ConnectionRefusedError("nobody listens")
+    flaky = Flaky([refused, refused, TimeoutError()])
     with capture_logs() as logged:
         assert await flaky.retried_by(EXACT) == "done"
     assert flaky.slept_s == [0.1, 0.2, 0.4]
     assert logged == [
-        {"event": "away", "log_level": "warning", "error": error, "attempt": attempt}
-        for attempt, error in ((1, "ConnectionRefusedError"), (3, "TimeoutError"))
+        {"event": "away", "log_level": "warning", "error": "ConnectionRefusedError: nobody listens"},
+        {"event": "away", "log_level": "warning", "error": "TimeoutError"},
+        {"event": "back", "log_level": "info", "failures": 3},
     ]
 
 
@@ -89,7 +95,9 @@ async def test_a_sleep_that_raises_gives_up() -> None:
 
     flaky = Flaky([OSError(), OSError()])
     with pytest.raises(StoppedError):
-        await EXACT.call(flaky.work, on=(Exception,), log=structlog.get_logger(), event="away", sleep=stop)
+        await EXACT.call(
+            flaky.work, on=(Exception,), outage=OutageLog(structlog.get_logger(), "away", "back"), sleep=stop
+        )
 
 
 async def test_a_cancelled_call_ends() -> None:
@@ -99,7 +107,9 @@ async def test_a_cancelled_call_ends() -> None:
         entered.set()
         await asyncio.Event().wait()
 
-    call = asyncio.create_task(EXACT.call(hang, on=(Exception,), log=structlog.get_logger(), event="away"))
+    call = asyncio.create_task(
+        EXACT.call(hang, on=(Exception,), outage=OutageLog(structlog.get_logger(), "away", "back"))
+    )
     await entered.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

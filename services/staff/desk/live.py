@@ -24,6 +24,7 @@ from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.desk.shown import count_short
 from services.staff.people import Actor, Role
 from shared.observability import metrics
+from shared.outage_log import OutageLog
 from shared.persistence.database import AWAY_ERRORS
 from shared.records import replace
 
@@ -109,6 +110,7 @@ class Live:
         self._regions: Mapping[str, Region] = {region.name: region for region in regions}
         self._streams: set[Stream] = set()
         self._rounds: asyncio.Task[None] | None = None
+        self._outage = OutageLog(log, "not_live", "live_again")
 
     # -- one browser -------------------------------------------------------------------------------------------------------------------
 
@@ -172,8 +174,9 @@ class Live:
             begun = time.monotonic()
             try:
                 await self.round()
+                self._outage.succeeded()
             except AWAY_ERRORS as error:
-                log.warning("not_live", error=type(error).__name__)
+                self._outage.failed(error)
             except Exception as error:
                 log.exception("live_round_failed", error=type(error).__name__)
             await asyncio.sleep(max(EVERY_S - (time.monotonic() - begun), EVERY_S / 10))
