@@ -75,9 +75,10 @@ mutants: $(READY) ## change each rule of the pure cores and take out each guard,
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-schema: $(READY) ## after a change of migrations, contracts, topology, alerts or examples: write what is made of them (schema.txt, documents, Kubernetes)
+schema: $(READY) ## after a change of migrations, grants, contracts, topology, alerts or examples: write what is made of them (schema.txt, rights.json, documents, Kubernetes)
 	@$(BIN)/python -m deploy.contract
 	@$(BIN)/python -m deploy.local.snapshot
+	@$(BIN)/python -m deploy.permissions.needs
 	@$(BIN)/python -m deploy.kubernetes.resources
 	@$(BIN)/python -m deploy.local.snippets
 

@@ -38,7 +38,7 @@ from shared.messaging.lanes import Lanes
 from shared.messaging.optional_queues import HeartbeatSettings
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
-from shared.messaging.start_check import missing_at
+from shared.messaging.start_check import missing_at, writes_of
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error
@@ -49,6 +49,7 @@ from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
 from shared.persistence.retention import RetentionCleaner, RetentionRule
+from shared.persistence.rights import rights_of
 from shared.persistence.seals import Book, Sealer
 from shared.persistence.stalled_sessions import StalledSessions
 from shared.persistence.store_sampler import Reading, StoreSampler
@@ -212,6 +213,8 @@ class Runtime:
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
     readings: list[Reading] = field(default_factory=list)
     vitals: Vitals = field(default_factory=Vitals)
+    exchanges: Sequence[str] = ()
+    """Those that the service writes to, by their names in permissions."""
 
     def settings_as(self, kind: type[S]) -> S:
         """The settings, which are of this kind: those of the service that is assembled. Raises TypeError for another service's."""
@@ -363,6 +366,7 @@ async def serve(
         runtime = Runtime(settings, database, lanes, readiness, liveness, clock, tracer)
         opened.push_async_callback(runtime.close_links)
         await assemble(runtime)
+        runtime.exchanges = writes_of(migrations.parent)
         return await _run_until_stopped(runtime, stopping, Patience(mistake_stands_s))
 
 
@@ -514,11 +518,18 @@ async def _open_or_say_why(
 
 async def _open_migrated(settings: ProcessSettings, migrations: Path) -> Database:
     database = await Database.open(
-        settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
+        settings.database_url,
+        name=f"remit {settings.name}",
+        connections_max=CONNECTIONS_MAX,
+        rights=rights_of(migrations.parent, settings.name),
     )
     try:
         async with database.connection() as connection:
-            problem = await schema.pending(connection, migrations)
+            problem = await schema.another_service(connection, migrations)
+        if problem is None:
+            await database.refuse_if_rights_are_missing()
+            async with database.connection() as connection:
+                problem = await schema.pending(connection, migrations)
     except BaseException:
         await database.close()
         raise
@@ -529,18 +540,20 @@ async def _open_migrated(settings: ProcessSettings, migrations: Path) -> Databas
 
 
 async def _check_broker(runtime: Runtime, patience: Patience) -> None:
-    """Return once the broker was reached and has what this service needs. Raises `ConfigurationError` for a mistake that stands."""
+    """Return once the broker was reached and has what this service needs, and lets it write and consume. Raises `ConfigurationError` for a
+    mistake that stands."""
     link = BrokerLink(runtime.settings.rabbitmq_url, name=f"{runtime.settings.name} start")
     queues = [consumer.queue for consumer in runtime.consumers]
-    failures = 0
+    is_there, failures = False, 0
     try:
         while True:
             try:
-                mistake = await missing_at(link, queues)
-                if mistake is None:
+                mistake = None if is_there else await missing_at(link, queues, runtime.exchanges)
+                is_there = mistake is None
+                if is_there and _all_consume(runtime.consumers):
                     return
             except (AccessRefusedError, CannotConnectError) as error:
-                mistake = f"{error}."
+                mistake = f"RABBITMQ_URL: {str(error).removeprefix('RABBITMQ_URL: ')}."
             except BROKER_ERRORS:
                 mistake = None
             patience.failed(mistake)
@@ -548,6 +561,14 @@ async def _check_broker(runtime: Runtime, patience: Patience) -> None:
             await asyncio.sleep(OUTAGE.delay_s(failures))
     finally:
         await link.close()
+
+
+def _all_consume(consumers: Sequence[Consumer]) -> bool:
+    """Whether each has consumed its queue. Raises AccessRefusedError if one may not: only who consumes finds out."""
+    for consumer in consumers:
+        if consumer.refused is not None:
+            raise consumer.refused
+    return all(consumer.has_consumed for consumer in consumers)
 
 
 async def or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

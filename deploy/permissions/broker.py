@@ -23,6 +23,7 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
 from shared.messaging.topology import (
     DEAD_LETTERS,
+    DEFAULT_EXCHANGE,
     EXCHANGES,
     FORMER_EXCHANGES,
     QUEUES,
@@ -34,8 +35,6 @@ from shared.messaging.topology import (
 
 Permission = Literal["configure", "write", "read"]
 
-DEFAULT_EXCHANGE: Final = "amq.default"
-"""The name of the default exchange, which has none, in permissions. Whoever may write it reaches every queue by its name."""
 SETUP: Final = "remit_setup"
 """The user of `remit topology`. It owns exchanges, queues and bindings, and cannot reach a queue by the default exchange."""
 AUDIT: Final = "remit_audit"

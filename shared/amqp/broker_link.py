@@ -234,6 +234,27 @@ class BrokerLink:
                 await channel.close(timeout=RPC_TIMEOUT_S)
         return None
 
+    async def try_to_write(self, exchange: str, *, unbound_key: str) -> None:
+        """Raise AccessRefusedError if our user may not write to `exchange`. Nothing reaches a queue. Raises one of `BROKER_ERRORS`.
+
+        The message says that somebody else has sent it, for a time that is none. The broker looks at the permission, then refuses the
+        message for either, and closes the channel. One that it took could reach a listener, whose queue may be bound to all messages.
+        """
+        channel = await self.channel(confirms=True)
+        forged = Basic.Properties(user_id=f"not {self.user}", expiration="none")
+        with losses_as_errors():
+            try:
+                await channel.basic_publish(
+                    b"",
+                    exchange=exchange,
+                    routing_key=unbound_key,
+                    properties=forged,
+                    mandatory=True,
+                    timeout=RPC_TIMEOUT_S,
+                )
+            except (ChannelPreconditionFailed, PublishError):
+                return
+
     def abort(self) -> None:
         """End the connection at once, without a word to the broker. The next channel opens a new one.
 

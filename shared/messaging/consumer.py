@@ -157,6 +157,10 @@ class Consumer:
         """Why the channel was closed. It has the words of the broker, if it said some."""
         self._told: type[BaseException] | None = None
         """The kind of the loss that was logged last. An outage makes one line, and not one at each try."""
+        self.refused: AccessRefusedError | None = None
+        """Why the broker did not let us consume at the last try; None if that was not why."""
+        self.has_consumed = False
+        """Whether the broker ever let us."""
         self._has_begun = False
         """Whether the broker was asked for deliveries on the channel."""
         self._stopping = False
@@ -305,7 +309,7 @@ class Consumer:
                     await self._open()
                     if not renewed or self._prefetch != prefetch_before:
                         log.info("consuming", queue=self.queue, prefetch=self._prefetch)
-                    self._told = None
+                    self._told, self.refused, self.has_consumed = None, None, True
                     reason = self._losses.reason
                     self._readiness.set(f"consumer {self.queue}", ok=not reason, reason=reason)
                     renewed = await self._watch()
@@ -323,6 +327,7 @@ class Consumer:
     def _tell_loss(self, error: BaseException) -> str:
         """Log a loss, unless it is of the kind that was logged last. Returns the reason."""
         reason = describe_error(error, max_characters=200)
+        self.refused = error if isinstance(error, AccessRefusedError) else None
         if type(error) is not self._told:
             self._told = type(error)
             level = logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING

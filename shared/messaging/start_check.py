@@ -3,24 +3,28 @@
 Whatever is missing later is missing while the service runs: it waits, and readiness says for what.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from shared.amqp.broker_link import (
     RPC_TIMEOUT_S,
-    AccessRefusedError,
     BrokerLink,
     ChannelNotFoundEntity,
     losses_as_errors,
     payload_bytes_max,
 )
-from shared.messaging.topology import EXCHANGES
+from shared.messaging.topology import DEFAULT_EXCHANGE, EXCHANGES
 
+UNBOUND_KEY = "remit.start-check"
+"""A key under which no queue of ours is bound."""
 FRAME_BYTES_LEAST = 16 * 1024
 """The smallest payload of a frame with which a dead letter can always be published: all its headers have to be in one frame."""
 
 
-async def missing_at(link: BrokerLink, queues: Sequence[str]) -> str | None:
-    """What the broker lacks of our exchanges and these queues, as a sentence; None if nothing. Raises one of `BROKER_ERRORS`."""
+async def missing_at(link: BrokerLink, queues: Sequence[str], writes: Sequence[str] = ()) -> str | None:
+    """What the broker lacks of our exchanges and these queues, as a sentence; None if nothing. `writes` are the exchanges that our user has
+    to be allowed to write to. Raises AccessRefusedError for one that it is not, and one of `BROKER_ERRORS`."""
     channel = await link.channel(confirms=False)
     if (payload_bytes := payload_bytes_max(channel)) < FRAME_BYTES_LEAST:
         return f"RABBITMQ_URL: frames of the broker (its frame_max) hold {payload_bytes} bytes, and {FRAME_BYTES_LEAST} are needed."
@@ -33,9 +37,16 @@ async def missing_at(link: BrokerLink, queues: Sequence[str]) -> str | None:
                 await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S)
     except ChannelNotFoundEntity as error:
         return f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`." if _is_missing(error) else None
-    except AccessRefusedError:
-        return None  # the part that needs it says which right is missing
+    for name in writes:
+        await link.try_to_write("" if name == DEFAULT_EXCHANGE else name, unbound_key=UNBOUND_KEY)
     return None
+
+
+def writes_of(service_folder: Path) -> list[str]:
+    """The exchanges that the service has to be allowed to write to, by their names in permissions (`deploy.permissions.needs`). None in a
+    folder of a test, which has no file."""
+    path = service_folder / "rights.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["exchanges"]) if path.exists() else []
 
 
 def _is_missing(error: ChannelNotFoundEntity) -> bool:

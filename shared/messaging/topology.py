@@ -36,6 +36,8 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES
 
 DEAD_LETTERS = "dead-letters"
+DEFAULT_EXCHANGE = "amq.default"
+"""The name of the default exchange, which has none, in permissions. Whoever may write it reaches every queue by its name."""
 COMMANDS = "invoice.commands"
 """The queue of the commands of others."""
 COMMAND_ENTRY = invoice.UpstreamCommand.exchange

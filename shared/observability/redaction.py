@@ -242,7 +242,11 @@ def _text_without_data(error: BaseException) -> str:
         # `str()` would add DETAIL, which shows the row.
         known = (getattr(error, name, None) for name in ("sqlstate", "table_name", "constraint_name"))
         text = " / ".join([str(error.args[0]), *(str(part) for part in known if part)])
-        return f"{text}; {advice}" if (advice := _REFUSED_BY_SQLSTATE.get(getattr(error, "sqlstate", None))) else text
+        known_better = "; ".join(
+            getattr(error, "__notes__", ())
+        )  # `shared.persistence.database` says which right it is
+        advice = known_better or _REFUSED_BY_SQLSTATE.get(getattr(error, "sqlstate", None))
+        return f"{text}; {advice}" if advice else text
     if module.startswith("pydantic_core") and hasattr(error, "errors"):
         # `str()` would show the input.
         problems = error.errors(include_url=False, include_context=False, include_input=False)

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -14,6 +14,7 @@ import orjson
 from asyncpg.protocol import protocol as driver
 
 from shared.observability.redaction import error_text
+from shared.persistence.rights import Rights, lacking
 from shared.unreachable import why_unreachable
 from shared.urls import database_arguments
 
@@ -145,6 +146,7 @@ Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _STATES_OF_A_SPENT_SESSION = ("08", "24", "25", "26", "2D", "34", "3B", "42P03", "42P05", "57P", "58", "XX")
 """After these the session is of no use: it belongs to a primary that no longer is one, or to nobody's transaction. It is closed."""
 _READ_ONLY = "25006"
+_NOT_PERMITTED = "42501"
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -191,6 +193,8 @@ def _mistake_of(error: BaseException, *, is_only_host: bool) -> str | None:
         return why
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return error_text(error)
+    if isinstance(error, RightMissingError):
+        return str(error)
     if isinstance(error, SharedSessionsError) or sqlstate_of(error) in _STATES_OF_SHARED_SESSIONS:
         return _SESSIONS_ARE_SHARED
     if sqlstate_of(error).startswith("08"):
@@ -238,6 +242,10 @@ def ends_session(error: BaseException) -> bool:
 
 class SharedSessionsError(ConnectionError):
     """A proxy in front of the database gives the session of one client to another."""
+
+
+class RightMissingError(ConnectionError):
+    """The role of this session may not do all that it needs to. The text says what, and what an operator does about it."""
 
 
 async def _refuse_shared_sessions(
@@ -319,8 +327,9 @@ class Unused:
 class Database:
     """One service's own database."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", rights: Rights | None = None) -> None:
         self._pool = pool
+        self._rights = rights
         self.epoch = 0
         """How often a connection was found lost. When it changes, the server may have been restored to an older state."""
         self._idle: list[PoolConnectionProxy[asyncpg.Record]] = []
@@ -331,8 +340,9 @@ class Database:
         """How often all sessions were given up."""
 
     @classmethod
-    async def open(cls, url: str, *, name: str, connections_max: int) -> "Database":
-        """Connect to the database at `url`. `name` shows in pg_stat_activity. Raises one of `AWAY_ERRORS` if the server is away."""
+    async def open(cls, url: str, *, name: str, connections_max: int, rights: Rights | None = None) -> "Database":
+        """Connect to the database at `url`. `name` shows in pg_stat_activity. `rights` are what its role needs, so that a refusal can say
+        which one is missing. Raises one of `AWAY_ERRORS` if the server is away."""
         arguments = database_arguments(url, name=name, timeout_s=ACQUIRE_TIMEOUT_S)
 
         async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -348,7 +358,7 @@ class Database:
             init=prepare,
             reset=_leave_as_it_is,
         )
-        return cls(pool)
+        return cls(pool, rights)
 
     async def close(self) -> None:
         """Wait at most `ACQUIRE_TIMEOUT_S` seconds for connections in use, then cut them."""
@@ -376,6 +386,8 @@ class Database:
             yield connection
         except BaseException as error:
             lost = _is_lost(connection)
+            if sqlstate_of(error) == _NOT_PERMITTED and not lost:
+                await self._name_the_right(connection, error)
             if ends_session(error) and not lost:
                 connection.terminate()
                 lost = True
@@ -391,6 +403,22 @@ class Database:
             self._idle.append(connection)
             if unused := self._unused.now(time.monotonic(), idle=len(self._idle)):
                 await self._close_unused(unused)
+
+    async def _name_the_right(self, connection: Connection, error: BaseException) -> None:
+        """Note with a refusal which right it is about: PostgreSQL only names the table."""
+        if self._rights is None:
+            return
+        with suppress(*AWAY_ERRORS):
+            if (said := await lacking(connection, self._rights)) is not None:
+                error.add_note(said)
+
+    async def refuse_if_rights_are_missing(self) -> None:
+        """Raise `RightMissingError` if the role may not do all that it needs to. Raises one of `AWAY_ERRORS`."""
+        if self._rights is None:
+            return
+        async with self.connection() as connection:
+            if (said := await lacking(connection, self._rights)) is not None:
+                raise RightMissingError(said)
 
     async def _close_unused(self, count: int) -> None:
         """Close the connections that were not used for longest. None of them counts as lost."""

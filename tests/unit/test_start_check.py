@@ -73,5 +73,6 @@ async def test_a_queue_that_is_there_and_does_not_answer_is_none(text: str) -> N
     assert await asked(AnsweringBroker(raised=ChannelNotFoundEntity(text))) is None
 
 
-async def test_of_a_right_that_is_missing_the_part_tells_that_needs_it() -> None:
-    assert await asked(AnsweringBroker(raised=AccessRefusedError("ACCESS_REFUSED - access to queue"))) is None
+async def test_a_refusal_is_no_outage() -> None:
+    with pytest.raises(AccessRefusedError, match="access to queue"):
+        await asked(AnsweringBroker(raised=AccessRefusedError("ACCESS_REFUSED - access to queue")))

@@ -15,9 +15,9 @@ from aiormq.exceptions import AMQPConnectionError, AMQPError, ChannelAccessRefus
 from pamqp.commands import Basic
 
 from deploy.local.stack import USERS, Stack
-from deploy.permissions.broker import DEFAULT_EXCHANGE, SETUP, BrokerUser
+from deploy.permissions.broker import SETUP, BrokerUser
 from shared.messaging.apply import apply_topology, check_topology, prune_topology
-from shared.messaging.topology import COMMAND_ENTRY, EXCHANGES, QUEUES, Exchange, Queue
+from shared.messaging.topology import COMMAND_ENTRY, DEFAULT_EXCHANGE, EXCHANGES, QUEUES, Exchange, Queue
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 

@@ -161,9 +161,14 @@ async def test_a_batch_waits_for_a_right_that_is_missing_and_is_handled_once_it_
         await assemble(runtime)
 
     fact = payment_gateway.PaymentDeclined(invoice_id="INV-1", payment_id=uuid4(), version=3, reason="card_declined")
-    await execute(environment.databases["saga"], "REVOKE INSERT ON transitions FROM saga")
     try:
         async with environment.running("saga", watched):
+
+            async def consumes() -> bool:
+                return bool(runtimes) and runtimes[0].consumers[0].has_consumed
+
+            await until(consumes, what="the service to consume")
+            await execute(environment.databases["saga"], "REVOKE INSERT ON transitions FROM saga")
             await upstream.send(fact, queue="saga.events")
 
             async def waits() -> str | None:
@@ -178,6 +183,6 @@ async def test_a_batch_waits_for_a_right_that_is_missing_and_is_handled_once_it_
             await until(handled, what="the batch to be handled")
     finally:
         await execute(environment.databases["saga"], "GRANT INSERT ON transitions TO saga")
-    assert "permission denied for table transitions" in said
+    assert "permission denied for table transitions / 42501; role saga lacks INSERT on transitions; " in said
     assert f"{ADVICE} role needs" in said
     assert await upstream.depth("dead-letters") == 0

@@ -6,7 +6,6 @@ import pytest
 
 from deploy.permissions.broker import (
     AUDIT,
-    DEFAULT_EXCHANGE,
     SETUP,
     NameRefusedError,
     Permission,
@@ -14,7 +13,14 @@ from deploy.permissions.broker import (
     commands,
     definitions,
 )
-from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, PUBLIC_EXCHANGES, QUEUES, is_of_services
+from shared.messaging.topology import (
+    DEFAULT_EXCHANGE,
+    EXCHANGES,
+    FORMER_EXCHANGES,
+    PUBLIC_EXCHANGES,
+    QUEUES,
+    is_of_services,
+)
 
 PERMISSIONS: tuple[Permission, ...] = ("configure", "write", "read")
 USERS = {user.name: user for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"))}
