@@ -33,7 +33,8 @@ def find(
 ) -> None:
     """Say what an id, a number or a code is, and what to type to see more.
 
-    Looks at every service whose *_DATABASE_URL is set. Of dead letters and cases the end of an id is enough. Exit code 1 if nothing has it.
+    Looks at every service whose *_DATABASE_URL is set. Of dead letters, cases and quarantined messages the end of an id is enough. Exit
+    code 1 if nothing has it.
     """
     from deploy.cli import lookups  # noqa: PLC0415 - the database's client
 
@@ -48,7 +49,8 @@ def find(
     if not lookup.found:
         if json:
             raise typer.Exit(REFUSED)
-        fail(f"nothing has {text.strip()} as its id, number or code.")
+        what = "nothing that was looked at" if lookup.unseen else "nothing"
+        fail(f"{what} has {text.strip()} as its id, number or code.")
 
 
 def _page(found: "tuple[Match, ...]") -> "RenderableType":

@@ -4,17 +4,20 @@ tests/service/cli/test_find.py asks PostgreSQL for the plan of each statement. T
 its service: that would make every step of every payment dearer. Cases have it, and the gateway knows for which payment it made it.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
+
+import asyncpg
 
 from deploy.cli.ids import is_end, whole_id
 from deploy.cli.output import MISUSED, fail
 from deploy.cli.words import money, short_type, time
 from services.audit.align import StoredRow
+from services.audit.errors import AuditError, StoreAwayError
 from services.audit.stores import DATABASES, Snapshot, snapshot
 from shared.ids import id_of_card_refusal
 from shared.settings import EnvironmentVariables, database_variable
@@ -61,14 +64,18 @@ LETTERS: Final = {
     "text": f"""{_LETTER} (left(message_id, 255) = left($1, 255) OR left(correlation_id, 255) = left($1, 255)) LIMIT $2""",
 }
 JOURNAL: Final = """SELECT id, subject, action, who, at FROM journal WHERE id = $1 LIMIT $2"""
-QUARANTINED: Final = """SELECT m.id, m.type, m.losses FROM outbox_messages m WHERE m.lane = ANY('{inside,outside,retry,public}')
-    AND m.sweep_after = 'infinity' AND m.id = $1 LIMIT $2"""
+_QUARANTINED: Final = """SELECT m.id, m.type, m.losses FROM outbox_messages m WHERE m.lane = ANY('{inside,outside,retry,public}')
+    AND m.sweep_after = 'infinity' AND"""
+QUARANTINED: Final = {
+    "id": f"""{_QUARANTINED} m.id = $1 LIMIT $2""",
+    "end": f"""{_QUARANTINED} right(m.id::text, length($1)) = $1 LIMIT $2""",
+}
 
 STATEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "invoice": (INVOICES, PAYMENTS, REFUNDS, ANSWERS, SENT, CORRELATED, RECEIPTS, REFERENCES, QUARANTINED),
-    "payment_gateway": (CHARGES, QUARANTINED),
-    "saga": (SAGAS, QUARANTINED),
-    "staff": (*CASES.values(), *LETTERS.values(), JOURNAL, QUARANTINED),
+    "invoice": (INVOICES, PAYMENTS, REFUNDS, ANSWERS, SENT, CORRELATED, RECEIPTS, REFERENCES, *QUARANTINED.values()),
+    "payment_gateway": (CHARGES, *QUARANTINED.values()),
+    "saga": (SAGAS, *QUARANTINED.values()),
+    "staff": (*CASES.values(), *LETTERS.values(), JOURNAL, *QUARANTINED.values()),
 }
 """All of them, by the service in whose database they run."""
 
@@ -97,7 +104,10 @@ class Lookup:
 
 
 async def find(text: str) -> Lookup:
-    """Everything that has this id, number or code, or an id that ends so. Raises CliError if no database is named."""
+    """Everything that has this id, number or code, or an id that ends so.
+
+    Raises CliError if no database is named, and AuditError if none of them can be looked into.
+    """
     if not text or len(text) > TEXT_MAX or not text.isprintable():
         fail(f"an id is a text in one line of at most {TEXT_MAX} characters.", MISUSED)
     environment = EnvironmentVariables()
@@ -107,19 +117,39 @@ async def find(text: str) -> Lookup:
             f"{database_variable(DATABASES[0])} is not set, and none of the others: name a database to look into.",
             MISUSED,
         )
-    found: list[Match] = []
+    looks = await asyncio.gather(*(_look_into(name, environment.database_url(name), text) for name in named))
+    failed = [look for look in looks if isinstance(look, AuditError)]
+    if len(failed) == len(named):
+        raise failed[0]
+    found = [match for look in looks if not isinstance(look, AuditError) for match in look]
     unseen = [f"{database_variable(name)} is not set" for name in DATABASES if name not in named]
-    async with AsyncExitStack() as opened:
-        for name in named:
-            database = await opened.enter_async_context(snapshot(name, environment.database_url(name)))
-            found += [match async for match in _LOOK[name](database, text)]
-            if (id_ := whole_id(text)) is not None:
-                found += [_quarantined(name, row) for row in await database.page(QUARANTINED, id_, FOUND_MAX)]
-    if text.startswith("pi_") and not any(match.kind == "case" for match in found):
+    unseen += [str(error).rstrip(".?") for error in failed]
+    if text.startswith(("pi_", "re_")) and not any(match.kind == "case" for match in found):
         match, why_not = await _ask_gateway(environment, text)
         found += [match] if match else []
         unseen += [why_not] if why_not else []
     return Lookup(tuple(dict.fromkeys(found)), tuple(unseen))
+
+
+async def _look_into(name: str, url: str, text: str) -> list[Match] | AuditError:
+    """What one database has; or why that is not known, so that the others are looked at all the same."""
+    try:
+        async with snapshot(name, url) as database:
+            found = [match async for match in _LOOK[name](database, text)]
+            for how, argument in _as_id(text):
+                found += [_quarantined(name, row) for row in await database.page(QUARANTINED[how], argument, FOUND_MAX)]
+            return found
+    except AuditError as error:
+        return error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return StoreAwayError(f"{database_variable(name)}: the database stopped answering ({type(error).__name__}).")
+
+
+def _as_id(text: str) -> list[tuple[str, Any]]:
+    """The text as a whole id, or as the end of one; nothing if it is neither. The first part names the statement."""
+    if (id_ := whole_id(text)) is not None:
+        return [("id", id_)]
+    return [("end", text.lower())] if is_end(text) else []
 
 
 async def _in_invoices(database: Snapshot, text: str) -> AsyncIterator[Match]:
@@ -184,9 +214,7 @@ async def _in_sagas(database: Snapshot, text: str) -> AsyncIterator[Match]:
 
 async def _in_staff(database: Snapshot, text: str) -> AsyncIterator[Match]:
     id_ = whole_id(text)
-    asked: list[tuple[str, Any]] = [("text", text)] if id_ is None else [("id", id_), ("text", str(id_))]
-    if id_ is None and is_end(text):
-        asked.append(("end", text.lower()))
+    asked = [*_as_id(text), ("text", text if id_ is None else str(id_))]
     for how, argument in asked:
         for row in await database.page(CASES[how], argument, FOUND_MAX):
             says = f"{row['status']}, invoice {row['invoice_id']}, {money(row['amount_minor'], row['currency']) or '?'}"

@@ -36,7 +36,7 @@ from deploy.cli.version import is_completing, word_to_complete
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
 """Names of exception classes, not the classes: importing them would import the modules that raise them."""
-_REFUSALS = {"TopologyError"}
+_REFUSALS = {"TopologyError", "StoreAwayError"}
 _CLIENTS = {"asyncpg", "aiormq", "aio_pika", "pamqp", "sqlite3"}
 """Libraries whose errors tell of a server or a file, not of a bug."""
 
@@ -206,10 +206,10 @@ def _explained(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, CliError):
         return str(error), error.code
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & _CONFIGURATION_ERRORS:
-        return str(error), MISUSED
     if kinds & _REFUSALS:
         return str(error), REFUSED
+    if kinds & _CONFIGURATION_ERRORS:
+        return str(error), MISUSED
     if isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in _CLIENTS:
         return _of_the_surroundings(error), REFUSED
     return None

@@ -13,8 +13,9 @@ from deploy.cli.output import MISUSED, fail
 from deploy.cli.words import money, short_type
 from services.audit.align import StoredRow
 from services.audit.causes import COMMANDS_AT_ONCE_MAX
+from services.audit.errors import AuditError
 from services.audit.payments import TRACES_KEPT_DAYS
-from services.audit.stores import DATABASES, Snapshot, snapshot
+from services.audit.stores import Snapshot, snapshot
 from shared.ids import id_of_card_refusal, id_of_command
 from shared.settings import EnvironmentVariables, database_variable
 
@@ -73,7 +74,7 @@ class InvoiceStory:
 async def story(invoice_id: str) -> InvoiceStory | None:
     """Everything known about an invoice; None if nothing is known."""
     async with AsyncExitStack() as opened:
-        databases = await _open(opened, required="invoice")
+        databases, unseen = await _open(opened, "payment_gateway", "saga", "staff")
         invoices = databases["invoice"]
         current = await invoices.page("SELECT * FROM invoices WHERE invoice_id = $1", invoice_id)
         answers = await invoices.page(
@@ -94,16 +95,15 @@ async def story(invoice_id: str) -> InvoiceStory | None:
         if "staff" in databases:
             commands = [answer["sent_id"] or answer["command_id"] for answer in answers]
             steps += await _staff_steps(databases["staff"], payments, commands)
-    closed = [f"{database_variable(name)} is not set" for name in DATABASES if name not in databases]
     return InvoiceStory(
-        invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*closed, *deleted)
+        invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*unseen, *deleted)
     )
 
 
 async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
     """Current states of invoices; those that changed last come first."""
     async with AsyncExitStack() as opened:
-        databases = await _open(opened, required="invoice")
+        databases, _ = await _open(opened)
         rows = await databases["invoice"].page(
             "SELECT * FROM invoices WHERE $1::text IS NULL OR status = $1 ORDER BY updated_at DESC, invoice_id LIMIT $2",
             status,
@@ -118,7 +118,7 @@ async def command(command_id: UUID, sender: str | None) -> dict[str, Any] | None
     Two senders may give their commands the same id. Without the name of the sender, all answers are looked through.
     """
     async with AsyncExitStack() as opened:
-        databases = await _open(opened, required="invoice")
+        databases, unseen = await _open(opened, "staff")
         answers = await _answers(databases["invoice"], command_id, sender)
         if len({answer["sender"] for answer in answers}) > 1:
             names = ", ".join(sorted(answer["sender"] or "one without a name" for answer in answers))
@@ -126,9 +126,7 @@ async def command(command_id: UUID, sender: str | None) -> dict[str, Any] | None
         if answers:
             return {"answer": dict(_items(answers[0])) | {"command_id": str(command_id)}}
         if "staff" not in databases:
-            fail(
-                f"command {command_id} has no answer; STAFF_DATABASE_URL is not set, so whether it is a dead letter is not known."
-            )
+            fail(f"command {command_id} has no answer; {unseen[0]}, so whether it is a dead letter is not known.")
         letters = await databases["staff"].page(
             """SELECT id, queue, reason, error_type, error_text, status, tries, replays, withheld, first_seen, last_seen, settled_by,
                       settled_at, settled_reason FROM dead_letters
@@ -156,15 +154,25 @@ async def _answers(invoices: Snapshot, command_id: UUID, sender: str | None) -> 
     return []
 
 
-async def _open(opened: AsyncExitStack, *, required: str) -> dict[str, Snapshot]:
+async def _open(opened: AsyncExitStack, *optional: str) -> tuple[dict[str, Snapshot], list[str]]:
+    """The invoice service's database and the others that can be read, by name; and why the rest cannot.
+
+    Raises CliError or AuditError if the first one cannot.
+    """
     environment = EnvironmentVariables()
-    if not environment.names_database(required):
-        fail(f"{database_variable(required)} is not set.", MISUSED)
-    return {
-        name: await opened.enter_async_context(snapshot(name, environment.database_url(name)))
-        for name in DATABASES
-        if environment.names_database(name)
-    }
+    if not environment.names_database("invoice"):
+        fail(f"{database_variable('invoice')} is not set.", MISUSED)
+    databases = {"invoice": await opened.enter_async_context(snapshot("invoice", environment.database_url("invoice")))}
+    unseen = []
+    for name in optional:
+        if not environment.names_database(name):
+            unseen.append(f"{database_variable(name)} is not set")
+            continue
+        try:
+            databases[name] = await opened.enter_async_context(snapshot(name, environment.database_url(name)))
+        except AuditError as error:
+            unseen.append(str(error).rstrip(".?"))
+    return databases, unseen
 
 
 def _items(row: Any) -> Iterable[tuple[str, Any]]:

@@ -8,12 +8,13 @@ the staff service whenever it was delivered.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.audit.errors import AuditError
+from services.audit.errors import AuditError, StoreAwayError
 from shared.amqp.broker_link import (
     BROKER_ERRORS,
     RPC_TIMEOUT_S,
     AccessRefusedError,
     BrokerLink,
+    CannotConnectError,
     Channel,
     ChannelNotFoundEntity,
     DeliveredMessage,
@@ -61,10 +62,10 @@ async def read_queues(url: str, *, look_into: bool) -> dict[str, QueueState | No
                 name: await _queue(link, name, look_into=look_into and name != UNREADABLE_DEAD_LETTERS)
                 for name in sorted(QUEUE_NAMES)
             }
-    except AccessRefusedError as error:
+    except (AccessRefusedError, CannotConnectError) as error:
         raise AuditError(f"{error}.") from None
     except BROKER_ERRORS as error:
-        raise AuditError(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).") from None
+        raise StoreAwayError(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).") from None
     finally:
         await link.close()
 

@@ -20,12 +20,13 @@ import asyncpg
 import orjson
 
 from services.audit.align import StoredRow
-from services.audit.errors import AuditError
+from services.audit.errors import AuditError, StoreAwayError
 from services.audit.evidence import Evidence, open_tap, read_baseline, read_queue_counts, read_run
 from services.audit.queues import Queues, read_queues
 from shared.observability.redaction import describe_error, error_text
 from shared.settings import database_variable
-from shared.urls import database_arguments
+from shared.unreachable import why_unreachable
+from shared.urls import database_arguments, has_one_host
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -35,6 +36,8 @@ else:
 CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 1_800
 """Sorting tens of millions of rows on disk takes minutes; yet an audit that hangs must end."""
+_REFUSED = ("28", "3D", "42")
+"""Classes of SQLSTATE by which a server refuses a login, does not know a database, or misses a right."""
 ROWS_PER_FETCH = 1_000
 WIDE_ROWS_PER_FETCH = 50
 """For rows with bodies of at most 64 KiB, or outbox batches with up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
@@ -267,13 +270,12 @@ _SET = f"""
 
 @asynccontextmanager
 async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
-    """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable."""
+    """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable; StoreAwayError in an outage."""
     variable = database_variable(name)
     try:
         connection = await asyncpg.connect(**database_arguments(url, name="remit audit", timeout_s=CONNECT_TIMEOUT_S))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        what = describe_error(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
-        raise AuditError(f"{variable}: the database does not answer ({what}).") from None
+        raise _not_opened(variable, error, is_only_host=has_one_host(url)) from None
     try:
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
@@ -287,6 +289,18 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
         raise AuditError(f"{variable}: {error_text(error)}.") from None
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+def _not_opened(variable: str, error: Exception, *, is_only_host: bool) -> AuditError:
+    """What keeps us from the database: something to mend, or an outage."""
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    if (why := why_unreachable(error, is_only_host=is_only_host)) is not None:
+        return AuditError(f"{variable}: {why}.")
+    if sqlstate.startswith(_REFUSED) or isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        said = error_text(error)
+        return AuditError(f"{variable}: {said}{'' if said.endswith('?') else '.'}")
+    what = describe_error(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+    return StoreAwayError(f"{variable}: the database does not answer ({what}).")
 
 
 @contextmanager

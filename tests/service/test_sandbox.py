@@ -440,6 +440,16 @@ async def test_a_refund_without_an_answer_is_found_by_asking(bench: SandboxClien
     assert isinstance(await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id), port.Refunded)
 
 
+async def test_a_refund_is_known_by_its_own_id(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured()
+    made = await bench.gateway.refund(gateway_id, replace(REFUND, amount_minor=1), key="r1")
+    assert isinstance(made, port.Refunded)
+    by_hand = (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=1))[1]["id"]
+    for id_ in (gateway_id, made.refund_id, by_hand):
+        assert await bench.gateway.owner(id_) == port.MadeFor(UUID(int=1))
+    assert isinstance(await bench.gateway.owner("re_nowhere"), port.NotFound)
+
+
 async def test_a_partial_refund_by_hand_leaves_the_rest(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=250))[0] == 200

@@ -398,7 +398,7 @@ class Gateway(Protocol):
         ...
 
     async def owner(self, gateway_id: str) -> OwnerAnswer:
-        """Ask for which payment of ours this payment was made."""
+        """Ask for which payment of ours this payment was made, or the payment of this refund."""
         ...
 
     async def check(self) -> CheckAnswer:

@@ -34,6 +34,7 @@ from shared.records import dataclass, replace
 
 _INTENTS = "/v1/payment_intents"
 _REFUNDS = "/v1/refunds"
+_REFUND = "re_"  # begins the id of a refund
 _METHODS = "/v1/payment_methods"
 _DISPUTES = "/v1/disputes"
 CONNECT_TIMEOUT_S = 3.0  # a handshake that takes longer is an outage
@@ -227,8 +228,24 @@ class StripeGateway:
                 return reply
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
-        reply = await self._retrieve(gateway_id)
+        intent = await self._given_back_from(gateway_id) if gateway_id.startswith(_REFUND) else gateway_id
+        if not isinstance(intent, str):
+            return intent
+        reply = await self._retrieve(intent)
         return port.MadeFor(payment_id_in(reply.body)) if isinstance(reply, Accepted) else reply
+
+    async def _given_back_from(self, refund_id: str) -> str | port.NotFound | port.NoAnswer:
+        """The payment at Stripe that a refund is of."""
+        reply = await self._get(f"{_REFUNDS}/{quote(refund_id, safe='')}", {})
+        match reply:
+            case Accepted(body={"payment_intent": str() as intent}):
+                return intent
+            case Accepted() | Rejected(status=answers.NOT_FOUND):
+                return port.NotFound(reply.evidence)
+            case Rejected():
+                return port.Unknown(reply.evidence)
+            case _:
+                return reply
 
     async def show(self, gateway_id: str) -> Mapping[str, Any] | port.NotFound | port.NoAnswer:
         """The payment with its charge, as Stripe shows it."""

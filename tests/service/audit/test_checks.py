@@ -18,6 +18,7 @@ import pytest_asyncio
 from services.audit import resources, run
 from services.audit.baseline import take_baseline, write
 from services.audit.checks import CHECKS
+from services.audit.errors import StoreAwayError
 from services.audit.evidence import Baseline
 from services.audit.finding import BREACHES_SHOWN_MAX, Breach, CheckResult, Finding, Source
 from services.audit.queues import QueueState, Waiting, read_queues
@@ -1146,8 +1147,9 @@ async def test_the_stores_are_opened_to_be_read_only(environment_urls: Environme
     ],
 )
 async def test_an_unreadable_store_is_named(written: Path, wrong: Callable[[Path], Sources], sentence: str) -> None:
-    with pytest.raises(AuditError, match=sentence):
+    with pytest.raises(AuditError, match=sentence) as told:
         await audit(wrong(written), NOW)
+    assert isinstance(told.value, StoreAwayError) is ("does not answer" in sentence)
 
 
 async def test_an_unreadable_history_is_named_with_its_line(environment_urls: Environment, tmp_path: Path) -> None:

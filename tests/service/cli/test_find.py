@@ -12,6 +12,7 @@ from deploy.cli import lookups
 from services.invoice.domain import reference_code
 from tests.service.audit.books import command, payment, write_books
 from tests.service.cli.remit import remit
+from tests.service.cli.test_operating import quarantine
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 
@@ -103,8 +104,32 @@ async def test_what_is_nowhere_is_said_with_what_was_not_looked_at(
     assert (nowhere.code, nowhere.out) == (1, "")
     assert "Not looked at: INVOICE_DATABASE_URL is not set." in nowhere.err
     assert "GATEWAY_URL is not set: the gateway was not asked" in nowhere.err
-    assert nowhere.err.endswith("remit: nothing has pi_nowhere as its id, number or code.\n")
+    assert nowhere.err.endswith("remit: nothing that was looked at has pi_nowhere as its id, number or code.\n")
     assert (await remit("find", "INV-1")).code == 2
+
+
+async def test_a_database_that_is_away_hides_nothing_of_the_others(
+    environment_urls: Environment, written: None
+) -> None:
+    away = {"STAFF_DATABASE_URL": "postgresql://staff@127.0.0.1:1/staff"}
+    found = await remit("find", "INV-paid", "--json", environment=environment_urls, **away)
+    said = "STAFF_DATABASE_URL: the database does not answer (ConnectionRefusedError)"
+    assert (found.code, kinds(found.json), found.json["unseen"]) == (0, {("invoice", "invoice")}, [said])
+    nothing = await remit("find", "INV-nowhere", environment=environment_urls, **away)
+    assert (nothing.code, f"Not looked at: {said}." in nothing.err) == (1, True)
+    shown = await remit("invoice", "show", "INV-paid", environment=environment_urls, **away)
+    assert (shown.code, f"Not shown: {said}." in shown.out) == (0, True), shown.err
+    listed = await remit("invoice", "list", "--json", environment=environment_urls, **away)
+    assert listed.code == 0
+    alone = await remit("find", "INV-paid", **away)
+    assert (alone.code, alone.err) == (1, f"remit: {said}.\n")
+
+
+async def test_a_quarantined_message_is_found_by_the_end_that_its_list_shows(environment: Environment) -> None:
+    id_ = await quarantine(environment)
+    for text in (str(id_), str(id_)[-8:]):
+        (match,) = (await remit("find", text, "--json", environment=environment)).json["found"]
+        assert (match["kind"], match["service"], match["id"]) == ("quarantined message", "saga", str(id_))
 
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
