@@ -199,11 +199,9 @@ def _inquire(command: Inquire, payment: Payment) -> PaymentTransition:
 
 
 def _look(payment: Payment) -> PaymentTransition:
-    """Have the gateway asked now, and staff told what it says. A look that was asked for does not count as one of a settled payment."""
-    rung = max(payment.rung - 1, 0) if is_settled(payment) else payment.rung
-    if (payment.was_case, payment.rung) == (True, rung):
-        return PaymentTransition(payment, republish=True, hurry=True)
-    return PaymentTransition(replace(payment, was_case=True, rung=rung), republish=True, delay_s=0.0)
+    """Have the gateway asked now, and staff told what it says."""
+    asked = payment if payment.was_case else replace(payment, was_case=True)
+    return PaymentTransition(asked, republish=True, hurry=True)
 
 
 def _refund(command: Refund, payment: Payment) -> PaymentTransition:

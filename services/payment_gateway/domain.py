@@ -173,11 +173,12 @@ class Payment:
 
     `version` grows with each change of status, and is at least `version_floor` then, which is not stored (`aged`). `params_hash` is None
     if the payment was closed before its request was handled: by a person, or by an earlier build, because a command about it came first.
-    `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved for a
-    key, even a failure, so a call that is repeated after that needs a new one. `reason` says why the payment has its status, and
-    `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
-    reason. `was_case` is true once it was a case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in
-    which they were asked for; `refund_id` is the gateway's id of the newest.
+    `rung` is the next rung of the ladder, or the number of looks at a settled payment: one less, at least -1, before a look that does not
+    count (`store.hurry`). `key_number` is part of the idempotency keys: a gateway replays the answer that it saved for a key, even a
+    failure, so a call that is repeated after that needs a new one. `reason` says why the payment has its status, and `decided_by` which
+    person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
+    for staff, or once a person asked about it. `refunds` are all its refunds, in the order in which they were asked for; `refund_id` is the
+    gateway's id of the newest.
 
     `settled_as` is the outcome that it had before, if it had another one: then two sides contradict each other. `gateway_side` is what the
     gateway said when it last contradicted us, or when it agreed with a person.

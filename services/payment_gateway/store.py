@@ -14,7 +14,16 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import refund_store
-from services.payment_gateway.domain import CASES, CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome, aged
+from services.payment_gateway.domain import (
+    CASES,
+    CHARGED,
+    SETTLED,
+    GatewaySide,
+    Payment,
+    PaymentStatus,
+    PendingOutcome,
+    aged,
+)
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails, Dispute
 from shared.contracts.currencies import ISO_4217
 from shared.messaging.envelope import Cause
@@ -366,13 +375,17 @@ async def state_of(tx: Tx, payment_id: UUID, gateway_id: str) -> RowState | None
 async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
     """Make the next attempt due now, unless an instance holds the row.
 
-    The attempt takes a rung of the ladder like any other. So repeated inquiries cannot keep the ladder from its end.
+    Before a payment is settled, the attempt takes a rung of the ladder like any other. So repeated inquiries cannot keep the ladder from
+    its end. A look at a settled payment counts none: it comes besides those that come by themselves, and ends no watch.
     """
     if payment_ids:
         await tx.execute(
-            """UPDATE payments SET due_at = now()
+            """UPDATE payments SET due_at = now(),
+                   rung = CASE WHEN status = ANY($2::text[]) OR (status = 'refund_failed' AND decided_by IS NOT NULL)
+                               THEN greatest(rung - 1, -1) ELSE rung END
                WHERE payment_id = ANY($1::uuid[]) AND leased_by IS NULL AND (due_at IS NULL OR due_at > now())""",
             list(payment_ids),
+            sorted(SETTLED),
         )
 
 

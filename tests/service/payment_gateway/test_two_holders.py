@@ -80,6 +80,32 @@ async def test_an_inquiry_leaves_a_row_to_its_holder(payments: PaymentGatewayFix
     assert [found.payment.payment_id for found in await store.claim(connection, OTHER, at_most=1)] == [ID]
 
 
+@pytest.mark.parametrize(
+    ("status", "decided_by", "rungs"),
+    [
+        ("declined", None, [5, 5, 5]),
+        ("refunded", None, [0, 0, 0]),
+        ("refund_failed", "ann", [5, 5, 5]),
+        ("refund_failed", None, [5, 6, 7]),
+        ("in_doubt", None, [1, 2, 3]),
+    ],
+)
+async def test_a_look_for_news_counts_only_before_a_payment_is_settled(
+    payments: PaymentGatewayFixture, connection: Connection, status: str, decided_by: str | None, rungs: list[int]
+) -> None:
+    """However many events come, the watch goes on as long as it would without them. A ladder of doubt has its end."""
+    await claimed(payments, connection, ONE)
+    settled = "UPDATE payments SET status = $1, decided_by = $2, rung = $3, leased_by = NULL, due_at = NULL"
+    await connection.execute(settled, status, decided_by, rungs[0])
+    looked = []
+    for _ in rungs:
+        looked.append((await payments.row(ID))["rung"])
+        await store.hurry(connection, [ID])
+        await store.hurry(connection, [ID])  # it is due already
+        await connection.execute("UPDATE payments SET rung = rung + 1, due_at = now() + interval '1 hour'")  # the look
+    assert looked == rungs
+
+
 LEFT_S = "extract(epoch FROM due_at - now())::float8"
 
 

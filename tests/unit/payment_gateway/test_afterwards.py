@@ -547,19 +547,17 @@ def test_a_refund_is_looked_at_for_thirty_days(answer: GatewayAnswer) -> None:
 def test_a_capture_is_looked_at_only_when_somebody_asks() -> None:
     assert looks_s(payment(PaymentStatus.CAPTURED), CAPTURED, days=400) == []
     asked = on_known(payment(PaymentStatus.CAPTURED), Inquire(ID, "INV-1", look=True))
-    assert (asked.delay_s, asked.payment.was_case) == (0.0, True)
+    assert (asked.hurry, asked.payment.was_case) == (True, True)
     agreed = afterwards.on_answer(asked.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
     assert agreed.delay_s is None
     assert domain.is_told_to_staff(agreed, GatewayStep.INQUIRE)
 
 
-def test_asking_takes_no_look_away() -> None:
-    refunded, asked = payment(PaymentStatus.REFUNDED, rung=2), 0
-    for _ in range(20):
-        refunded = on_known(refunded, Inquire(ID, "INV-1", look=True)).payment
-        looked = afterwards.on_answer(refunded, GatewayStep.INQUIRE_REFUND, REFUNDED, POLICY)
-        refunded, asked = looked.payment, asked + 1
-        assert looked.delay_s == REFUND_LOOKS_S[2]
+def test_a_look_before_the_first_that_comes_by_itself_takes_none_away() -> None:
+    """`store.hurry` takes the rung back that such a look counts."""
+    hurried = payment(PaymentStatus.REFUNDED, rung=-1)
+    looked = afterwards.on_answer(hurried, GatewayStep.INQUIRE_REFUND, REFUNDED, POLICY)
+    assert looked.delay_s == REFUND_LOOKS_S[0]
 
 
 @pytest.mark.parametrize(

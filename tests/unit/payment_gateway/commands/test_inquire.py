@@ -4,12 +4,10 @@ from services.payment_gateway.commands import Inquire, NeverSeen
 from services.payment_gateway.domain import SETTLED, PaymentStatus, PaymentTransition
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import ID, CommandScenario, decided, payment, stays
+from tests.unit.payment_gateway.payments import ID, CommandScenario, decided, payment
 
 INQUIRE = Inquire(ID, "INV-1")
 LOOK = Inquire(ID, "INV-1", look=True)
-LOOKS = stays(0.0, republish=True, was_case=True, rung=1)
-"""Staff are told what the gateway says, and the look does not count as one of those that come by themselves."""
 DOUBTED = payment(PaymentStatus.IN_DOUBT, rung=2)
 WAS_CASE = replace(payment(PaymentStatus.CAPTURED), was_case=True)
 NEVER_SENT = replace(payment(PaymentStatus.NOT_CHARGED), gateway_id=None)
@@ -33,7 +31,9 @@ SCENARIOS: dict[str, CommandScenario] = {
         for status in PaymentStatus
     },
     **{
-        f"{status} and settled: looked at, if that is asked for": Scenario(before, LOOK, LOOKS(before))
+        f"{status} and settled: looked at, if that is asked for, and staff are told what the gateway says": Scenario(
+            before, LOOK, PaymentTransition(replace(before, was_case=True), republish=True, hurry=True)
+        )
         for status in sorted(SETTLED)
         for before in [payment(status, rung=2)]
     },
@@ -45,7 +45,7 @@ SCENARIOS: dict[str, CommandScenario] = {
     "what is not settled keeps its place on the ladder": Scenario(
         DOUBTED, LOOK, PaymentTransition(DOUBTED, republish=True, hurry=True)
     ),
-    "what was never looked at by itself stays so": Scenario(
+    "what staff were told of before stays as it is": Scenario(
         WAS_CASE, LOOK, PaymentTransition(WAS_CASE, republish=True, hurry=True)
     ),
     "a payment that never reached the gateway is not looked at": Scenario(
