@@ -85,11 +85,12 @@ def reconcile(
             | {
                 "counts": {verdict.value: count for verdict, count in sorted(result.counts.items())},
                 "found": [asdict(one) for one in result.found],
+                "not_shown": result.broken - len(result.found),
             }
         )
     else:
         _print(result)
-    if not result.agrees:
+    if result.broken:
         raise typer.Exit(REFUSED)
 
 
@@ -114,7 +115,11 @@ async def _run(window: "Window", path: Path, report: Path | None, *, look: bool)
     from services.payment_gateway.reconcile.books import new_books  # noqa: PLC0415
     from services.payment_gateway.reconcile.fetch import ReconcileError, fetch  # noqa: PLC0415
     from services.payment_gateway.reconcile.report import read_report  # noqa: PLC0415
-    from services.payment_gateway.reconcile.run import look_at, reconcile, reconcile_report  # noqa: PLC0415
+    from services.payment_gateway.reconcile.run import (  # noqa: PLC0415
+        Reconciliation,
+        reconcile,
+        reconcile_report,
+    )
     from services.payment_gateway.settings import ReconcileSettings  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
 
@@ -123,23 +128,22 @@ async def _run(window: "Window", path: Path, report: Path | None, *, look: bool)
     gateway = settings.open_gateway()
     if not isinstance(gateway, StripeGateway):
         fail("GATEWAY_URL: a gateway in memory has no books.", MISUSED)
+    result = Reconciliation(system_clock() if look else None)
     try:
         database = await Database.open(url, name="remit reconcile", connections_max=1)
         try:
             if report is not None:
                 reported = read_report(report)
                 async with database.connection() as connection:
-                    result = await reconcile_report(connection, gateway, reported)
+                    await reconcile_report(connection, gateway, reported, result)
             else:
                 with new_books(path) as books:
-                    await fetch(gateway, window, books, livemode=settings.mode == "live")
+                    if not await fetch(gateway, window, books, livemode=settings.mode == "live"):
+                        say("The key may not read disputes: those of older payments are not seen.")
                     async with database.connection() as connection:
-                        result = await reconcile(connection, gateway, books, window)
-            if look:
-                async with database.connection() as connection:
-                    unfit = await look_at(connection, result, system_clock())
-                if unfit:
-                    say(f"{unfit} captures cannot become cases: their metadata or amounts are none of ours.")
+                        await reconcile(connection, gateway, books, window, result)
+            if result.unfit:
+                say(f"{result.unfit} captures cannot become cases: their metadata or amounts are none of ours.")
             return result
         finally:
             await database.close()
@@ -166,6 +170,6 @@ def _print(result: "Reconciliation") -> None:
     for one in result.found[:PRINTED_MAX]:
         terminal.print(plain(f"{one.verdict.value.replace('_', ' ')}: {one.payment_id} ({one.gateway_id})"))
         terminal.print(plain(f"  here: {one.here or 'unknown'}; there: {one.there}"))
-    if len(result.found) > PRINTED_MAX:
-        say(f"and {len(result.found) - PRINTED_MAX} more: see --json")
-    say("Both sides agree." if result.agrees else "They contradict each other: see deploy/README.md, Reconcile.")
+    if result.broken > PRINTED_MAX:
+        say(f"and {result.broken - PRINTED_MAX} more: --json shows {len(result.found)} of all")
+    say("They contradict each other: see deploy/README.md, Reconcile." if result.broken else "Both sides agree.")

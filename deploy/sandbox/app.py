@@ -112,9 +112,9 @@ class Api:
             web.post("/v1/payment_intents/{id}/confirm", confirm),
             web.post("/v1/payment_intents/{id}/cancel", self._endpoint(bank.cancel, set(), kind="cancel")),
             web.post("/v1/refunds", self._endpoint(bank.create_refund, rules.CREATE_REFUND)),
-            web.get("/v1/refunds", self._endpoint(bank.list_refunds, _LIST_PARAMS | {"payment_intent"})),
+            web.get("/v1/refunds", self._endpoint(bank.list_refunds, _LIST_PARAMS | {"payment_intent", "expand["})),
             web.get("/v1/refunds/{id}", self._endpoint(bank.retrieve_refund, set())),
-            web.get("/v1/disputes", self._endpoint(bank.list_disputes, _LIST_PARAMS | {"payment_intent"})),
+            web.get("/v1/disputes", self._endpoint(bank.list_disputes, _LIST_PARAMS | {"payment_intent", "expand["})),
             *self.admin_routes(),
             web.route("*", "/{unknown:.*}", self._endpoint(_unrecognised, {""})),
         ]

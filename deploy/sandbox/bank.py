@@ -248,14 +248,15 @@ class SandboxBank:
             conditions.append(only[0])
             args.append(only[1])
         if "starting_after" in params:
-            last = self._ledger.one(f"SELECT * FROM {table} WHERE id = ?", params["starting_after"])  # noqa: S608 - our names
+            place = f"SELECT created, rowid AS place FROM {table} WHERE id = ?"  # noqa: S608 - our names
+            last = self._ledger.one(place, params["starting_after"])
             if last is None:
                 return replies.missing(table[:-1], params["starting_after"], param="starting_after", status=400)
-            conditions.append("(created, seq) < (?, ?)")
-            args += [last["created"], last["seq"]]
+            conditions.append("(created, rowid) < (?, ?)")
+            args += [last["created"], last["place"]]
         where = " AND ".join(conditions)
         rows = self._ledger.all(
-            f"SELECT * FROM {table} WHERE {where} ORDER BY created DESC, seq DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
+            f"SELECT * FROM {table} WHERE {where} ORDER BY created DESC, rowid DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
             *(*args, limit + 1),
         )
         return replies.ok(_list_json(f"/v1/{table}", [shown(row) for row in rows], limit))
@@ -481,7 +482,7 @@ class SandboxBank:
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id = params.get("payment_intent")
         if intent_id is None:
-            return self._listed("refunds", params, self._refund_json)
+            return self._listed("refunds", params, self._with_intent(params, self._refund_json))
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")
@@ -556,10 +557,17 @@ class SandboxBank:
         self._ledger.write("UPDATE disputes SET status = ? WHERE id = ?", status, known["id"])
 
     def list_disputes(self, _: str, params: Params, __: str | None) -> SandboxReply:
-        """The disputes of one payment: the only list of them that is asked for."""
-        intent_id = params.get("payment_intent", "")
-        rows = self._ledger.all("SELECT * FROM disputes WHERE payment_intent = ? ORDER BY created DESC, id", intent_id)
-        return replies.ok(_list_json("/v1/disputes", [_dispute_json(row) for row in rows], PAGE_MAX))
+        """The disputes of one payment, or of all."""
+        intent_id = params.get("payment_intent")
+        only = ("payment_intent = ?", intent_id) if intent_id is not None else None
+        return self._listed("disputes", params, self._with_intent(params, _dispute_json), only=only)
+
+    def _with_intent(self, params: Params, shown: Callable[[Row], Json]) -> Callable[[Row], Json]:
+        """How the objects of a list are shown: with their payment instead of its id, if that is asked for."""
+        if "data.payment_intent" not in _expanded(params):
+            return shown
+        intent: Callable[[Row], Json] = lambda row: self._intent_json(self._intent_row(row["payment_intent"]))  # noqa: E731 - typed
+        return lambda row: shown(row) | {"payment_intent": intent(row)}
 
     def _refund_by_hand(self, row: Row, *, share: int) -> bool:
         """Give a share (1: all, 2: half) of what is left back. Such a refund has none of our ids."""

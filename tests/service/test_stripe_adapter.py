@@ -95,12 +95,12 @@ async def drip(writer: asyncio.StreamWriter) -> None:
 async def close(_: asyncio.StreamWriter) -> None: ...
 
 
-def first_then_broken(first: Answer) -> Answer:
-    """The first request gets this answer, each later one a 500."""
-    answers = iter([first])
+def one_after_the_other(*answers: Answer) -> Answer:
+    """Each request gets the next of these answers, each later one a 500."""
+    left = iter(answers)
 
     async def answer(writer: asyncio.StreamWriter) -> None:
-        await next(answers, http("500 Internal Server Error", b'{"error": {"type": "api_error"}}'))(writer)
+        await next(left, http("500 Internal Server Error", b'{"error": {"type": "api_error"}}'))(writer)
 
     return answer
 
@@ -294,7 +294,7 @@ async def test_a_refused_confirm_stands_although_the_payment_cannot_be_asked_for
 ) -> None:
     refusal = {"error": {"type": "invalid_request_error", "message": "This is why.", **error}}
     async with (
-        server(first_then_broken(http("400 Bad Request", json.dumps(refusal).encode()))) as far,
+        server(one_after_the_other(http("400 Bad Request", json.dumps(refusal).encode()))) as far,
         stripe_at(far.url) as gateway,
     ):
         answer = await gateway.execute("pi_1", key="k")
@@ -303,6 +303,29 @@ async def test_a_refused_confirm_stands_although_the_payment_cannot_be_asked_for
     if isinstance(answer, port.Refused):
         assert (answer.code, answer.advice) == (error.get("decline_code") or error["code"], error.get("advice_code"))
         assert all(word in answer.evidence for word in error.values() if word != "card_declined")
+
+
+DISPUTED = (
+    b'{"id": "pi_1", "status": "succeeded", "amount": 1250, "currency": "eur",'
+    b' "latest_charge": {"id": "ch_1", "amount_refunded": 0, "disputed": true}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("401 Unauthorized", port.Misconfigured),
+        ("403 Forbidden", port.Captured),
+        ("429 Too Many Requests", port.Limited),
+    ],
+)
+async def test_who_may_not_read_disputes_knows_that_there_is_one_and_a_revoked_key_knows_nothing(
+    status: str, kind: type[port.ChargeAnswer]
+) -> None:
+    """The dispute may have been won. A case of it would be the operator's fault."""
+    answers = one_after_the_other(http("200 OK", DISPUTED), http(status, LATER))
+    async with server(answers) as scripted, stripe_at(scripted.url) as gateway:
+        assert type(await gateway.inquire("pi_1")) is kind
 
 
 async def test_a_redirect_is_not_followed() -> None:

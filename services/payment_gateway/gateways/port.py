@@ -261,10 +261,12 @@ class Misconfigured:
     """The gateway refuses this service, not this payment: its key, its permissions, its mode or its URL. An operator has to mend it.
 
     One answer alone does not prove that. If the gateway takes the service after all (`Gateway.check`), the answer means `otherwise`.
+    `lacks_permission`: it knows the key, and the key may not do this.
     """
 
     evidence: str
     otherwise: "NotSent | Unknown"
+    lacks_permission: bool = False
 
 
 @dataclass(frozen=True, slots=True)

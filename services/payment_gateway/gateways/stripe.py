@@ -91,7 +91,7 @@ class _StripeTransport(stripe.AIOHTTPClient):
             return bytes(body), response.status, response.headers
 
 
-Listed = Literal["payment_intents", "refunds"]
+Listed = Literal["payment_intents", "refunds", "disputes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class StripeGateway:
         match reply:
             case Accepted():
                 return _objects(reply.body) or []
-            case Rejected() | port.Misconfigured():
+            case Rejected() | port.Misconfigured(lacks_permission=True):
                 return []
             case _:
                 return reply
@@ -333,10 +333,13 @@ class StripeGateway:
         return port.Unknown(f"more than {PAGES_MAX * PAGE_SIZE} refunds of one payment")
 
     async def page(self, kind: Listed, since: int, until: int | None, after: str | None) -> Page | port.NoAnswer:
-        """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`."""
+        """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`.
+
+        A payment is shown with its charge, a refund and a dispute with its payment.
+        """
         created = {"gte": since} | ({"lt": until} if until is not None else {})
-        expand = {"expand": ["data.latest_charge"]} if kind == "payment_intents" else {}
-        params = {"created": created, "limit": PAGE_SIZE} | expand | _given({"starting_after": after})
+        expand = ["data.latest_charge" if kind == "payment_intents" else "data.payment_intent"]
+        params = {"created": created, "limit": PAGE_SIZE, "expand": expand} | _given({"starting_after": after})
         return await self._list(f"/v1/{kind}", params)
 
     async def _list(self, path: str, params: Mapping[str, Any]) -> Page | port.NoAnswer:

@@ -47,6 +47,7 @@ class Rejected:
 Reply = Accepted | Rejected | port.NoAnswer
 
 NOT_FOUND = 404
+FORBIDDEN = 403
 UNEXPECTED_STATE = "payment_intent_unexpected_state"
 """The code of a request that came too late: the payment has gone on, and may have been captured."""
 _LOCKED = "lock_timeout"
@@ -89,7 +90,7 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
         case 429, _:
             return port.Limited(words, _retry_after_s(headers))
         case ((401 | 403), _):
-            return port.Misconfigured(words, otherwise=port.NotSent(words))
+            return port.Misconfigured(words, otherwise=port.NotSent(words), lacks_permission=status == FORBIDDEN)
         case 404, kind if kind != "invalid_request_error" or _is_of_another_place(error):
             return port.Misconfigured(words, otherwise=port.Unknown(words))
         case (int(refused), "invalid_request_error" | "card_error") if refused in {400, 402, 404}:

@@ -4,7 +4,7 @@ Amounts are as the gateway counts them, and currencies in lower case. `created` 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,8 @@ _SCHEMA: Final = """
         id TEXT PRIMARY KEY, payment_intent TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL,
         created INTEGER NOT NULL) STRICT;
     CREATE INDEX refunds_by_payment ON refunds (payment_intent);
-    CREATE TABLE refund_details (refund TEXT PRIMARY KEY, metadata TEXT NOT NULL) STRICT;"""
+    CREATE TABLE refund_details (refund TEXT PRIMARY KEY, metadata TEXT NOT NULL) STRICT;
+    CREATE TABLE touched (payment_intent TEXT PRIMARY KEY) STRICT;"""
 
 _PAYMENTS: Final = """
     SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed, i.created,
@@ -147,6 +148,20 @@ class Books:
                 "INSERT INTO refund_details VALUES (?, ?) ON CONFLICT DO NOTHING",
                 [(r.id, orjson.dumps(r.metadata).decode()) for r in refunds],
             )
+
+    def touch(self, payment_intents: Collection[str]) -> None:
+        """Note payments of ours to which something happened in the window, whenever they were made."""
+        with self._connection as connection:
+            connection.executemany(
+                "INSERT INTO touched VALUES (?) ON CONFLICT DO NOTHING", [(i,) for i in payment_intents]
+            )
+
+    def touched(self) -> list[str]:
+        """The payments that were touched in the window and not made in it."""
+        found = self._connection.execute(
+            "SELECT payment_intent FROM touched WHERE payment_intent NOT IN (SELECT id FROM payment_intents) ORDER BY 1"
+        )
+        return [row["payment_intent"] for row in found]
 
     def pages(self) -> Iterator[list[BookedPayment]]:
         """All payments, oldest first, `PAGE` at a time."""

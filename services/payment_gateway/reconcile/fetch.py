@@ -34,10 +34,17 @@ class ReconcileError(Exception):
     """The gateway's books cannot be had. Its text is one sentence."""
 
 
+class _NotPermittedError(ReconcileError):
+    """The key may not read this part of them."""
+
+
 async def fetch(
     gateway: StripeGateway, window: Window, books: Books, *, livemode: bool, sleep: Sleep = asyncio.sleep
-) -> None:
-    """Copy all payments that were created in the window, and all refunds since its beginning. Raises ReconcileError."""
+) -> bool:
+    """Copy all payments that were created in the window, and all refunds since its beginning. Note what else was touched in the window.
+
+    Returns False if the key may not list disputes: then nothing tells of those of older payments. Raises ReconcileError.
+    """
     async for page in _pages(gateway, "payment_intents", window.since, window.until, sleep):
         disputes = [await _disputes(gateway, thing, sleep) for thing in page.things]
         books.add(
@@ -49,7 +56,23 @@ async def fetch(
         )
     async for page in _pages(gateway, "refunds", window.since, None, sleep):
         books.add(refunds=[refund for thing in page.things if (refund := _refund(thing)) is not None])
+        books.touch(_touched(page, window))
+    lists_disputes = True
+    try:
+        async for page in _pages(gateway, "disputes", window.since, window.until, sleep):
+            books.touch(_touched(page, window))
+    except _NotPermittedError:
+        lists_disputes = False
     books.cover(window, livemode=livemode)
+    return lists_disputes
+
+
+def _touched(page: Page, window: Window) -> set[str]:
+    """Our payments whose refunds or disputes these are, as far as they were created in the window."""
+    created = [thing.get("payment_intent") for thing in page.things if _number(thing, "created") < window.until]
+    return {
+        _text(intent, "id") for intent in created if isinstance(intent, Mapping) and payment_id_in(intent) is not None
+    }
 
 
 async def _pages(
@@ -102,7 +125,9 @@ async def fetch_one(gateway: StripeGateway, gateway_id: str, *, sleep: Sleep = a
 async def _wait(answer: port.NoAnswer, failures: int, sleep: Sleep) -> None:
     """Wait before the gateway is asked again. Raises ReconcileError if that is no use."""
     if isinstance(answer, port.Misconfigured) or failures == TRIES_MAX:
-        raise ReconcileError(f"the gateway does not show its books: {answer.evidence}.")
+        is_forbidden = isinstance(answer, port.Misconfigured) and answer.lacks_permission
+        kind = _NotPermittedError if is_forbidden else ReconcileError
+        raise kind(f"the gateway does not show its books: {answer.evidence}.")
     asked_s = answer.retry_after_s if isinstance(answer, port.Limited) else None
     await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
 
@@ -167,11 +192,12 @@ def _charge(thing: Json) -> BookedCharge | None:
 
 def _refund(thing: Json) -> BookedRefund | None:
     """A refund of a payment, or None if it is of something else."""
-    if not isinstance(thing.get("payment_intent"), str):
+    intent = thing.get("payment_intent")
+    if intent is None:
         return None
     return BookedRefund(
         id=_text(thing, "id"),
-        payment_intent=_text(thing, "payment_intent"),
+        payment_intent=_text(intent, "id") if isinstance(intent, Mapping) else _text(thing, "payment_intent"),
         amount=_number(thing, "amount"),
         currency=_text(thing, "currency"),
         status=_text(thing, "status"),

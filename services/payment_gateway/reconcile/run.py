@@ -1,7 +1,7 @@
 """Goes through both sides: every payment in the gateway's books, and every payment of ours that should be there."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Final
@@ -33,47 +33,58 @@ _CURRENCY: Final = TypeAdapter[str](Currency)
 _AMOUNT: Final = TypeAdapter[int](AmountMinor)
 
 SHOWN_MAX = 10_000
-"""Comparisons in a report. More than that are one fault, not so many."""
+"""Comparisons in a report. More than that are one fault, not so many. All the same each is looked at."""
 
 
 @dataclass(slots=True)
 class Reconciliation:
-    """How many payments came to each verdict, and those that a person has to look at, at most `SHOWN_MAX`."""
+    """How many payments came to each verdict, and those that a person has to look at, at most `SHOWN_MAX`.
 
+    `look_at` is None, or the time at which what contradicts is looked at. `unfit` counts captures that no case can be opened for.
+    """
+
+    look_at: datetime | None = None
     counts: Counter[Verdict] = field(default_factory=Counter)
     found: list[Comparison] = field(default_factory=list)
+    unfit: int = 0
 
     @property
-    def agrees(self) -> bool:
-        """Whether nothing contradicts."""
-        return not any(self.counts[verdict] for verdict in BROKEN)
+    def broken(self) -> int:
+        """How many a person has to look at."""
+        return sum(self.counts[verdict] for verdict in BROKEN)
 
-    def add(self, comparisons: Iterable[Comparison]) -> None:
-        """Count comparisons."""
-        for one in comparisons:
-            self.counts[one.verdict] += 1
-            if one.verdict in BROKEN and len(self.found) < SHOWN_MAX:
-                self.found.append(one)
+    async def judged(self, connection: Connection, comparisons: Sequence[Comparison]) -> None:
+        """Count comparisons, and have what contradicts looked at."""
+        self.counts.update(one.verdict for one in comparisons)
+        broken = [one for one in comparisons if one.verdict in BROKEN]
+        self.found += broken[: SHOWN_MAX - len(self.found)]
+        if broken and self.look_at is not None:
+            self.unfit += await look_at(connection, broken, self.look_at)
 
 
-async def reconcile(connection: Connection, gateway: port.Gateway, books: Books, window: Window) -> Reconciliation:
-    """Compare all payments. `books` must cover the window. Raises ReconcileError, and one of `AWAY_ERRORS`."""
-    result = Reconciliation()
+async def reconcile(
+    connection: Connection, gateway: StripeGateway, books: Books, window: Window, result: Reconciliation
+) -> None:
+    """Compare all payments of the window, and older ones that were touched in it. `books` must cover the window.
+
+    Raises ReconcileError, and one of `AWAY_ERRORS`.
+    """
     for page in books.pages():
-        result.add(await _compared(connection, page))
+        await result.judged(connection, await _compared(connection, page))
+    for gateway_id in books.touched():
+        if (shown := await fetch_one(gateway, gateway_id)) is not None:
+            await result.judged(connection, await _compared(connection, [shown]))
     async for rows in at_the_gateway(connection, window):
         lacking = set(books.lacks([row.gateway_id for row in rows if row.gateway_id is not None]))
         for row in rows:
             if row.gateway_id in lacking:
-                result.add(await _asked(gateway, row))
-    return result
+                await result.judged(connection, await _asked(gateway, row))
 
 
 async def reconcile_report(
-    connection: Connection, gateway: StripeGateway, reported: Sequence[Reported]
-) -> Reconciliation:
+    connection: Connection, gateway: StripeGateway, reported: Sequence[Reported], result: Reconciliation
+) -> None:
     """Compare the payments of a balance report. Those that do not agree by it are asked about. Raises ReconcileError, and `AWAY_ERRORS`."""
-    result = Reconciliation()
     for start in range(0, len(reported), PAGE):
         page = reported[start : start + PAGE]
         ours = await payments_of(connection, [one.payment_id for one in page if one.payment_id is not None])
@@ -84,12 +95,11 @@ async def reconcile_report(
             elif one.payment_id is None:
                 result.counts[Verdict.FOREIGN] += 1
             elif (shown := await fetch_one(gateway, one.gateway_id)) is not None:
-                result.add(await _compared(connection, [shown]))
+                await result.judged(connection, await _compared(connection, [shown]))
             else:
-                result.add(
-                    [Comparison(Verdict.UNKNOWN_THERE, one.payment_id, one.gateway_id, "in the report", "unknown")]
-                )
-    return result
+                here = "in the report"
+                lost = Comparison(Verdict.UNKNOWN_THERE, one.payment_id, one.gateway_id, here, "unknown")
+                await result.judged(connection, [lost])
 
 
 async def _compared(connection: Connection, page: Sequence[BookedPayment]) -> list[Comparison]:
@@ -99,7 +109,7 @@ async def _compared(connection: Connection, page: Sequence[BookedPayment]) -> li
     return [compare(ours(one.payment_id), one, ours(one.stray_id)) for one in page]
 
 
-async def look_at(connection: Connection, result: Reconciliation, now: datetime) -> int:
+async def look_at(connection: Connection, broken: Sequence[Comparison], now: datetime) -> int:
     """Have what contradicts looked at now, and the service makes a case of it. Returns how many captures no case can be opened for.
 
     A payment whose sides differ is due. A capture that no payment of ours has becomes a payment that waits for a person. It has the id that
@@ -107,10 +117,10 @@ async def look_at(connection: Connection, result: Reconciliation, now: datetime)
     """
     differing = [
         one.payment_id
-        for one in result.found
+        for one in broken
         if one.verdict is Verdict.DIFFERS and one.payment_id is not None and one.stray is None
     ]
-    strays = [(one.verdict, one.stray) for one in result.found if one.stray is not None]
+    strays = [(one.verdict, one.stray) for one in broken if one.stray is not None]
     cases = [case for verdict, stray in strays if (case := _case_of(verdict, stray, now)) is not None]
     async with connection.transaction():
         await store.hurry(connection, differing)

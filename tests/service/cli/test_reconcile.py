@@ -51,8 +51,8 @@ async def paid(environment: Environment, sandbox: Sandbox, upstream: UpstreamCli
     return [one.payment_id for one in asked]
 
 
-async def reconcile(environment: Environment, sandbox: Sandbox, *more: str) -> Typed:
-    gateway = {"GATEWAY_URL": sandbox.url, "GATEWAY_API_KEY": "sk_test_1"}
+async def reconcile(environment: Environment, sandbox: Sandbox, *more: str, key: str = "sk_test_1") -> Typed:
+    gateway = {"GATEWAY_URL": sandbox.url, "GATEWAY_API_KEY": key}
     return await remit("reconcile", *FUTURE, *more, environment=environment, **gateway)
 
 
@@ -133,6 +133,32 @@ async def test_a_dispute_differs_until_it_is_won(
     await _do(sandbox, held[asked], "win-dispute")
     told = await reconcile(environment, sandbox, "--json")
     assert [one["payment_id"] for one in told.json["found"]] == [str(lost)]
+
+
+async def test_what_happens_now_to_a_payment_of_last_month_is_seen(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    """A colleague gives one back in the dashboard, and the customer disputes another. Nothing is told of payments that rest."""
+    sql = "SELECT json_extract(metadata, '$.payment_id'), id FROM payment_intents"
+    held = {UUID(row[0]): row[1] for row in _ledger(tmp_path, sql)}
+    _ledger(tmp_path, "UPDATE payment_intents SET created = created - 30 * 86400")
+    database = environment.databases["payment_gateway"]
+    await execute(database, "UPDATE payments SET created_at = created_at - interval '30 days'")
+    refunded, disputed = paid[:2]
+    await _refund_by_hand(sandbox, held[refunded])
+    await _do(sandbox, held[disputed], "dispute")
+    told = await reconcile(environment, sandbox, "--json")
+    captured = "succeeded, captured 1250 of 1250 EUR"
+    assert {(one["verdict"], one["payment_id"], one["there"]) for one in told.json["found"]} == {
+        ("differs", str(refunded), f"{captured}, refunded 1250"),
+        ("differs", str(disputed), f"{captured}, disputed"),
+    }
+    assert told.json["counts"] == {"differs": 2}
+    page = await reconcile(environment, sandbox, "--look", key="rk_test_intents_refunds")
+    assert (page.code, "may not read disputes" in page.err) == (1, True)
+    assert await _due(database) == {refunded}, "nobody can see the dispute without the permission"
+    await reconcile(environment, sandbox, "--look")
+    assert await _due(database) == {refunded, disputed}
 
 
 async def test_money_that_nobody_knows_becomes_a_case_and_can_be_given_back(

@@ -1,12 +1,17 @@
 """The verdict over a payment by both sides."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
 
+from services.payment_gateway.reconcile import run
 from services.payment_gateway.reconcile.books import BookedPayment
-from services.payment_gateway.reconcile.compare import OurPayment, Verdict, compare
+from services.payment_gateway.reconcile.compare import Comparison, OurPayment, Verdict, compare
+from services.payment_gateway.reconcile.run import Reconciliation
 from shared.records import replace
 
 PAYMENT = UUID(int=7)
@@ -107,3 +112,25 @@ def test_both_sides_are_told_in_words() -> None:
 def test_a_currency_that_the_gateway_counts_otherwise_is_compared_in_its_units() -> None:
     krona = replace(OURS, amount_minor=12, currency="ISK")
     assert compare(krona, replace(THEIRS, amount=1_200, captured=1_200, currency="ISK")).verdict is Verdict.AGREES
+
+
+async def test_whatever_contradicts_is_looked_at_however_little_of_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Comparison] = []
+
+    async def look_at(_: object, broken: Sequence[Comparison], now: datetime) -> int:
+        assert now == NOW
+        looked.extend(broken)
+        return 1
+
+    monkeypatch.setattr(run, "look_at", look_at)
+    monkeypatch.setattr(run, "SHOWN_MAX", 3)
+    result = Reconciliation(NOW)
+    unknown, agrees = compare(None, CANCELLED), compare(OURS, THEIRS)
+    for _ in range(2):
+        await result.judged(Mock(), [unknown, agrees, unknown])
+    await result.judged(Mock(), [agrees])
+    assert (looked, result.unfit) == ([unknown] * 4, 2)
+    assert (result.broken, result.found) == (4, [unknown] * 3)
+
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
