@@ -8,7 +8,8 @@ answer is compared with what we have settled (`meaning_of`). Which are looked at
 - A refund, of the whole or of a part: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
 - What was cancelled: once, a day later. A cancel is final by the gateway's own word, so this only finds what that word is worth.
 - A capture: not by itself. Looking at every capture would cost more requests than charging it. What happens to one later, a dispute or a
-  refund in the dashboard, is rare, so somebody else has to tell which one to look at. An operator may choose looks at captures as well.
+  refund in the dashboard, is rare, so somebody else tells which one to look at: the gateway's events, and `remit reconcile --look` every
+  night. An operator may choose looks at captures as well.
 
 Whoever knows of news makes the payment due now: a person (`ask`), any sender of `InquirePayment` with `look`, an event of the gateway, or
 `remit reconcile --look`. Such a look comes besides the others and counts as none of them, so no number of events ends a watch early.

@@ -53,7 +53,7 @@ REFUND_LOOKS_S = (3_600.0, 86_400.0, 172_800.0, 345_600.0, 604_800.0, 1_382_400.
 CANCEL_LOOKS_S = (86_400.0,)
 """The waits before each look at a payment that was cancelled at the gateway: one look, a day later."""
 CAPTURE_LOOKS_S: tuple[float, ...] = ()
-"""The waits before each look at a capture: none (see `afterwards`)."""
+"""The waits before each look at a capture: none. `remit reconcile --look`, every night, and events of the gateway tell which to look at."""
 LOOKS_MAX = 40
 LOOK_MAX_S = 30 * 86_400.0
 
@@ -187,8 +187,8 @@ class GatewaySettings(Settings):
         CAPTURE_LOOKS_S,
         max_length=LOOKS_MAX,
         unset="it is looked at only when somebody asks",
-        about="The waits before each look at a capture. Disputes, and refunds in the gateway's dashboard, are found by these looks only; "
-        "each look is one request a payment.",
+        about="The waits before each look at a capture: one request a payment each. Not needed where `remit reconcile --look` runs every "
+        "night: it finds disputes and refunds in the gateway's dashboard, and so do the gateway's events.",
     )
     webhook_port: int = variable(
         "GATEWAY_WEBHOOK_PORT",

@@ -28,7 +28,7 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]] = {
         "cloudcoil-models-kubernetes==1.32.1.3",
         {
             "apps.v1": ("Deployment",),
-            "batch.v1": ("Job",),
+            "batch.v1": ("CronJob", "Job"),
             "core.v1": ("ConfigMap", "Namespace", "Pod", "Secret", "Service"),
             "networking.v1": ("Ingress", "NetworkPolicy"),
             "policy.v1": ("PodDisruptionBudget",),

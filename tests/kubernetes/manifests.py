@@ -54,9 +54,10 @@ def of_kind(kind: str, *folders: str) -> dict[str, Resource]:
 
 def pods(*folders: str) -> Iterator[tuple[str, Resource]]:
     """Every pod, or template of one, with the name of what owns it."""
-    for kind in ("Deployment", "Job", "Pod"):
+    for kind in ("Deployment", "CronJob", "Job", "Pod"):
         for name, one in of_kind(kind, *folders).items():
-            yield name, one["spec"].get("template", one)
+            spec = one["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else one["spec"]
+            yield name, spec.get("template", one)
 
 
 def containers(pod: Resource) -> Sequence[Resource]:

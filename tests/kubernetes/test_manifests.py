@@ -18,7 +18,7 @@ from services.invoice.door.settings import PORT as DOOR_PORT
 from services.invoice.door.settings import DoorSettings
 from services.invoice.settings import InvoiceSettings
 from services.payment_gateway import webhooks
-from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
+from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings, ReconcileSettings
 from services.staff.desk.settings import PORT as DESK_PORT
 from services.staff.desk.settings import DeskSettings
 from shared import service as shared_service
@@ -98,6 +98,7 @@ KINDS: Final = (
         "NetworkPolicy",
         "Deployment",
         "Job",
+        "CronJob",
         "Pod",
         "ConfigMap",
         "Service",
@@ -151,7 +152,7 @@ def test_all_stands_in_one_namespace() -> None:
 # -- pods ----------------------------------------------------------------------------------------------------------------------------------
 
 DEPLOYED: Final = (*map(dns_name, SERVICES), "desk", "door")
-TEMPLATES: Final = (*DEPLOYED, "remit-setup", "remit-operator")
+TEMPLATES: Final = (*DEPLOYED, "reconcile", "remit-setup", "remit-operator")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -210,7 +211,7 @@ def test_every_network_policy_selects_something() -> None:
     labels = [_labels(pod) for _, pod in pods("setup", "services", "operator")]
     labels += [{"app.kubernetes.io/name": name} for name in of_kind("RabbitmqCluster", "platform")]
     labels += [{"cnpg.io/cluster": name} for name in of_kind("Cluster", "platform")]
-    policies = of_kind("NetworkPolicy", "platform")
+    policies = of_kind("NetworkPolicy", "platform", "services")
     for name, one in policies.items():
         for selector in (one["spec"]["podSelector"], *_pods_named(one["spec"])):
             wanted = selector["matchLabels"]
@@ -223,17 +224,24 @@ def test_every_network_policy_selects_something() -> None:
     )
 
 
-def test_only_the_gateway_service_reaches_the_world() -> None:
+def test_only_what_asks_the_gateway_reaches_the_world() -> None:
+    policies = of_kind("NetworkPolicy", "platform", "services")
     outside = {
-        name: [port["port"] for port in rule["ports"]]
-        for name, one in of_kind("NetworkPolicy", "platform").items()
+        name: rule
+        for name, one in policies.items()
         for rule in one["spec"].get("egress", ())
         if any("ipBlock" in peer for peer in rule["to"])
     }
-    assert outside == {"card-gateway": [443]}
-    selector = of_kind("NetworkPolicy", "platform")["card-gateway"]["spec"]["podSelector"]["matchLabels"]
-    chosen = [name for name, pod in pods("setup", "services") if selector.items() <= _labels(pod).items()]
-    assert chosen == ["payment-gateway"]
+    assert outside.keys() == {"card-gateway", "reconcile"}
+    assert outside["reconcile"] == outside["card-gateway"]
+    assert [port["port"] for port in outside["card-gateway"]["ports"]] == [443]
+    chosen = [
+        name
+        for policy in outside
+        for name, pod in pods("setup", "services")
+        if policies[policy]["spec"]["podSelector"]["matchLabels"].items() <= _labels(pod).items()
+    ]
+    assert chosen == ["payment-gateway", "reconcile"]
 
 
 def _labels(pod: Resource) -> dict[str, str]:
@@ -253,10 +261,11 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
         (port["name"], port["containerPort"])
         for _, pod in pods("services")
         if spec["selector"]["matchLabels"].items() <= _labels(pod).items()
-        for port in pod["spec"]["containers"][0]["ports"]
+        for port in pod["spec"]["containers"][0].get("ports", ())
     }
     assert ports == {(spec["podMetricsEndpoints"][0]["port"], 8080), ("desk", DESK_PORT), ("door", DOOR_PORT)}
-    assert {variables["HEALTH_PORT"] for _, variables in environments("services")} == {"8080"}
+    told = {name: variables.get("HEALTH_PORT") for name, variables in environments("services")}
+    assert told == dict.fromkeys((f"{name}/remit" for name in DEPLOYED), "8080") | {"reconcile/remit": None}
 
 
 # -- images --------------------------------------------------------------------------------------------------------------------------------
@@ -355,6 +364,21 @@ def test_what_is_asked_over_http_is_reached_by_its_service_alone(name: str, port
     assert policy["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
 
 
+@pytest.mark.parametrize("folder", ["services", "example/services"])
+def test_what_reconciles_every_night_asks_the_gateway_of_the_service_and_may_write(folder: str) -> None:
+    pod = dict(pods(folder))["reconcile"]
+    assert [one["args"] for one in containers(pod)] == [["reconcile", "--look"]]
+    told = dict(environments(folder))
+    settings = ReconcileSettings.read(EnvironmentVariables(told["reconcile/remit"]))
+    service = PaymentGatewaySettings.read(EnvironmentVariables(told["payment-gateway/remit"] | {"CARD_KEYS_FILE": ""}))
+    assert (settings.gateway_url, settings.gateway_api_key, settings.mode, settings.database_url) == (
+        service.gateway_url,
+        service.gateway_api_key,
+        service.mode,
+        service.database_url,
+    )
+
+
 def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
     """Stripe takes 100 calls a second in live mode and 25 in test mode, and 25 to an endpoint (services/payment_gateway/settings.py)."""
     at_most = of_kind("ScaledObject", "services")["payment-gateway"]["spec"]["maxReplicaCount"]
@@ -399,8 +423,8 @@ def test_probes_ask_for_what_is_answered() -> None:
     answered = {
         route.resource.canonical for route in health_app(Readiness(), Liveness()).router.routes() if route.resource
     }
-    for _, pod in pods("services"):
-        (container,) = pod["spec"]["containers"]
+    for one in of_kind("Deployment", "services").values():
+        (container,) = one["spec"]["template"]["spec"]["containers"]
         asked = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
         assert asked == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
         assert set(asked.values()) <= answered
