@@ -59,7 +59,7 @@ def reconcile(
     look: Annotated[
         bool,
         typer.Option(
-            "--look", help="Have what differs or is unknown here looked at now; what contradicts becomes a case."
+            "--look", help="Have what differs or one side does not know looked at now; what contradicts becomes a case."
         ),
     ] = False,
     json: Json = False,

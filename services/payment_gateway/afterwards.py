@@ -48,6 +48,7 @@ class Meaning(StrEnum):
     CAPTURED_LATE = "a late capture"
     LESS_REFUNDED = "ask about each refund"
     CONTRADICTS = "a case: the charge"
+    DENIED = "a case, if it goes on"
     NOT_REFUNDED = "a case: the refund"
     REFUNDED = "refunded after all"
 
@@ -55,8 +56,12 @@ class Meaning(StrEnum):
 def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     """What the gateway's answer means for a settled payment: the whole table. Raises AssertionError if the payment is not settled."""
     meaning = _compared(answer, payment)
-    is_contradiction = meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED}
-    if is_contradiction and payment.decided_by and payment.gateway_side is not None:
+    is_denied = isinstance(answer, port.NotFound) and payment.status in CHARGED
+    if (
+        (is_denied or meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED})
+        and payment.decided_by
+        and payment.gateway_side is not None
+    ):
         shown = payment.gateway_side
         # The money went back, and not by a refund: by a dispute, or it never came.
         is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, shown))
@@ -91,6 +96,8 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
             return Meaning.AGREES
         case port.NotFound() if payment.gateway_id is None:
             return Meaning.AGREES
+        case port.NotFound() if payment.status is PaymentStatus.CAPTURED:
+            return Meaning.DENIED
         case port.Found() if payment.gateway_id is None:
             return Meaning.FOUND
         case port.Declined() | port.Unconfirmed() | port.ActionRequired() if payment.status in FAILED:
@@ -143,6 +150,8 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             return domain.captured(payment, answer, policy)
         case Meaning.CONTRADICTS:
             return domain.contradicted(payment, _why(answer, payment), answer, policy)
+        case Meaning.DENIED:
+            return _denied(payment, step, answer, policy)
         case Meaning.LESS_REFUNDED:
             return PaymentTransition(payment, then=GatewayStep.INQUIRE_REFUND)
         case Meaning.NOT_REFUNDED:
@@ -153,6 +162,17 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             return domain.refunded_after_all(payment, answer, policy)
         case meaning:
             assert_never(meaning)
+
+
+def _denied(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """The gateway says that it has no such payment. If it was told as captured, its invoice is paid by nothing: a person decides.
+
+    A person who called it captured knew that, so it waits until the ladder has passed. That the gateway denies this payment, and not all of
+    our payments, was found out before (`charging`).
+    """
+    if payment.decided_by is not None and payment.rung < len(policy.ladder_s):
+        return _look_again(payment, step, answer, policy)
+    return domain.contradicted(payment, OutcomeReason.NOT_CAPTURED, answer, policy)
 
 
 def _why(answer: GatewayAnswer, payment: Payment) -> OutcomeReason:

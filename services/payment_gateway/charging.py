@@ -18,7 +18,14 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from services.payment_gateway import afterwards, domain, store
-from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, PaymentTransition, Policy
+from services.payment_gateway.domain import (
+    GatewayAnswer,
+    GatewayStep,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    Policy,
+)
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
@@ -302,7 +309,7 @@ class Charging:
                 crash_points.reach("charging.after_execute")
             case GatewayStep.INQUIRE:
                 crash_points.reach("charging.before_inquire")
-                answer = await self.gateway.inquire(_gateway_id(payment))
+                answer = await self._inquire(payment)
                 crash_points.reach("charging.after_inquire")
             case GatewayStep.CANCEL:
                 crash_points.reach("charging.before_cancel")
@@ -321,6 +328,25 @@ class Charging:
             case _:
                 assert_never(step)
         return answer
+
+    async def _inquire(self, payment: Payment) -> port.ChargeAnswer:
+        """Ask about the payment. A capture that the gateway denies counts only if it knows another one of ours.
+
+        Else the key is of another account. Then it denies everything, which is the operator's fault and says nothing about a payment.
+        """
+        answer = await self.gateway.inquire(_gateway_id(payment))
+        if not isinstance(answer, port.NotFound) or payment.status is not PaymentStatus.CAPTURED:
+            return answer
+        try:
+            async with self.database.connection() as connection:
+                other = await store.capture_beside(connection, payment.payment_id)
+        except AWAY_ERRORS as error:
+            return port.NotSent(f"whether it knows others could not be asked: {type(error).__name__}")
+        known = None if other is None else await self.gateway.owner(other)
+        if isinstance(known, port.NotFound):
+            log.error("gateway_of_another_account", gateway_ids=[payment.gateway_id, other])
+            return port.Unknown(f"the gateway knows neither this payment nor {other}: is the key of another account?")
+        return answer if known is None or isinstance(known, port.MadeFor) else known
 
     async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
         """Decrypt the card and exchange it for a token. The card is in the clear within this method only."""

@@ -109,16 +109,19 @@ async def _compared(connection: Connection, page: Sequence[BookedPayment]) -> li
     return [compare(ours(one.payment_id), one, ours(one.stray_id)) for one in page]
 
 
+_LOOKED_AT: Final = frozenset({Verdict.DIFFERS, Verdict.UNKNOWN_THERE})
+
+
 async def look_at(connection: Connection, broken: Sequence[Comparison], now: datetime) -> int:
     """Have what contradicts looked at now, and the service makes a case of it. Returns how many captures no case can be opened for.
 
-    A payment whose sides differ is due. A capture that no payment of ours has becomes a payment that waits for a person. It has the id that
-    its metadata names; if another capture of that payment is known, an id of its own.
+    A payment whose sides differ is due, and so is one that the gateway denies. A capture that no payment of ours has becomes a payment that
+    waits for a person. It has the id that its metadata names; if another capture of that payment is known, an id of its own.
     """
     differing = [
         one.payment_id
         for one in broken
-        if one.verdict is Verdict.DIFFERS and one.payment_id is not None and one.stray is None
+        if one.verdict in _LOOKED_AT and one.payment_id is not None and one.stray is None
     ]
     strays = [(one.verdict, one.stray) for one in broken if one.stray is not None]
     cases = [case for verdict, stray in strays if (case := _case_of(verdict, stray, now)) is not None]

@@ -110,7 +110,7 @@ async def test_every_way_to_disagree_is_told(
     assert page.code == 1
     assert f"differs: {refunded}" in page.out
     due = await _due(database)
-    assert due == {refunded, declined, forgotten}, "what differs or is unknown here is looked at now"
+    assert due == {refunded, declined, forgotten, lost}, "what differs, or one side does not know, is looked at now"
 
 
 async def test_a_dispute_differs_until_it_is_won(
@@ -232,7 +232,7 @@ async def test_a_balance_report_is_compared_and_what_differs_is_asked_about(
         told.err
     )
     assert told.code == 1
-    assert await _due(database) == {refunded, forgotten}
+    assert await _due(database) == {refunded, forgotten, lost}
     wrong = await reconcile(environment, sandbox, "--report", str(report))
     assert (wrong.code, "leave out --since, --until and --ledger" in wrong.err) == (2, True)
 

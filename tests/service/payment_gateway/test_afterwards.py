@@ -10,6 +10,8 @@ import pytest
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import GatewayStep, Policy
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.stripe import StripeGateway
 from services.payment_gateway.settings import ChargingSettings
 from shared.contracts import payment_gateway as messages
@@ -242,3 +244,26 @@ async def test_asking_about_a_settled_payment_asks_the_gateway_and_tells_staff(
     assert first.id != second.id, "new answers are new news"
     assert second.data["number"] > first.data["number"]
     assert gateway.count(GatewayStep.INQUIRE) == 2
+
+
+async def test_a_capture_that_the_gateway_denies_is_a_case_only_if_it_knows_another(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """A key of another account denies everything: that is no case, and the log says it."""
+    cases, asking, other = await upstream.queue("staff.cases"), requested(), requested()
+    wanted = {asking.payment_id: None}
+    look = messages.InquirePayment(invoice_id="INV-1", payment_id=asking.payment_id, look=True)
+    async with start():
+        for one in (asking, other):
+            await upstream.send(one)
+            await payments.until(one.payment_id, "captured")
+        ours, gateway.truth = gateway.truth, MemoryGateway()
+        await upstream.send(look)
+        shown = (await told(cases, wanted, "PaymentInquired"))[asking.payment_id].data
+        assert (shown["state"], shown["attempts"][-1]["answer"]) == ("captured", "unknown")
+        assert "is the key of another account?" in shown["attempts"][-1]["evidence"]
+        gateway.truth = ours
+        gateway.then(GatewayStep.INQUIRE, Say(port.NotFound("404")))
+        await upstream.send(look)
+        case = (await told(cases, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
+    assert (case["reason"], case["settled_as"], case["gateway"]["answer"]) == ("not_captured", "captured", "not_found")

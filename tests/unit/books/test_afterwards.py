@@ -41,14 +41,15 @@ SAID: Final[dict[str, tuple[GatewayAnswer, ...]]] = {
     "captured, and a dispute was lost": (replace(DISPUTED, dispute=Dispute("lost"), lost_minor=500),),
     "cancelled": (CANCELLED,),
     "declined, unconfirmed, or the customer has to act": (DECLINED, UNCONFIRMED, ACTION_REQUIRED),
-    "processing, unknown to it, no answer": (PROCESSING, NOT_FOUND, NOT_SENT, UNKNOWN),
+    "processing, no answer": (PROCESSING, NOT_SENT, UNKNOWN),
+    "unknown to it": (NOT_FOUND,),
     "refunded": (REFUNDED,),
     "a refund failed, or is not there": (REFUND_FAILED, NO_REFUND),
     "a refund failed, or is not there, and nothing is left": (
         replace(REFUND_FAILED, left_minor=0),
         replace(NO_REFUND, left_minor=0),
     ),
-    "a refund is pending, no answer": (REFUND_PENDING, NOT_FOUND, NOT_SENT, UNKNOWN),
+    "a refund is pending, no answer": (REFUND_PENDING, NOT_SENT, UNKNOWN),
 }
 PART: Final = PaymentRefund(ID, "damaged", 250, PaymentRefundStatus.REFUNDED, 250)
 TOLD: Final = table(SERVICES, "the gateway says later")

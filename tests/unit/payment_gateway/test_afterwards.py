@@ -178,7 +178,16 @@ TABLE: Final[dict[str, tuple[Payment, Table]]] = {
         replace(payment(PaymentStatus.NEEDS_DECISION), settled_as=PaymentStatus.CAPTURED),
         {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": "captured"},
     ),
-    "captured": (payment(PaymentStatus.CAPTURED), {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": SAME}),
+    "captured": (
+        payment(PaymentStatus.CAPTURED),
+        {
+            **_NOT_WHOLE,
+            **_NO_NEWS,
+            **_NOT_CAPTURED,
+            "captured": SAME,
+            "unknown to it": "needs_decision: not_captured",
+        },
+    ),
     "captured by a person": (
         payment(PaymentStatus.CAPTURED, decided_by="ann"),
         {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": SAME},
@@ -258,6 +267,23 @@ def test_a_contradiction_is_told_with_both_sides_and_the_amounts(row: str) -> No
     assert found.outcome is Outcome.NEEDS_DECISION
     assert (found.payment.settled_as, found.payment.version) == (before.status, before.version + 1)
     assert found.payment.gateway_side == domain.GatewaySide("captured", 1_250, 300, "EUR")
+
+
+def test_a_capture_of_a_person_that_the_gateway_denies_for_hours_is_a_case_and_then_stands() -> None:
+    """The invoice is paid, and nobody knows by what. Once a person has seen that, the decision is not asked about for ever."""
+    by_ann = payment(PaymentStatus.CAPTURED, decided_by="ann")
+    denied = afterwards.on_answer(by_ann, GatewayStep.INQUIRE, NOT_FOUND, POLICY)
+    waited_s = denied.delay_s or 0.0
+    while denied.outcome is None:
+        denied = afterwards.on_answer(denied.payment, GatewayStep.INQUIRE, NOT_FOUND, POLICY)
+        waited_s += denied.delay_s or 0.0
+    case = denied.payment
+    assert waited_s == sum(LADDER_S) + REMIND_S
+    assert (denied.outcome, case.gateway_side) == (Outcome.NEEDS_DECISION, domain.GatewaySide("not_found"))
+    for resolution, step in (("captured", GatewayStep.INQUIRE), ("refunded", GatewayStep.INQUIRE_REFUND)):
+        decide = Resolve(ID, "INV-1", resolution, case.version, "ben", "R-1")  # type: ignore[arg-type] # one of them
+        stands = on_known(case, decide).payment
+        assert afterwards.on_answer(stands, step, NOT_FOUND, POLICY) == PaymentTransition(stands)
 
 
 def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:

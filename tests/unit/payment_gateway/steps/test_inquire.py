@@ -108,7 +108,7 @@ TABLE: StepTable = {
         ACTION_REQUIRED: is_not_captured("action_required"),
         PROCESSING: LOOKED,
         CANCELLED: is_not_captured("cancelled"),
-        NOT_FOUND: LOOKED,
+        NOT_FOUND: is_not_captured("not_found"),
         NOT_SENT: LOOKED,
         UNKNOWN: LOOKED,
     },
