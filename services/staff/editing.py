@@ -6,6 +6,7 @@ became of the money. A message that cannot be read as a known one cannot be edit
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -27,7 +28,10 @@ LOCKED = (
 )
 _LOCKED_ENDINGS = ("_id", "_minor")
 HIDDEN = "hidden"
-_SECRET = frozenset({"method", "token", "jwe"})
+_PAYS = frozenset({"token", "jwe"})
+_SECRET = _PAYS | {"method"}
+_NAMES_SECRET = re.compile("|".join(sorted(_SECRET)), re.IGNORECASE)
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class NotEditableError(Exception):
@@ -144,11 +148,20 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tupl
     return [(line[0], line[2:]) for line in difflib.ndiff(old, new) if line[0] in " -+"]
 
 
+def shown_value(field: EditField) -> str:
+    """The value of a field for people, with what pays hidden."""
+    value = _hidden(field.value, field.name)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
+
+
 def _hidden(value: Any, name: str = "") -> Any:
-    if name in _SECRET and not isinstance(value, dict):
-        return HIDDEN
-    if isinstance(value, dict):
+    """The value without what pays. Of the method itself the other members stay, such as its kind."""
+    if isinstance(value, dict) and name.lower() not in _PAYS:
         return {key: _hidden(inner, key) for key, inner in value.items()}
+    if name.lower() in _SECRET:
+        return HIDDEN
     return [_hidden(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -159,7 +172,16 @@ def shown_body(letter: DeadLetter) -> tuple[str, bool]:
     text = letter.body.decode("utf-8", "backslashreplace")
     try:
         plain = json.loads(text)
+        hidden = _hidden(plain)
+        return json.dumps(hidden, indent=2, ensure_ascii=False), hidden != plain
     except (ValueError, RecursionError):
-        return text, False
-    hidden = _hidden(plain)
-    return json.dumps(hidden, indent=2, ensure_ascii=False), hidden != plain
+        return _shown_unread(text)
+
+
+def _shown_unread(text: str) -> tuple[str, bool]:
+    """A text that is no JSON, up to where it may say what pays: nobody can tell where that ends."""
+    if (found := _NAMES_SECRET.search(text)) is not None:
+        return f"{text[: found.start()]}{HIDDEN}", True
+    read = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), text)
+    written = "".join(character for character in read if character.isprintable())
+    return (HIDDEN, True) if _NAMES_SECRET.search(written) is not None else (text, False)

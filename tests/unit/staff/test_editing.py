@@ -108,6 +108,45 @@ def test_what_pays_is_never_shown() -> None:
     assert editing.shown_body(letter(VOID, body=b"\xff<", body_bytes=2)) == ("\\xff<", False)
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"token": "pm_secret"},
+        {"token": {"id": "pm_secret"}},
+        {"Token": ["pm_secret"]},
+        {"method": "pm_secret"},
+        {"wallet": {"JWE": "pm_secret"}},
+    ],
+)
+def test_what_pays_is_hidden_wherever_it_stands(secret: dict[str, Any]) -> None:
+    sent = letter(VOID | secret)
+    assert "pm_secret" not in editing.shown_body(sent)[0]
+    assert not [field for field in editing.editable(sent).fields if "pm_secret" in editing.shown_value(field)]
+
+
+def test_of_how_it_is_paid_the_rest_is_shown() -> None:
+    sent = letter(VOID | {"method": {"kind": "token", "token": "pm_secret", "mandate": "M-1"}, "note": ["a", 1]})
+    shown = {field.name: editing.shown_value(field) for field in editing.editable(sent).fields}
+    assert shown["method"] == '{"kind": "token", "token": "hidden", "mandate": "M-1"}'
+    assert shown["note"] == '["a", 1]'
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"a": 1, "method": {"token": "pm_secret"},}', '{"a": 1, "hidden'),
+        (b'{"a": 1, "TOKEN": "pm_secret",}', '{"a": 1, "hidden'),
+        (b"a=1&token=pm_secret", "a=1&hidden"),
+        (rb'{"tok\u0065n": "pm_secret",}', "hidden"),
+        ('{"token": "pm_secret"'.encode("utf-16-le"), "hidden"),
+        (b'{"x":' * 100_000 + b'"token": "pm_secret"', '{"x":' * 100_000 + '"hidden'),
+        (b'{"x":' * 100_000 + b'{"token": "pm_secret"}' + b"}" * 100_000, '{"x":' * 100_000 + '{"hidden'),
+    ],
+)
+def test_what_cannot_be_read_is_shown_up_to_where_it_may_say_what_pays(body: bytes, shown: str) -> None:
+    assert editing.shown_body(letter(VOID, body=body, body_bytes=len(body))) == (shown, True)
+
+
 def test_the_hours_of_a_group_go_on_while_nothing_fails() -> None:
     now = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
     hour = int(now.timestamp() // 3600)

@@ -869,8 +869,7 @@ async def edit_page(letter_id: UUID, desk: Desk) -> EditView:
 
 
 def _line(field: editing.EditField) -> FieldLine:
-    text = "hidden" if field.name == "method" else "" if field.value is None else str(field.value)
-    return FieldLine(name=field.name, text=text, kind=field.kind)
+    return FieldLine(name=field.name, text=editing.shown_value(field), kind=field.kind)
 
 
 def _difference(
