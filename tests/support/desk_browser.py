@@ -157,9 +157,11 @@ class SeenPage:
 
 
 def seen(response: httpx.Response) -> SeenPage:
-    """Read an answer as a page."""
+    """Read an answer as a page. Whatever page it is, each id is there once, and what links within it leads somewhere."""
     reader = _PageReader()
     reader.feed(response.text)
+    assert len(reader.ids) == len(set(reader.ids)), sorted(id_ for id_ in reader.ids if reader.ids.count(id_) > 1)
+    assert {link[1:] for link in reader.links if link.startswith("#")} <= set(reader.ids), reader.links
     text = " ".join("".join(reader.texts).split())
     address = response.request.url.raw_path.decode()
     return SeenPage(

@@ -151,6 +151,7 @@ class TypedForm:
     ) -> None:
         self.act, self._values, self.mistakes, self.refusal = act, values or {}, mistakes or {}, refusal
         self._drawn: frozenset[str] = frozenset()
+        self._places: dict[str, str] = {}
 
     def begin(self, *acts: str) -> str:
         """The form of this act is drawn from here on, or of these, if it has several buttons. It returns nothing to be seen."""
@@ -181,9 +182,17 @@ class TypedForm:
         """Whether this box or choice was ticked in the form that is drawn."""
         return str(value) in self._values.get(name, ()) if self.is_here else otherwise
 
-    def mistake(self, name: str) -> str | None:
-        """What is wrong with this field of the form that is drawn."""
-        return self.mistakes.get(name) if self.is_here else None
+    def mistake(self, name: str, id_: str | None = None) -> str | None:
+        """What is wrong with this field of the form that is drawn. `id_` is that of the field on the page, if it is drawn now."""
+        if not self.is_here:
+            return None
+        if id_ is not None:
+            self._places[name] = id_
+        return self.mistakes.get(name)
+
+    def place_of(self, name: str) -> str | None:
+        """The id of this field on the page; None if it is not there."""
+        return self._places.get(name)
 
 
 # -- rendering -------------------------------------------------------------------------------------------------------------------------
@@ -204,6 +213,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=shown.seen,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

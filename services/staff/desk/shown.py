@@ -156,6 +156,16 @@ def theirs_in_lines(text: object, at_most: int = THEIRS_LENGTH_MAX) -> Markup:
     return _cut(str(text), at_most, lines=True)
 
 
+def exact(text: object) -> Markup:
+    """A text as a form sends it or a script copies it, for the value of an attribute or of a field: escaped, and nothing else."""
+    return escape(str(text))
+
+
+def seen(value: object) -> object:
+    """Whatever a template puts out: a text that is no markup of ours is made visible, so that no place can forget it."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _cut(text: str, at_most: int, *, lines: bool) -> Markup:
     shown = escape(visible(text[:at_most], lines=lines))
     left = len(text) - at_most
@@ -172,5 +182,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "end": end,
     "theirs": theirs,
     "theirs_in_lines": theirs_in_lines,
+    "exact": exact,
 }
 """The filters by their names in templates. `count` takes the place of Jinja's, which is another name of `length`."""

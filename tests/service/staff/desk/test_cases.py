@@ -333,8 +333,10 @@ async def test_money_is_given_back_by_a_form_with_the_same_limit(environment: En
     browser, here = await ann(desk), f"/cases/{payment_id}"
     page = await browser.open(here)
     assert "Leave it empty to give back all that is left of 900.00 EUR." in page.text
+    assert "Above 500.00 EUR a second person must agree; refunds of one payment are added up." in page.text
     wrong = await browser.submit(page, f"{here}/refund", amount="1.234", reason="damaged")
     assert (wrong.status, "Amount: such as 310.00" in wrong.text, "damaged" in wrong.html) == (422, True, True)
+    assert "#refund-amount" in wrong.links, "the mistake leads to its field, whose id is its own on this page"
     done = await browser.submit(wrong, f"{here}/refund", amount="12.50", reason="damaged")
     assert "Asked for refund" in done.text
     assert await outbox(environment) == 1
@@ -345,6 +347,20 @@ async def test_money_is_given_back_by_a_form_with_the_same_limit(environment: En
     agreed = await other.submit(await other.open(here), f"{here}/answer", saw="it came back broken", answer="agree")
     assert agreed.status == 200
     assert await outbox(environment) == 2
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "says"), [(LIMIT, "EUR", ""), (1, "JPY", "For any amount in JPY a second person")]
+)
+async def test_a_second_person_is_named_where_one_must_agree_and_nowhere_else(
+    desk: DeskUnderTest, amount_minor: int, currency: str, says: str
+) -> None:
+    browser = await ann(desk)
+    for status in (CaseStatus.CAPTURED, CaseStatus.NEEDS_DECISION):
+        payment_id = await keep_case(desk.desk.database, amount_minor, status=status, currency=currency)
+        text = (await browser.open(f"/cases/{payment_id}")).text
+        assert says in text
+        assert ("second person" in text) is bool(says)
 
 
 async def test_cases_are_downloaded_as_a_table(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

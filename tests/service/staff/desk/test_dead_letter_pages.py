@@ -1,6 +1,8 @@
 """The pages of failed messages and runs: what they show, what their forms do, and what they refuse."""
 
+import json
 from datetime import timedelta
+from html import escape
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -173,6 +175,26 @@ async def test_hostile_texts_are_shown_and_do_nothing(desk: DeskUnderTest, ann: 
         assert "\u202e" not in page.html
         assert "{{7*7}}" in page.html or "7*7" in page.html
     assert (await ann.open(f"/dead-letters/{letter_id}/edit")).status == 422
+
+
+async def test_hostile_texts_do_nothing_where_a_message_is_edited_or_a_list_is_fixed(
+    desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    letter = payment("INV-1", 12_500, desk.clock)
+    assert letter.body is not None
+    added = json.dumps({HOSTILE: HOSTILE, "token": "pm_secret"}).encode()[1:-1]
+    body = letter.body.replace(b'"data":{', b'"data":{' + added + b",")
+    texts: dict[str, Any] = {"invoice_id": HOSTILE, "type": HOSTILE, "error_type": HOSTILE}
+    (letter_id,) = await kept(desk, replace(letter, body=body, body_bytes=len(body), **texts))
+    edit = await ann.open(f"/dead-letters/{letter_id}/edit")
+    assert r"Its value is <script>alert(1)</script>\u202e\x1b[2J" in edit.text
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    assert preview.address.startswith("/replays/1")
+    for page in (edit, preview, await ann.open("/replays"), await ann.open("/activity")):
+        assert page.status == 200
+        assert "<script>alert" not in page.html
+        assert "pm_secret" not in page.html
+        assert not {"\u202e", "\x1b"} & set(page.html.replace(f'value="{escape(HOSTILE)}"', ""))
 
 
 async def test_an_edit_shows_what_changes_and_sends_it(

@@ -10,8 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jinja2 import nodes
 
 from services.staff.desk import shown
+from services.staff.desk.frame import ENVIRONMENT
 from shared.contracts.currencies import ISO_4217, in_major_units
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -159,3 +161,57 @@ def test_a_word_of_64_kib_is_shown_and_a_longer_one_cut() -> None:
     assert shown.theirs(word) == word
     assert text_of(shown.theirs(f"{word}xyz")) == f"{word}… and 3 more characters"
     assert text_of(shown.theirs("abcdef", 2)) == "ab… and 4 more characters"
+
+
+# -- templates ---------------------------------------------------------------------------------------------------------------------------
+
+MAKES_MARKUP = frozenset({"theirs", "theirs_in_lines", "money", "count", "moment", "exact"})
+OURS = "contract.html"
+"""It shows markup that was made of our own files."""
+
+
+def test_what_a_template_puts_out_is_visible_even_where_it_says_no_filter() -> None:
+    page = ENVIRONMENT.from_string("{{ a }} {{ a ~ 1 }} {{ '%s' | format(a) }} {{ [a] | join }} {{ a | exact }}")
+    assert page.render(a="<\u202e") == " ".join(
+        [r"&lt;\u202e", r"&lt;\u202e1", r"&lt;\u202e", r"&lt;\u202e", "&lt;\u202e"]
+    )
+
+
+def is_markup(node: nodes.Node) -> bool:
+    """Whether an operand is markup: then what is joined to it is no plain text any more, which would be made visible."""
+    match node:
+        case nodes.Filter(name=name):
+            return name in MAKES_MARKUP
+        case nodes.Call(node=nodes.Getattr(node=nodes.Name(name="p" | "s"))):
+            return True
+        case nodes.CondExpr(expr1=one, expr2=other):
+            return is_markup(one) or (other is not None and is_markup(other))
+        case nodes.Or(left=one, right=other):
+            return is_markup(one) or is_markup(other)
+        case _:
+            return False
+
+
+def joined(template: str) -> list[tuple[int, list[nodes.Expr]]]:
+    """The operands of every `~` of a template, with their lines."""
+    tree = ENVIRONMENT.parse(ENVIRONMENT.loader.get_source(ENVIRONMENT, template)[0])  # type: ignore[union-attr]
+    return [(node.lineno, node.nodes) for node in tree.find_all(nodes.Concat)]
+
+
+@pytest.mark.parametrize("template", ENVIRONMENT.list_templates())
+def test_no_text_of_others_is_joined_to_markup(template: str) -> None:
+    """Markup and a text make markup, in which nothing is made visible any more."""
+    mixed = [
+        line
+        for line, operands in joined(template)
+        if any(is_markup(one) for one in operands)
+        and not all(is_markup(one) or isinstance(one, nodes.Const) for one in operands)
+    ]
+    assert not mixed
+
+
+@pytest.mark.parametrize("template", [name for name in ENVIRONMENT.list_templates() if name != OURS])
+def test_no_text_of_others_is_called_safe(template: str) -> None:
+    tree = ENVIRONMENT.parse(ENVIRONMENT.loader.get_source(ENVIRONMENT, template)[0])  # type: ignore[union-attr]
+    safe = [node for node in tree.find_all(nodes.Filter) if node.name == "safe"]
+    assert all(isinstance(node.node, nodes.Const) for node in safe)
