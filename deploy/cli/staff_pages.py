@@ -92,7 +92,9 @@ def report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
             line.append(visible(result.text), style="red" if result.refusal else "green")
             console(stderr=result.refusal is not None).print(line, soft_wrap=True)
         if len(results) != 1:
-            say(f"{len(results) - len(refused)} {done}, {len(refused)} refused.", style="dim")
+            waits = sum(result.proposal is not None for result in results)
+            proposed = f"{waits} proposed to a second person, " if waits else ""
+            say(f"{len(results) - len(refused) - waits} {done}, {proposed}{len(refused)} refused.", style="dim")
     if refused:
         raise typer.Exit(REFUSED)
 

@@ -41,7 +41,11 @@ from shared.records import replace
 
 EDIT_AND_REPLAY = "edit_and_replay"
 """The setting by which admins let replayers edit messages."""
-_SETTLING = {"replay": DeadLetterStatus.REPLAYED, "discard": DeadLetterStatus.DISCARDED}
+_SETTLING = {
+    "replay": DeadLetterStatus.REPLAYED,
+    "discard": DeadLetterStatus.DISCARDED,
+    "edit": DeadLetterStatus.DISCARDED,
+}
 
 
 # -- undo --------------------------------------------------------------------------------------------------------------------------------
@@ -60,7 +64,7 @@ async def undo(
         if record is None:
             return unknown(letter_id)
         now = clock()
-        last = await _last_settling(tx, record)
+        last = settling_entry(record, await store.entries_about(tx, record.id))
         undo_s = 0 if last is None else _whole(last.details.get("undo_s"))
         if last is None or not undo_s:
             return ActionResult(letter_id, "there is nothing that could be undone", ActionRefusal.TOO_LATE_TO_UNDO)
@@ -81,12 +85,12 @@ async def undo(
     return ActionResult(letter_id, f"the {last.action} is undone: nothing was sent", entry=entry.id)
 
 
-async def _last_settling(tx: Connection, record: DeadLetterRecord) -> JournalEntry | None:
-    """The entry of the journal that settled the dead letter as it stands now."""
+def settling_entry(record: DeadLetterRecord, entries: Sequence[JournalEntry]) -> JournalEntry | None:
+    """Of the entries about a dead letter the one that settled it as it stands now."""
     settled = record.settlement
     found = [
         entry
-        for entry in await store.entries_about(tx, record.id)
+        for entry in entries
         if settled is not None
         and _SETTLING.get(entry.action) is record.status
         and (entry.at, entry.who) == (settled.at, settled.by)
@@ -131,23 +135,35 @@ async def restore(
         record = (await store.lock_letters(tx, {letter_id})).get(letter_id)
         if record is None:
             return unknown(letter_id)
-        last = await _last_settling(tx, record)
+        last = settling_entry(record, await store.entries_about(tx, record.id))
         if record.status is not DeadLetterStatus.DISCARDED:
             return ActionResult(letter_id, "it was not discarded", ActionRefusal.INVALID)
         if (changed := changed_since(record, as_shown)) is not None:
             return changed
-        if last is None or _messages_of(last):
-            at = moment_text(record.settlement.at) if record.settlement is not None else "an unknown time"
-            text = f"others were told at {at} that it was given up: it cannot be brought back; ask for a new message"
-            return ActionResult(letter_id, text, ActionRefusal.TOLD_ALREADY)
+        if (told := why_told(record, last)) is not None:
+            return told
         if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(letter_id)) is not None:
             return barred
-        entry = JournalEntry.of(who, clock(), "restore", letter_id, {"reason": reason, "of": str(last.id)})
+        entry = JournalEntry.of(
+            who, clock(), "restore", letter_id, {"reason": reason, "of": str(last.id) if last else None}
+        )
         await store.append_entries(tx, [entry])
         await store.save_letters(tx, [dead_letters.reopened(record)], locked={letter_id})
         crash_points.reach("staff.restore.before_commit")
     crash_points.reach("staff.restore.after_commit")
     return ActionResult(letter_id, "brought back: it is open again", entry=entry.id)
+
+
+def why_told(record: DeadLetterRecord, last: JournalEntry | None) -> ActionResult | None:
+    """Why a discarded message cannot be brought back any more; None if it can. `last` is the entry that settled it."""
+    if last is not None and last.action == "edit":
+        text = "an edited message was sent in its place: it cannot be brought back"
+        return ActionResult(record.id, text, ActionRefusal.TOLD_ALREADY)
+    if last is not None and not _messages_of(last):
+        return None
+    at = moment_text(record.settlement.at) if record.settlement is not None else "an unknown time"
+    text = f"others were told at {at} that it was given up: it cannot be brought back; ask for a new message"
+    return ActionResult(record.id, text, ActionRefusal.TOLD_ALREADY)
 
 
 @journals_refusals("note")

@@ -10,10 +10,17 @@ from shared.contracts.mistakes import words
 from shared.web.problems import title_of
 
 
+class SeeAlso(BaseModel):
+    """A page that has what somebody may have looked for."""
+
+    text: str
+    address: str
+
+
 class RefusedRequest(Exception):
     """Somebody asked for what cannot be done. `sentence` says what to do instead; `field` is the field of the form at fault.
 
-    `headers` are those of the answer.
+    `headers` are those of the answer. `see` is a page that may help.
     """
 
     def __init__(
@@ -23,10 +30,12 @@ class RefusedRequest(Exception):
         status: int = HTTPStatus.CONFLICT,
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
+        see: SeeAlso | None = None,
     ) -> None:
         super().__init__(code)
         self.code, self.sentence, self.status, self.field = code, sentence, int(status), field
         self.headers: Mapping[str, str] = headers or {}
+        self.see = see
 
 
 Refused = RefusedRequest
@@ -60,6 +69,7 @@ class Problem(BaseModel):
     field: str | None = None
     mistakes: dict[str, str] | None = None
     number: str | None = None
+    see: SeeAlso | None = None
 
 
 def problem_of(refused: RefusedRequest) -> Problem:
@@ -72,6 +82,7 @@ def problem_of(refused: RefusedRequest) -> Problem:
         detail=refused.sentence,
         field=refused.field,
         mistakes=refused.mistakes if isinstance(refused, Mistaken) else None,
+        see=refused.see,
     )
 
 
@@ -79,9 +90,9 @@ def sentence_of(error: Mapping[str, Any], label: str) -> str:
     """A mistake that pydantic found, as a sentence that begins with the label of the field."""
     context = error.get("ctx", {})
     match error["type"]:
-        case "missing" | "string_too_short" | "uuid_parsing" if error.get("input") in (None, ""):
+        case "uuid_parsing" if error.get("input") in (None, ""):
             return f"{label}: fill it in."
-        case "string_too_short":
+        case "missing" | "string_too_short":
             return f"{label}: fill it in."
         case "string_too_long":
             length = len(error["input"]) if isinstance(error.get("input"), str) else 0

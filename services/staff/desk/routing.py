@@ -192,7 +192,7 @@ class Parameters:
         try:
             found = self._query_model(**sent)
         except ValidationError as error:
-            raise Mistaken(_mistakes(error, {})) from None
+            raise Mistaken(_mistakes(error, self._query_model.model_fields)) from None
         return address | {name: getattr(found, name) for name in self.of_query}
 
     @cached_property
@@ -226,7 +226,7 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _mistakes(error: ValidationError, fields: Mapping[str, FieldInfo]) -> dict[str, str]:
-    """A sentence for each field that is wrong. A field may say in `json_schema_extra` what to say if it is empty (`missing`)."""
+    """A sentence for each field that is wrong. A field may say in `json_schema_extra` what to say if it is not there (`missing`)."""
     sentences: dict[str, str] = {}
     for one in error.errors(include_url=False):
         name = str(one["loc"][0]) if one["loc"] else ""

@@ -1,9 +1,9 @@
 """Failed messages: their groups, the list of one group, one message with its body, and what can be done with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
@@ -463,7 +463,7 @@ def _view(
         hides=hides,
         why_no_body=None if letter.withheld is None else letter_actions.withheld_words(letter.withheld),
         why_not_replay=None if not_replayable is None else sentence(not_replayable.text),
-        why_not_restore=_why_not_restore(record, tells=any(tells)),
+        why_not_restore=_why_not_restore(record, entries),
         answers_command=tells[0],
         decides_payment=tells[1],
         may_edit=may_edit,
@@ -530,13 +530,10 @@ def _happened(record: DeadLetterRecord) -> str:
 
 def _undoable_until(record: DeadLetterRecord, entries: list[JournalEntry]) -> tuple[datetime | None, UUID | None]:
     """Until when what settled it can be undone, and the entry of the journal that did."""
-    settled = record.settlement
-    if settled is None:
+    entry = second_thoughts.settling_entry(record, entries)
+    if entry is None or not isinstance(undo_s := entry.details.get("undo_s"), int):
         return None, None
-    for entry in reversed(entries):
-        if (entry.at, entry.who) == (settled.at, settled.by) and isinstance(undo_s := entry.details.get("undo_s"), int):
-            return entry.at + timedelta(seconds=undo_s), entry.id
-    return None, None
+    return entry.at + timedelta(seconds=undo_s), entry.id
 
 
 def _why_not_edit(record: DeadLetterRecord, not_replayable: ActionResult | None) -> str | None:
@@ -549,10 +546,11 @@ def _why_not_edit(record: DeadLetterRecord, not_replayable: ActionResult | None)
     return None
 
 
-def _why_not_restore(record: DeadLetterRecord, *, tells: bool) -> str | None:
+def _why_not_restore(record: DeadLetterRecord, entries: list[JournalEntry]) -> str | None:
     if record.status is not DeadLetterStatus.DISCARDED:
         return "It was not discarded."
-    return "Others were told that it was given up. It cannot be brought back: ask for a new message." if tells else None
+    told = second_thoughts.why_told(record, second_thoughts.settling_entry(record, entries))
+    return None if told is None else sentence(told.text)
 
 
 def _facts(record: DeadLetterRecord) -> list[tuple[str, str]]:
@@ -628,10 +626,21 @@ class ReasonForm(ShownForm):
     reason: str = Field(max_length=1_000, title="Why", json_schema_extra={"missing": "Say why it is given up."})
 
 
+class BringBackForm(ShownForm):
+    """Why something that was given up comes back."""
+
+    reason: str = Field(max_length=1_000, title="Why", json_schema_extra={"missing": "Say why it comes back."})
+
+
 class NoteAboutForm(Act):
     """A note about a message."""
 
     note: str = Field(max_length=1_000, title="Note", json_schema_extra={"missing": "Write the note."})
+
+
+UndoneEntry = Annotated[
+    UUID, Field(json_schema_extra={"missing": "Say which entry of the log is undone: the page of the message has it."})
+]
 
 
 class DiscardManyForm(Act):
@@ -677,21 +686,21 @@ async def discard(letter_id: UUID, form: ReasonForm, desk: Desk, visitor: Visito
 
 def _undoable(result: ActionResult, letter_id: UUID, desk: Desk, undo_s: int, text: str) -> Done:
     page = f"/dead-letters/{letter_id}"
-    if result.ok and not result.text.startswith(("replayed", "discarded")):
+    if result.proposal is not None:
         return done(result, page)  # a second person must agree before it is done
     until = desk.clock() + timedelta(seconds=undo_s)
     return done(result, page, text=f"{text}.", undo=f"{page}/undo?of={result.entry}", undo_until=until)
 
 
 @room.act("/dead-letters/{letter_id}/undo", needs=Role.REPLAYER)
-async def undo(letter_id: UUID, of: UUID, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def undo(letter_id: UUID, of: UndoneEntry, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
     """Take a replay or discard back, as long as nothing of it has left. `of` is its entry in the log."""
     result = await second_thoughts.undo(desk.database, letter_id, of=of, who=actor, clock=desk.clock)
     return done(result, f"/dead-letters/{letter_id}")
 
 
 @room.act("/dead-letters/{letter_id}/restore", needs=Role.REPLAYER)
-async def restore(letter_id: UUID, form: ReasonForm, desk: Desk, actor: Actor) -> Done:
+async def restore(letter_id: UUID, form: BringBackForm, desk: Desk, actor: Actor) -> Done:
     """Bring back what was given up, where nobody was told."""
     result = await second_thoughts.restore(
         desk.database, letter_id, who=actor, reason=form.reason, as_shown=form.is_shown, clock=desk.clock
@@ -719,12 +728,24 @@ async def discard_many(form: DiscardManyForm, desk: Desk, actor: Actor) -> Done:
         as_shown=lambda record: record.last_seen <= form.seen,
         clock=desk.clock,
     )
-    count = sum(result.ok for result in results)
-    if not count:
+    if all(not result.ok for result in results):
         return done(results[0], "/dead-letters")
-    refused = next((result for result in results if not result.ok), None)
-    left = "" if refused is None else f" {len(results) - count} were not: {refused.text}."
-    return Done(text=f"{count} discarded.{left}", location="/dead-letters")
+    return Done(text=_told_of_many(results), location="/dead-letters")
+
+
+def _told_of_many(results: Sequence[ActionResult]) -> str:
+    """What became of the chosen messages, each kind with its number."""
+    refused = [result for result in results if not result.ok]
+    proposed = sum(result.proposal is not None for result in results)
+    discarded = len(results) - len(refused) - proposed
+    told = [f"{discarded} discarded."] if discarded else []
+    if proposed:
+        told.append(
+            f"{proposed} {'waits' if proposed == 1 else 'wait'} for a second person, and nothing is sent before."
+        )
+    if refused:
+        told.append(f"{len(refused)} {'was' if len(refused) == 1 else 'were'} not: {refused[0].text}.")
+    return " ".join(told)
 
 
 # -- replay many ---------------------------------------------------------------------------------------------------------------------------

@@ -10,14 +10,19 @@ import pytest
 
 from services.staff import people_store, store
 from services.staff.actions import second_thoughts
-from services.staff.dead_letters import arrive
+from services.staff.dead_letters import DeadLetter, arrive
 from services.staff.desk.pages import replays
 from services.staff.people import Actor, Role, Via
 from services.staff.run_sender import RunSender
+from shared.clock import Clock
+from shared.contracts.invoice import InvoiceVoided
+from shared.messaging.codec import STRUCTURED, encode
+from shared.messaging.envelope import Cause, Draft
 from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest
 from tests.support.environment import Environment
+from tests.support.kept_cases import LIMIT, keep_request
 from tests.support.kept_letters import event, keep, payment
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[2J{{7*7}}"
@@ -31,6 +36,14 @@ async def ann(desk: DeskUnderTest) -> DeskBrowser:
 
 async def kept(desk: DeskUnderTest, *letters: object) -> list[UUID]:
     return await keep(desk.desk.database, *letters, clock=desk.clock)  # type: ignore[arg-type]
+
+
+def invoice_event(clock: Clock) -> DeadLetter:
+    """A dead letter of an event that can be read, and so be edited."""
+    told = InvoiceVoided(invoice_id="INV-1", reason="a duplicate")
+    sent = encode(Draft(told), Cause(uuid4(), "C-1", clock()), 0, source="invoice")
+    body = {"body": sent.body, "body_bytes": len(sent.body), "content_type": STRUCTURED, "type": told.wire_name}
+    return replace(event(1), event_id=sent.id, **body)  # type: ignore[arg-type]
 
 
 async def test_nothing_failed(desk: DeskUnderTest, ann: DeskBrowser) -> None:
@@ -130,7 +143,9 @@ async def test_a_discard_needs_a_reason_and_what_was_typed_stays(desk: DeskUnder
     assert "Discarded" in done.text
     desk.clock.forward(seconds=30)
     page = await ann.open(address)
-    restored = await ann.submit(page, f"{address}/restore", reason="of use")
+    silent = await ann.submit(page, f"{address}/restore")
+    assert (silent.status, "Say why it comes back." in silent.text) == (422, True)
+    restored = await ann.submit(silent, f"{address}/restore", reason="of use")
     assert "It is open again" in restored.text or "it is open again" in restored.text
 
 
@@ -341,9 +356,34 @@ async def test_of_a_list_only_what_it_showed_is_discarded(
     await comes_again(desk, ids[0])
     fields = {**before.form("/replays").fields, "id": [str(id_) for id_ in ids], "why": "no use"}
     done = await ann.post("/dead-letters/discard", fields)
-    assert "1 discarded. 1 were not: it changed since it was shown" in done.text
+    assert "1 discarded. 1 was not: it changed since it was shown" in done.text
     found = await rows(environment.databases["staff"], "SELECT id FROM dead_letters WHERE status = 'open'")
     assert [row["id"] for row in found] == [ids[0]]
+
+
+async def test_what_waits_for_a_second_person_is_not_called_discarded(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    amounts = (LIMIT, LIMIT + 1, LIMIT + 2)
+    small, *large = [(await keep_request(desk.desk.database, amount))[0] for amount in amounts]
+    page = await ann.open("/dead-letters?queue=payment_gateway.requests")
+    assert "Above the limit such a request waits for a second person." in page.text
+    fields = {**page.form("/replays").fields, "seen": desk.clock().isoformat(), "why": "no use"}
+    first = await ann.post("/dead-letters/discard", {**fields, "once": str(uuid4()), "id": [str(large[0])]})
+    assert "1 waits for a second person, and nothing is sent before." in first.text
+    both = {**fields, "once": str(uuid4()), "id": [str(id_) for id_ in (small, *large)]}
+    done = await ann.post("/dead-letters/discard", both)
+    assert "1 discarded. 1 waits for a second person, and nothing is sent before. 1 was not: ann.replayer" in done.text
+
+
+async def test_what_an_edited_message_stands_for_is_not_offered_to_be_brought_back(
+    desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    (letter_id,) = await kept(desk, invoice_event(desk.clock))
+    async with desk.desk.database.transaction() as tx:
+        await people_store.save_setting(tx, second_thoughts.EDIT_AND_REPLAY, value=True, who="cleo", now=desk.clock())
+    address = f"/dead-letters/{letter_id}"
+    done = await ann.submit(await ann.open(f"{address}/edit"), f"{address}/edit", reason="it came too soon")
+    assert "An edited message was sent in its place: it cannot be brought back." in done.text
+    assert f"{address}/restore" not in {form.action for form in done.forms}
 
 
 async def test_a_run_begins_with_the_list_that_was_shown(desk: DeskUnderTest) -> None:
