@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from services.staff import store
 from services.staff.charges import REQUESTS
 from services.staff.dead_letters import DeadLetter, arrive
-from services.staff.domain import Case, CaseAttempt, CaseStatus, Settled, evolve
+from services.staff.domain import Case, CaseAttempt, CaseStatus, Fact, evolve
 from services.staff.handlers import CaseHandler, LoadedCase
 from services.staff.store import KeptCase
 from shared.batch.handler import Change, Reaction
@@ -30,9 +30,9 @@ async def keep_case(
 ) -> UUID:
     """Insert a case that needs a decision on version 4, with these changes."""
     case = Case(uuid4(), "INV-1", CaseStatus.NEEDS_DECISION, 4, amount_minor=amount_minor, currency="EUR")
-    case = replace(case, reason="no_readable_answer", gateway_id="pi_1", attempts=(ATTEMPT,) * 8)
+    case = replace(replace(case, reason="no_readable_answer", gateway_id="pi_1", attempts=(ATTEMPT,) * 8), **changes)
     async with database.transaction() as tx:
-        await store.save_cases(tx, [(replace(case, **changes), "C-1")], at, locked=())
+        await store.save_cases(tx, [(case, "C-1")], at, locked=())
     return case.payment_id
 
 
@@ -44,7 +44,7 @@ async def kept_case_of(database: Database, payment_id: UUID) -> KeptCase:
     return found
 
 
-async def tell_case(database: Database, payment_id: UUID, fact: Settled) -> None:
+async def tell_case(database: Database, payment_id: UUID, fact: Fact) -> None:
     """Do what the service does when a message about this payment comes."""
     before = LoadedCase((await kept_case_of(database, payment_id)).case, is_stored=True)
     data = PaymentCaptured(

@@ -1,6 +1,6 @@
 """Cases: payments of which nobody knows what happened to the money, and what a person does about them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -18,11 +18,12 @@ from services.staff.case_store import CaseKey, CaseList, ListedCase
 from services.staff.desk import acted, case_words
 from services.staff.desk.frame import Count
 from services.staff.desk.parameters import key_text, read_key
-from services.staff.desk.problems import Mistaken, Refused
+from services.staff.desk.problems import Mistaken, Refused, SeeAlso
 from services.staff.desk.routing import Act, Desk, Done, Room
 from services.staff.desk.spreadsheet import cell, csv_lines
-from services.staff.domain import Case, CaseStatus
+from services.staff.domain import Case, CaseStatus, LastDecision
 from services.staff.find import minor_units
+from services.staff.heard import MessageHeard
 from services.staff.people import Actor, Role
 from services.staff.proposals import (
     Proposal,
@@ -36,7 +37,7 @@ from services.staff.standing import standing_of
 from services.staff.store import JournalEntry, KeptCase
 from services.staff.story import InvoiceTold, steps_of
 from shared.contracts.base import AMOUNT_MINOR_MAX, EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX
-from shared.ids import read_uuid
+from shared.ids import derived_id, read_uuid
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
@@ -52,7 +53,6 @@ SHOWN: tuple[tuple[CaseList, str], ...] = (
     ("contradicted", "Contradicted"),
     ("settled", "Settled"),
 )
-NO_CASE = Refused("unknown", "There is no case of this payment.", 404)
 
 
 # -- what the pages show ---------------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class ProposalView(CasePart):
 
 
 class ContradictionView(CasePart):
-    """What contradicts the last decision, and what was decided."""
+    """What contradicts the last decision, and what was decided. `charged_at`: when the gateway was told to charge."""
 
     decided: str
     decided_by: str | None
@@ -162,6 +162,10 @@ class ContradictionView(CasePart):
     found_at: datetime | None
     found_version: int
     found: str
+    receipt_number: str | None
+    charged_at: datetime | None
+    refund_id: str | None
+    given_back_at: datetime | None
     is_given_back: bool
     is_noted: bool
 
@@ -297,6 +301,16 @@ Note = Annotated[
     ),
 ]
 Choice = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back"]
+
+
+DraftId = Annotated[
+    UUID,
+    Field(
+        json_schema_extra={
+            "missing": "This page shows a decision before it is sent: open the case, say what happened, and check it."
+        }
+    ),
+]
 
 
 class DecideForm(Act):
@@ -451,12 +465,12 @@ async def case(payment_id: UUID, desk: Desk, viewer: Actor, draft: UUID | None =
         looked = await _look(connection, payment_id)
         typed = await _draft(connection, draft, viewer) if draft is not None else {}
         told = await told_store.load_told(connection, looked.kept.case.invoice_id)
-    fields = _case_fields(looked, viewer, desk.settings.gateway_dashboard_url, desk.clock())
+    fields = _case_fields(looked, told, viewer, desk)
     return CaseView(**fields, **_story_fields(told), draft=typed, draft_id=draft)
 
 
 @room.page("/cases/{payment_id}/check", "check.html", api=False)
-async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: UUID) -> CheckView:
+async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: DraftId) -> CheckView:
     """What is about to be sent, and what happens then."""
     async with desk.read() as connection:
         looked = await _look(connection, payment_id)
@@ -513,7 +527,7 @@ async def check(payment_id: UUID, form: DecideForm, desk: Desk) -> Checked:
     async with desk.read() as connection:
         kept = await store.find_case(connection, payment_id)
     if kept is None:
-        raise NO_CASE
+        raise _no_case(payment_id)
     wanted = domain.Resolve(form.resolution, form.version, form.receipt_number)
     if (refused := payments.refusal_of(kept, wanted, desk.clock())) is not None:
         acted.done(refused, "")
@@ -680,10 +694,15 @@ class _Looked:
     resolvers: Sequence[str]
 
 
+def _no_case(payment_id: UUID) -> Refused:
+    story = SeeAlso(text="Its story", address=f"/payments/{payment_id}")
+    return Refused("unknown", "There is no case of this payment.", 404, see=story)
+
+
 async def _look(connection: Connection, payment_id: UUID) -> _Looked:
     kept = await store.find_case(connection, payment_id)
     if kept is None:
-        raise NO_CASE
+        raise _no_case(payment_id)
     return _Looked(
         kept,
         await store.entries_about(connection, payment_id),
@@ -784,22 +803,22 @@ def _story_fields(told: InvoiceTold) -> dict[str, Any]:
     }
 
 
-def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str, now: datetime) -> dict[str, Any]:
+def _case_fields(looked: _Looked, told: InvoiceTold, viewer: Actor, desk: Desk) -> dict[str, Any]:
     kept, case = looked.kept, looked.kept.case
     stakes = stakes_of(case)
-    fitting = () if domain.is_decided(case, now) else domain.decisions_for(case)
+    fitting = () if domain.is_decided(case, desk.clock()) else domain.decisions_for(case)
     did = [_did(entry) for entry in looked.journal]
     question = case_words.question_of(case)
     return _state_fields(kept) | {
         "title": f"{case.invoice_id}: {question}",
         "question": question,
         "known": case_words.known_words(case),
-        "charged_at": next((one.at for one in case.attempts if one.step == "execute"), None),
+        "charged_at": _charged_at(case),
         "amount_minor": case.amount_minor,
         "currency": case.currency,
         "since": kept.contradicted_at if case.is_contradicted and kept.contradicted_at else kept.opened_at,
         "gateway_id": case.gateway_id,
-        "gateway_url": _gateway_url(dashboard_url, case.gateway_id),
+        "gateway_url": _gateway_url(desk.settings.gateway_dashboard_url, case.gateway_id),
         "gateway_side": _gateway_side(case),
         "settled_as": case.settled_as and case.settled_as.replace("_", " "),
         "decided_by": case.decided_by,
@@ -814,7 +833,7 @@ def _case_fields(looked: _Looked, viewer: Actor, dashboard_url: str, now: dateti
         "claimed_by": kept.claimed_by,
         "claimed_at": kept.claimed_at,
         "proposal": _proposal_view(kept.proposal, looked, viewer) if kept.proposal else None,
-        "contradiction": _contradiction(looked),
+        "contradiction": _contradiction(looked, told),
         "did": did,
         "notes": [one for one in did if one.action in {"note", "take_note"}],
     }
@@ -927,22 +946,60 @@ def _did(entry: JournalEntry) -> DeedView:
     )
 
 
-def _contradiction(looked: _Looked) -> ContradictionView | None:
+def _charged_at(case: Case) -> datetime | None:
+    return next((one.at for one in case.attempts if one.step == "execute"), None)
+
+
+def _contradiction(looked: _Looked, told: InvoiceTold) -> ContradictionView | None:
     kept, case = looked.kept, looked.kept.case
     version, decided = case.contradicted_version, case.decided
     if version is None or decided is None:
         return None
-    entry = next((one for one in reversed(looked.journal) if one.action == "resolve"), None)
+    entry = _entry_of(decided, case, looked.journal)
     is_charged = decided.status is CaseStatus.NOT_CHARGED
+    receipts = [one.receipt_number for one in told.payments if one.payment_id == case.payment_id]
+    refund = next((one for one in reversed(told.messages) if _is_given_back(one, case.payment_id)), None)
     return ContradictionView(
         decided=decided.status.replace("_", " "),
         decided_by=decided.by,
         decided_version=decided.version,
         decided_at=entry.at if entry else None,
-        evidence=str(entry.details.get("evidence")) if entry else None,
+        evidence=entry.details.get("evidence") if entry else None,
         found_at=kept.contradicted_at,
         found_version=version,
         found="charged" if is_charged else "no such money",
+        receipt_number=receipts[0] if receipts and is_charged else None,
+        charged_at=_charged_at(case) if is_charged else None,
+        refund_id=refund.facts.get("refund_id") if refund and is_charged else None,
+        given_back_at=refund.at if refund and is_charged else None,
         is_given_back=case.status is CaseStatus.REFUNDED,
         is_noted=not case.is_contradicted,
     )
+
+
+def _is_given_back(message: MessageHeard, payment_id: UUID) -> bool:
+    return message.payment_id == payment_id and message.name == "PaymentRefunded"
+
+
+_OUTCOMES: Mapping[str, CaseStatus] = {
+    "captured": CaseStatus.CAPTURED,
+    "not_charged": CaseStatus.NOT_CHARGED,
+    "refunded": CaseStatus.REFUNDED,
+    "refund_again": CaseStatus.REFUNDED,
+    "give_back": CaseStatus.REFUNDED,
+    "not_refunded": CaseStatus.NOT_REFUNDED,
+}
+
+
+def _entry_of(decided: LastDecision, case: Case, journal: Sequence[JournalEntry]) -> JournalEntry | None:
+    """The entry of the decision that took effect. Who decided later did so in vain: it was refused, or says something else."""
+    refused = {one.decision_id for one in case.refusals}
+    fitting = (
+        entry
+        for entry in reversed(journal)
+        if entry.action == "resolve"
+        and entry.who == decided.by
+        and _OUTCOMES.get(str(entry.details.get("resolution"))) is decided.status
+        and derived_id(entry.id, 0) not in refused
+    )
+    return next(fitting, None)

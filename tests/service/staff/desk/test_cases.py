@@ -9,12 +9,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.staff import story_store
 from services.staff.actions import payments
-from services.staff.domain import CaseStatus, Settled
+from services.staff.domain import CaseAttempt, CaseStatus, DecisionRefused, Settled
+from services.staff.heard import hear
 from services.staff.people import Role, at_terminal
 from services.staff.proposals import ProposalState
 from shared.ids import new_id
 from tests.service.staff.desk.test_live import LiveBrowser
+from tests.support import heard_messages
 from tests.support.databases import rows
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, SeenPage, open_desk
 from tests.support.environment import Environment
@@ -101,6 +104,7 @@ async def test_no_case_is_a_sentence(desk: DeskUnderTest) -> None:
     assert "No payment is in doubt." in (await browser.open("/cases")).text
     none = await browser.open(f"/cases/{uuid4()}")
     assert (none.status, "There is no case of this payment." in none.text) == (404, True)
+    assert none.address.replace("/cases/", "/payments/") in none.links, "its story may be known"
 
 
 # -- one person --------------------------------------------------------------------------------------------------------------------------
@@ -297,6 +301,50 @@ async def test_a_contradiction_is_shown_until_somebody_takes_note(desk: DeskUnde
     taken = await browser.submit(page, f"/cases/{payment_id}/noted", note="the dashboard lagged")
     assert "Kept: you took note of it." in taken.text
     assert not payment_id_in(await browser.open("/cases?show=contradicted"), payment_id)
+
+
+async def test_beside_a_contradiction_stands_the_decision_that_took_effect(desk: DeskUnderTest) -> None:
+    """Hers took effect late. His, made anew after five minutes, was refused."""
+    database = desk.desk.database
+    payment_id = await keep_case(database, 31_000, invoice_id=heard_messages.INVOICE)
+    hers, his = await ann(desk), await ben(desk)
+    await sent(hers, await checked(hers, payment_id, evidence="her dashboard"))
+    decision = (await kept_case_of(database, payment_id)).case.decision
+    desk.clock.forward(minutes=6)
+    await sent(his, await checked(his, payment_id, evidence="his dashboard"))
+    refused = (await kept_case_of(database, payment_id)).case.decision
+    assert decision is not None
+    assert refused is not None
+    await tell_case(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ann.resolver"))
+    late = DecisionRefused(uuid4(), 5, "not_charged", "version_differs", "ben.resolver", "not_charged", refused.id)
+    await tell_case(database, payment_id, late)
+    await tell_case(database, payment_id, Settled(6, CaseStatus.CAPTURED))
+    facts = (await hers.open(f"/cases/{payment_id}")).text.partition("Decision and fact")[2].partition("Take note")[0]
+    assert "By ann.resolver" in facts
+    assert "Evidence her dashboard" in facts
+    assert f"{decision.at:%H:%M:%S}" in facts
+    assert "his dashboard" not in facts
+
+
+async def test_a_contradiction_names_receipt_and_refund(desk: DeskUnderTest) -> None:
+    async with desk.desk.database.connection() as connection:
+        await story_store.save(connection, hear(heard_messages.life_of_an_invoice()))
+    database = desk.desk.database
+    payment_id = heard_messages.PAYMENT
+    called = CaseAttempt(NOW, "execute", "unknown", "HTTP 503")
+    await keep_case(database, 31_000, payment_id=payment_id, invoice_id=heard_messages.INVOICE, attempts=(called,))
+    await tell_case(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+    await tell_case(database, payment_id, Settled(6, CaseStatus.CAPTURED))
+    page = await (await ann(desk)).open(f"/cases/{payment_id}")
+    facts = page.text.partition("Decision and fact")[2].partition("Take note")[0]
+    assert "Receipt ch_3QJx7tB2mm1 Charged at about 28 Nov, 02:00:00" in facts
+    assert "Refund re_3QJx81" in facts
+
+
+async def test_a_check_page_without_a_decision_says_what_to_do(desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    page = await (await ann(desk)).open(f"/cases/{payment_id}/check")
+    assert (page.status, "open the case, say what happened, and check it." in page.text) == (422, True)
 
 
 async def test_a_wrong_decision_is_taken_back(environment: Environment, desk: DeskUnderTest) -> None:
