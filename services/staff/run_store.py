@@ -82,12 +82,14 @@ class KeptRun:
             for one in self.bins
         ]
 
-    @property
-    def version(self) -> str:
-        """Another text whenever the run stands otherwise or takes something else. Who begins it, or lets it go on, says which they saw."""
+    def version(self, counts: Counts) -> str:
+        """Another text whenever the run stands otherwise, takes something else, or more has gone wrong than people have seen.
+
+        Who begins it, or lets it go on, says which they saw.
+        """
         run = self.run
         seen = (run.state, run.step, run.halted_by, run.halted_how, self.total, list(self.bins), self.second_by)
-        return blake2s(repr(seen).encode(), digest_size=8).hexdigest()
+        return blake2s(repr((*seen, counts.unseen)).encode(), digest_size=8).hexdigest()
 
     @property
     def name(self) -> str:
@@ -254,7 +256,7 @@ async def drop_waiting(tx: Connection, no: int) -> None:
 
 
 async def note_bad(tx: Connection, no: int) -> None:
-    """A person has seen what failed again, or showed no sign, and the run goes on without it."""
+    """A person has seen what failed again, or showed no sign, and the run goes on without it. The version that they saw names all of it."""
     await tx.execute("UPDATE replay_items SET noted = true WHERE run_no = $1 AND state IN (5, 6) AND NOT noted", no)
 
 
@@ -306,13 +308,16 @@ async def settle_items(tx: Connection, no: int) -> None:
 async def counts_of(connection: Connection, no: int) -> Counts:
     """How many messages of a run are in which state."""
     rows = await connection.fetch(
-        """SELECT state, count(*) AS items, count(*) FILTER (WHERE noted) AS noted,
-               count(*) FILTER (WHERE state = 7 AND ended_at IS NOT NULL) AS set_aside
-           FROM replay_items WHERE run_no = $1 GROUP BY state""",
+        """SELECT state, count(*) AS items, count(*) FILTER (WHERE state = 7 AND ended_at IS NOT NULL) AS set_aside,
+               array_agg(position ORDER BY position) FILTER (WHERE state IN (5, 6) AND NOT noted) AS unseen
+           FROM replay_items WHERE run_no = $1 GROUP BY state ORDER BY state""",
         no,
     )
-    noted, set_aside = (sum(row[name] for row in rows) for name in ("noted", "set_aside"))
-    return Counts({ItemState(row["state"]): row["items"] for row in rows}, noted, set_aside)
+    return Counts(
+        {ItemState(row["state"]): row["items"] for row in rows},
+        sum(row["set_aside"] for row in rows),
+        tuple((ItemState(row["state"]), position) for row in rows for position in row["unseen"] or ()),
+    )
 
 
 async def trouble_of(connection: Connection, no: int, *, with_silence: bool) -> BadSign | None:
@@ -455,20 +460,29 @@ class RunItem:
     """Whether its letter is of another group now: it failed with another mistake."""
 
 
-async def items_of(
-    connection: Connection, no: int, states: Sequence[ItemState], *, before: datetime | None, at_most: int
-) -> list[RunItem]:
-    """The messages of a run in these states, those whose end came last first. What its preview left out is not among them."""
+@dataclass(frozen=True, slots=True)
+class ItemKey:
+    """Where a page of the messages of a run ends. Those of one turn have the same `ended_at`; it is None for what is on its way."""
+
+    ended_at: datetime | None
+    position: int
+
+
+async def items_of(connection: Connection, no: int, *, after: ItemKey | None, at_most: int) -> list[RunItem]:
+    """The messages that a run came to, behind this key: those whose end came last first, at the end those that are on their way."""
     rows = await connection.fetch(
-        f"""{_ITEMS} AND i.state = ANY($2::smallint[]) AND ($3::timestamptz IS NULL OR i.ended_at < $3)
-               AND (i.state <> 7 OR i.ended_at IS NOT NULL)
-           ORDER BY i.ended_at DESC NULLS LAST, i.position LIMIT $4""",
+        f"""{_ITEMS} AND i.state BETWEEN 1 AND 7 AND (i.state <> 7 OR i.ended_at IS NOT NULL)
+               AND ($3::int IS NULL OR ({_ENDED}, i.position) < (coalesce($2::timestamptz, '-infinity'), $3::int))
+           ORDER BY {_ENDED} DESC, i.position DESC LIMIT $4""",
         no,
-        [int(state) for state in states],
-        before,
+        after and after.ended_at,
+        after and after.position,
         at_most,
     )
     return [_run_item(row) for row in rows]
+
+
+_ENDED = "coalesce(i.ended_at, '-infinity')"
 
 
 _ITEMS = """SELECT i.position, i.letter_id, i.state, d.queue, d.type, d.invoice_id, i.currency, i.amount_minor, i.why, i.sent_at,
@@ -479,6 +493,12 @@ _ITEMS = """SELECT i.position, i.letter_id, i.state, d.queue, d.type, d.invoice_
 
 def _run_item(row: Row) -> RunItem:
     return RunItem(**{**row, "state": ItemState(row["state"])})
+
+
+async def item_of(connection: Connection, no: int, letter_id: UUID) -> RunItem | None:
+    """The message of a run that this letter is; None if it is none."""
+    row = await connection.fetchrow(f"{_ITEMS} AND i.letter_id = $2", no, letter_id)
+    return None if row is None else _run_item(row)
 
 
 async def tried_first(connection: Connection, no: int) -> RunItem | None:

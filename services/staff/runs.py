@@ -136,13 +136,13 @@ class Run:
 class Counts:
     """How many messages of a run are in which state.
 
-    `noted` are those that failed, and with which a person let the run go on. `set_aside` are those that the run left out when it came to
-    them.
+    `set_aside` are those that the run left out when it came to them. `unseen` are those that failed again or showed no sign, and with which
+    no person let the run go on: how, and their places in the run.
     """
 
     of: Mapping[ItemState, int] = field(default_factory=dict)
-    noted: int = 0
     set_aside: int = 0
+    unseen: Sequence[tuple[ItemState, int]] = ()
 
     def __getitem__(self, state: ItemState) -> int:
         return self.of.get(state, 0)

@@ -94,6 +94,10 @@ def _like(letter: DeadLetter, testbed: Testbed, number: int, changes: dict[str, 
 # -- the desk --------------------------------------------------------------------------------------------------------------------------
 
 
+class ChangedError(Exception):
+    """What was clicked on had changed since it was shown."""
+
+
 class Clicker:
     """A program that clicks on the desk. Each click has an id of its own, so that it can be sent again."""
 
@@ -116,8 +120,10 @@ class Clicker:
         return await self._answered(address, lambda: self.send(address, once, **fields))
 
     async def act(self, page: str, act: str, **fields: Any) -> dict[str, Any]:
-        """Click on what a page shows, as it stands now."""
-        return await self.click(f"{page}/{act}", version=(await self.get(page))["version"], **fields)
+        """Click on what a page shows, as it stands now. If it changes in between, it is looked at again."""
+        while True:
+            with suppress(ChangedError):
+                return await self.click(f"{page}/{act}", version=(await self.get(page))["version"], **fields)
 
     async def get(self, address: str) -> dict[str, Any]:
         """The view of a page."""
@@ -129,6 +135,8 @@ class Clicker:
         while time.monotonic() < give_up_at:
             with suppress(httpx.TransportError):
                 answer = await ask()
+                if answer.status_code == httpx.codes.CONFLICT and answer.json()["code"] == "changed":
+                    raise ChangedError(answer.text)
                 if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
                     assert answer.status_code == httpx.codes.OK, f"{address}: {answer.text}"
                     return dict(answer.json())
@@ -208,7 +216,7 @@ async def _end(clicker: Clicker, no: int, count: int) -> None:
         if not can:
             break
         if RunAct.RESUME in can:
-            await clicker.click(f"/replays/{no}/resume")
+            await clicker.act(f"/replays/{no}", "resume")
         else:
             await clicker.act(f"/replays/{no}", "leave-out")
     shown: Counter[ItemState] = Counter()
@@ -263,7 +271,7 @@ async def _run_hit(testbed: Testbed, note: Note, *, hits: Sequence[str], count: 
     async with open_clicker(testbed) as clicker:
         no = await _begin(clicker, ids)
         began = time.monotonic()
-        await clicker.click(f"/replays/{no}/rest", rate=min(count // RUN_S, RATE_MAX))
+        await clicker.act(f"/replays/{no}", "rest", rate=min(count // RUN_S, RATE_MAX))
         for number, name in enumerate(hits, start=1):
             await _until_sent(testbed, no, number * count // (len(hits) + 1))
             assert (await _states(testbed, no))[ItemState.WAITS], f"R-{no} was over before {name} was killed"
@@ -281,7 +289,7 @@ async def _paused_while_away(testbed: Testbed, note: Note, *, hold: str) -> None
     ids = await fail_many(testbed, LETTERS)
     async with open_clicker(testbed) as clicker:
         no = await _begin(clicker, ids)
-        await clicker.click(f"/replays/{no}/rest", rate=SLOW)
+        await clicker.act(f"/replays/{no}", "rest", rate=SLOW)
         await _until_sent(testbed, no, 2)
         async with _held(testbed, hold) as until_wanted:
             pausing = asyncio.create_task(clicker.click(f"/replays/{no}/pause"))
@@ -296,7 +304,7 @@ async def _paused_while_away(testbed: Testbed, note: Note, *, hold: str) -> None
         )
         assert len(await rows(testbed.database("staff"), query, no)) == 1, "one click is one entry"
         await clicker.click(f"/replays/{no}/speed", rate=RATE_MAX)
-        await clicker.click(f"/replays/{no}/resume")
+        await clicker.act(f"/replays/{no}", "resume")
         await _end(clicker, no, LETTERS)
 
 
@@ -353,7 +361,7 @@ async def _clock_jumps(testbed: Testbed, note: Note) -> None:
     ids = await fail_many(testbed, LETTERS)
     async with open_clicker(testbed) as clicker:
         no = await _begin(clicker, ids)
-        await clicker.click(f"/replays/{no}/rest", rate=SLOW)
+        await clicker.act(f"/replays/{no}", "rest", rate=SLOW)
         for number, seconds in enumerate((HOUR_S, -HOUR_S), start=1):
             await _until_sent(testbed, no, number * SLOW)
             await testbed.stop(DESK)
@@ -405,7 +413,7 @@ async def _queue_deleted(testbed: Testbed, note: Note) -> None:
             await (await connection.channel()).queue_delete(COMMANDS, timeout=10)
         note.fired()
         testbed.lost.add(COMMANDS)
-        await clicker.click(f"/replays/{no}/rest", rate=RATE_MAX)
+        await clicker.act(f"/replays/{no}", "rest", rate=RATE_MAX)
         await _until_state(testbed, no, "halted")
         halt = (await clicker.get(f"/replays/{no}"))["halt"]
         assert (halt["how"], halt["why"]) == (Halt.REFUSED, COMMANDS), halt

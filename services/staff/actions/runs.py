@@ -136,7 +136,7 @@ async def act(
         after = runs.after(kept.run, what, rate=rate, sure=sure)
         if isinstance(after, RunRefusal):
             return ActionResult(kept.id, _why_not(kept, after), after)
-        if version not in (None, kept.version):
+        if version not in (None, kept.version(await run_store.counts_of(tx, no))):
             text = f"{kept.name} changed since it was shown: look at it again"
             return ActionResult(kept.id, text, ActionRefusal.CHANGED)
         if what is RunAct.TRY and (refused := await _not_by_this_person(tx, kept, who)) is not None:

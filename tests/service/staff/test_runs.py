@@ -13,6 +13,7 @@ from services.staff import run_store, store
 from services.staff.__main__ import assemble
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions import runs as run_actions
+from services.staff.actions.results import ActionRefusal
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, arrive
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Via
@@ -219,6 +220,48 @@ async def test_a_message_of_which_nothing_is_heard_stops_it(
     shown = await run_actions.show_run(database, no)
     assert shown is not None
     assert shown[1][ItemState.HANDLED] == 1
+
+
+@pytest.mark.parametrize(
+    ("halted", "act"), [(False, RunAct.RESUME), (True, RunAct.LEAVE_OUT)], ids=["paused", "halted"]
+)
+async def test_it_goes_on_without_what_was_shown_and_nothing_else(
+    environment: Environment, database: Database, sender: RunSender, halted: bool, act: RunAct
+) -> None:
+    """Messages fail while somebody looks at a page that is not live."""
+    ids = await keep(database, *(event(number) for number in range(12)))
+    no = await begun(database)
+    await sender.take_turn(no)
+    await tell(environment)
+    await sender.take_turn(no)
+    assert (await run_actions.act(database, no, RunAct.GO, who=ANN)).ok
+    await sender.take_turn(no)
+    sent = [id_ for id_ in ids if await is_on_its_way(environment, id_)]
+    if halted:
+        await fail_again(database, sent[0])
+    else:
+        assert (await run_actions.act(database, no, RunAct.PAUSE, who=ANN)).ok
+    await sender.take_turn(no)
+    shown = await version_of(database, no)
+    await fail_again(database, sent[1])
+    await sender.take_turn(no)
+    refused = await run_actions.act(database, no, act, who=ANN, version=shown)
+    assert refused.refusal is ActionRefusal.CHANGED
+    assert (await run_actions.act(database, no, act, who=ANN, version=await version_of(database, no))).ok
+    assert await sender.take_turn(no) is RunState.RUNNING
+    await fail_again(database, sent[2])
+    assert await sender.take_turn(no) is RunState.HALTED
+
+
+async def is_on_its_way(environment: Environment, letter_id: UUID) -> bool:
+    query = f"SELECT 1 FROM replay_items WHERE letter_id = $1 AND state = {ItemState.SENT}"
+    return bool(await rows(environment.databases["staff"], query, letter_id))
+
+
+async def version_of(database: Database, no: int) -> str:
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    return shown[0].version(shown[1])
 
 
 async def test_what_somebody_else_replayed_or_what_got_too_old_is_left_out(

@@ -15,11 +15,11 @@ from services.staff.dead_letters import Withheld
 from services.staff.desk.acted import done
 from services.staff.desk.frame import Count
 from services.staff.desk.pages.dead_letters import mistake_words, name_of
-from services.staff.desk.parameters import NUMBER_MAX, Moment, Number
+from services.staff.desk.parameters import NUMBER_MAX, Number, read_moment
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room
 from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
-from services.staff.run_store import KeptRun, RunItem
+from services.staff.run_store import ItemKey, KeptRun, RunItem
 from services.staff.runs import Bin, Counts, Halt, ItemState, RunAct, RunState, RunStep
 from services.staff.story_store import read_queues
 from services.staff.stuck import GONE_AFTER_S, QueueSeen
@@ -28,10 +28,11 @@ from shared.persistence.database import Connection
 room = Room(__name__)
 
 ROWS_MAX = 50
+POSITION_MAX = 2 * runs.LETTERS_MAX
+"""More places than a run has."""
 FIRST_MAX = 20
 _STEPS = ((RunStep.ONE, "Try one"), (RunStep.TEN, "Ten, then a hundred"), (RunStep.REST, "The rest"))
-_BAD = (ItemState.FAILED, ItemState.NO_SIGN)
-_ENDS = (ItemState.HANDLED, ItemState.DUPLICATE, ItemState.REJECTED, *_BAD)
+_ENDS = (ItemState.HANDLED, ItemState.DUPLICATE, ItemState.REJECTED, ItemState.FAILED, ItemState.NO_SIGN)
 _BADGES = {
     RunState.PREVIEWED: ("quiet", "Nothing is sent yet"),
     RunState.RUNNING: ("work", "Running"),
@@ -196,7 +197,10 @@ class RunHistoryLine(BaseModel):
 
 
 class RunStateView(BaseModel):
-    """What changes while a run goes on. `can` are the acts that are possible now."""
+    """What changes while a run goes on. `can` are the acts that are possible now.
+
+    `unseen` are the messages that failed again, or showed no sign, since somebody let it go on.
+    """
 
     no: int
     name: str
@@ -213,6 +217,7 @@ class RunStateView(BaseModel):
     rate: int
     minutes_left: int | None
     can: list[RunAct]
+    unseen: int
     is_told: bool
     version: str
     queue: RunQueueView | None
@@ -237,7 +242,7 @@ class RunView(RunStateView):
     first: list[RunItemLine]
     tried_first: RunItemLine | None
     items: list[RunItemLine]
-    next: datetime | None
+    next: str | None
     charged: dict[str, int]
     made_by: str
     made_at: datetime
@@ -261,10 +266,11 @@ class RunNewsView(BaseModel):
 
 
 @room.page("/replays/{no}", "replay.html")
-async def replay_run(no: Number, desk: Desk, viewer: Actor, before: Moment | None = None) -> RunView:
+async def replay_run(no: Number, desk: Desk, viewer: Actor, after: str | None = None) -> RunView:
     """A preview or a run: what it would do, how far it is, what became of each message."""
+    key = _key(after)
     async with desk.read() as connection:
-        return await _view(desk, connection, no, before, viewer)
+        return await _view(desk, connection, no, key, viewer)
 
 
 @room.region("run", "_run_state.html", has_forms=True)
@@ -296,7 +302,7 @@ async def _state(desk: Desk, connection: Connection, kept: KeptRun) -> dict[str,
     """The fields of `RunStateView`."""
     tried = await run_store.tried_first(connection, kept.no)
     counts = await run_store.counts_of(connection, kept.no)
-    bad = await run_store.items_of(connection, kept.no, _BAD, before=None, at_most=ROWS_MAX) if _is_halted(kept) else []
+    by = kept.run.halted_by
     return {
         "no": kept.no,
         "name": kept.name,
@@ -309,26 +315,48 @@ async def _state(desk: Desk, connection: Connection, kept: KeptRun) -> dict[str,
         "sent": counts.sent,
         "set_aside": counts.set_aside,
         "counts": {state.name.lower(): counts[state] for state in ItemState},
-        "halt": _halt(kept, bad),
+        "halt": _halt(kept, None if by is None else await run_store.item_of(connection, kept.no, by)),
         "rate": kept.run.rate,
         "minutes_left": _minutes_left(kept, counts),
         "can": [act for act in RunAct if run_actions.may(kept.run, act)],
+        "unseen": len(counts.unseen),
         "is_told": desk.settings.staff_replays == "on",
-        "version": kept.version,
+        "version": kept.version(counts),
         "queue": None if tried is None else _queue(await read_queues(connection), tried.queue),
     }
 
 
-async def _view(
-    desk: Desk, connection: Connection, no: int, before: datetime | None, viewer: Actor | None = None
-) -> RunView:
+def _key(text: str | None) -> ItemKey | None:
+    if not text:
+        return None
+    if (found := _read_key(text)) is None:
+        sentence = "After: the key of a page, as the page before has it."
+        raise Refused("invalid", sentence, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return found
+
+
+def _read_key(text: str) -> ItemKey | None:
+    """Where a page of the list ends, `MOMENT_PLACE`, without the moment for what is on its way; None if it is no such key."""
+    at, _, place = text.partition("_")
+    position = _no(place)
+    try:
+        moment = read_moment(at) if at else None
+    except ValueError:
+        return None
+    return None if position is None or position > POSITION_MAX else ItemKey(moment, position)
+
+
+def _key_text(item: RunItem) -> str:
+    return f"{item.ended_at.isoformat() if item.ended_at is not None else ''}_{item.position}"
+
+
+async def _view(desk: Desk, connection: Connection, no: int, after: ItemKey | None, viewer: Actor) -> RunView:
     kept = await run_store.find_run(connection, no)
     if kept is None:
         raise Refused("unknown", "There is no such run.", HTTPStatus.NOT_FOUND)
     is_preview = kept.run.state is RunState.PREVIEWED
     first = await run_store.smallest_of(connection, no, at_most=FIRST_MAX) if is_preview else []
-    states = (ItemState.SENT, *_ENDS, ItemState.LEFT_OUT)
-    items = [] if is_preview else await run_store.items_of(connection, no, states, before=before, at_most=ROWS_MAX + 1)
+    items = [] if is_preview else await run_store.items_of(connection, no, after=after, at_most=ROWS_MAX + 1)
     tried = await run_store.tried_first(connection, no)
     entries = await store.entries_about(connection, kept.id)
     bins = [_bin(one) for one in kept.bins]
@@ -342,13 +370,13 @@ async def _view(
         first=[_item(one) for one in first],
         tried_first=None if tried is None else _item(tried),
         items=[_item(one) for one in items[:ROWS_MAX]],
-        next=items[ROWS_MAX - 1].ended_at if len(items) > ROWS_MAX else None,
+        next=_key_text(items[ROWS_MAX - 1]) if len(items) > ROWS_MAX else None,
         charged=await run_store.charged_by(connection, no),
         made_by=kept.made_by,
         made_at=kept.made_at,
         second_by=kept.second_by,
         too_old=next((one for one in bins if one.bin is Bin.TOO_OLD), None),
-        is_mine=viewer is not None and is_same_person(kept.made_by, viewer.name),
+        is_mine=is_same_person(kept.made_by, viewer.name),
         started_by=kept.started_by,
         started_at=kept.started_at,
         ended_at=kept.ended_at,
@@ -408,15 +436,11 @@ def _after_s(item: RunItem) -> float | None:
     return round((item.ended_at - item.sent_at).total_seconds(), 1)
 
 
-def _is_halted(kept: KeptRun) -> bool:
-    return kept.run.state is RunState.HALTED
-
-
-def _halt(kept: KeptRun, bad: Sequence[RunItem]) -> HaltView | None:
+def _halt(kept: KeptRun, item: RunItem | None) -> HaltView | None:
+    """Why a run is stopped; `item` is the message because of which it is."""
     how, why = kept.run.halted_how, kept.run.halted_why
-    if not _is_halted(kept) or how is None:
+    if kept.run.state is not RunState.HALTED or how is None:
         return None
-    item = next((one for one in bad if one.letter_id == kept.run.halted_by), None)
     if item is None:
         return HaltView(how=how, why=why, id=kept.run.halted_by)
     return HaltView(
@@ -494,6 +518,10 @@ class SpeedForm(Act):
     rate: int = Field(title="Speed")
 
 
+class RestForm(ShownRunForm, SpeedForm):
+    """How fast the rest goes, of a run as its page showed it."""
+
+
 async def _do(desk: Desk, no: int, act: RunAct, actor: Actor, **options: object) -> Done:
     result = await run_actions.act(desk.database, no, act, who=actor, clock=desk.clock, **options)  # type: ignore[arg-type]
     return done(result, f"/replays/{no}")
@@ -513,15 +541,15 @@ async def try_one(no: Number, form: TryForm, desk: Desk, actor: Actor) -> Done:
 
 
 @room.act("/replays/{no}/go", needs=Role.REPLAYER)
-async def go(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
+async def go(no: Number, form: ShownRunForm, desk: Desk, actor: Actor) -> Done:
     """Ten, then a hundred."""
-    return await _do(desk, no, RunAct.GO, actor)
+    return await _do(desk, no, RunAct.GO, actor, version=form.version)
 
 
 @room.act("/replays/{no}/rest", needs=Role.REPLAYER)
-async def rest(no: Number, form: SpeedForm, desk: Desk, actor: Actor) -> Done:
+async def rest(no: Number, form: RestForm, desk: Desk, actor: Actor) -> Done:
     """The rest, at this speed."""
-    return await _do(desk, no, RunAct.REST, actor, rate=form.rate)
+    return await _do(desk, no, RunAct.REST, actor, rate=form.rate, version=form.version)
 
 
 @room.act("/replays/{no}/speed", needs=Role.REPLAYER)
@@ -537,9 +565,9 @@ async def pause(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noq
 
 
 @room.act("/replays/{no}/resume", needs=Role.REPLAYER)
-async def resume(no: Number, form: Act, desk: Desk, actor: Actor) -> Done:  # noqa: ARG001 - its id is in the actor
-    """Go on."""
-    return await _do(desk, no, RunAct.RESUME, actor)
+async def resume(no: Number, form: ShownRunForm, desk: Desk, actor: Actor) -> Done:
+    """Go on, without what failed again while it was paused."""
+    return await _do(desk, no, RunAct.RESUME, actor, version=form.version)
 
 
 @room.act("/replays/{no}/leave-out", needs=Role.REPLAYER)

@@ -496,7 +496,8 @@ class Clicks(RuleBasedStateMachine):
     def steer(self, door: str, number: int, act: str) -> None:
         no = self.some_run(number)
         said: dict[str, Any] = {"rate": 500} if act in ("rest", "speed") else {}
-        said |= {"version": self.run(self._get(f"/replays/{no}"))["version"]} if act == "leave-out" else {}
+        if act in ("go", "rest", "resume", "leave-out"):
+            said["version"] = self.run(self._get(f"/replays/{no}"))["version"]
         self.click(door, f"/replays/{no}/{act}", **said)
 
     @precondition(lambda self: self.previews)

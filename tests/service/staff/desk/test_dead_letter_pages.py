@@ -1,6 +1,7 @@
 """The pages of failed messages and runs: what they show, what their forms do, and what they refuse."""
 
 import json
+import re
 from datetime import timedelta
 from html import escape
 from typing import Any
@@ -265,6 +266,47 @@ async def test_a_run_from_preview_to_end(desk: DeskUnderTest, ann: DeskBrowser, 
     late = await ann.post("/replays/1/pause", {"form_key": form_key, "once": str(desk.desk.ids())})
     assert (late.status, "R-1 is finished" in late.text) == (409, True)
     assert "R-1" in (await ann.open("/replays")).text
+
+
+async def test_every_message_of_a_run_is_on_one_page(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    """Those of one turn end in the same moment, and what is on its way has no end."""
+    ids = await kept(desk, *(event(number) for number in range(130)))
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    await ann.submit(preview, "/replays/1/try", reason="repaired")
+    came = "UPDATE replay_items SET state = $1, sent_at = now(), ended_at = $2 WHERE position BETWEEN $3 AND $4"
+    for state, ended_at, first, last in ((5, desk.clock(), 0, 70), (1, None, 71, 130)):
+        await execute(environment.databases["staff"], came, state, ended_at, first, last)
+    seen: list[str] = []
+    address: str | None = "/replays/1"
+    while address is not None:
+        page = await ann.open(address)
+        (listed,) = [part for part in page.html.split("<section") if "latest first" in part]
+        seen += re.findall(r'href="/dead-letters/([0-9a-f-]{36})"', listed)
+        address = next((link for link in page.links if "after=" in link), None)
+    assert len(seen) == 130
+    assert set(seen) == {str(id_) for id_ in ids}
+    assert (await ann.open("/replays/1?after=2026-01-01_1_")).status == 422
+
+
+async def test_a_run_that_stopped_names_its_message_however_many_failed(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    ids = await kept(desk, *(replace(event(number), invoice_id=f"INV-{number}") for number in range(60)))
+    preview = await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    await ann.submit(preview, "/replays/1/try", reason="repaired")
+    failed = "UPDATE replay_items SET state = 5, sent_at = now(), ended_at = now() - position * interval '1 second'"
+    await execute(environment.databases["staff"], failed)
+    (last,) = await rows(
+        environment.databases["staff"], "SELECT letter_id FROM replay_items ORDER BY position DESC LIMIT 1"
+    )
+    halt = "UPDATE replay_runs SET state = 'halted', halted_how = 'failed', halted_by = $1"
+    await execute(environment.databases["staff"], halt, last["letter_id"])
+    page = await ann.open("/replays/1")
+    assert f"of INV-{ids.index(last['letter_id'])}" in page.text
+    assert "60 failed again, or show no sign." in page.text
+    assert "Leave these 60 out and go on" in page.text
 
 
 class NoRelay:
