@@ -91,6 +91,36 @@ async def cases_of(
     return [ListedCase(kept_case(row), row["since"]) for row in rows]
 
 
+_PROPOSED_SINCE = (
+    "EXISTS (SELECT FROM proposals o WHERE o.payment_id = cases.payment_id AND o.state = 'open' AND o.proposed_at > $2)"
+)
+_CAME: Final[Mapping[CaseList, str]] = {
+    "open": f"""SELECT FROM cases WHERE {CASE_IS_OPEN} AND opened_at > $2
+        UNION ALL SELECT FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND contradicted_at > $2""",  # noqa: S608
+    "mine": f"SELECT FROM cases WHERE {_OPEN_OR_PROPOSED} AND {_MINE.replace('$4', '$3')} AND (updated_at > $2 OR {_PROPOSED_SINCE})",
+    "second": f"SELECT FROM cases WHERE {_IS_PROPOSED} AND {_PROPOSED_SINCE}",
+    "contradicted": f"SELECT FROM cases WHERE {_CONTRADICTED} AND contradicted_at > $2",
+    "settled": f"SELECT FROM cases WHERE {_IS_SETTLED} AND updated_at > $2",
+}
+_COUNT_CAME: Final = {
+    show: f"SELECT count(*) FROM (SELECT FROM ({came}) came WHERE $3::text IS NOT NULL LIMIT $1) counted"  # noqa: S608
+    for show, came in _CAME.items()
+}
+
+
+async def came_to(connection: Connection, show: CaseList, *, since: datetime, who: str, at_most: int) -> int:
+    """How many cases came to a list after this moment, counted up to `at_most`. `who` looks."""
+    return int(await connection.fetchval(_COUNT_CAME[show], at_most, since, who))
+
+
+async def latest_change(connection: Connection) -> datetime | None:
+    """When a case last changed, or something was last proposed about one; None if there are no cases."""
+    at: datetime | None = await connection.fetchval(_LATEST_CHANGE)
+    return at
+
+
+_LATEST_CHANGE = f"""SELECT greatest(max(updated_at), (SELECT max(updated_at) FROM cases WHERE {_IS_SETTLED}),
+        (SELECT max(proposed_at) FROM proposals WHERE state = 'open')) FROM cases WHERE {CASE_IS_OPEN}"""  # noqa: S608 - constants
 _MINE_OF = _MINE.replace("$4", "$1")
 _COUNTS = f"""
     SELECT count(*) FILTER (WHERE {CASE_IS_OPEN}) AS open_ones,

@@ -180,14 +180,19 @@ async def run_of(connection: Connection, id_: UUID) -> KeptRun | None:
     return None if row is None else _kept(row)
 
 
-async def page_of_runs(connection: Connection, *, before: int | None, at_most: int) -> list[KeptRun]:
-    """Runs, the latest first, with numbers below `before`."""
+async def page_of_runs(connection: Connection, *, up_to: int, at_most: int) -> list[KeptRun]:
+    """Runs, the latest first, with this number or a lower one."""
     rows = await connection.fetch(
-        f"SELECT {_RUN_COLUMNS} FROM replay_runs WHERE $1::bigint IS NULL OR no < $1 ORDER BY no DESC LIMIT $2",  # noqa: S608 - constants
-        before,
+        f"SELECT {_RUN_COLUMNS} FROM replay_runs WHERE no <= $1 ORDER BY no DESC LIMIT $2",  # noqa: S608 - constants
+        up_to,
         at_most,
     )
     return [_kept(row) for row in rows]
+
+
+async def latest_run(connection: Connection) -> int:
+    """The number of the latest run; 0 if there is none."""
+    return int(await connection.fetchval("SELECT coalesce(max(no), 0) FROM replay_runs"))
 
 
 async def save_run(tx: Connection, kept: KeptRun) -> None:

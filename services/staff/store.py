@@ -388,6 +388,8 @@ SELECT_KEPT_CASE = f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_wai
 _SELECT_CASE = f"{SELECT_KEPT_CASE} WHERE payment_id = $1"
 _STAYS_CLAIMED = f"NOT (c.{CASE_IS_OPEN} AND NOT u.{CASE_IS_OPEN})"
 """Nobody is on a case that has just been settled."""
+_IS_OPENED_AGAIN = f"u.{CASE_IS_OPEN} AND NOT c.{CASE_IS_OPEN}"
+"""The wait that counts is the one since then."""
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[], $13::int[])"""
 _INSERT_CASES = f"""INSERT INTO cases ({_INSERTED_COLUMNS}, contradicted_at)
@@ -396,6 +398,7 @@ _INSERT_CASES = f"""INSERT INTO cases ({_INSERTED_COLUMNS}, contradicted_at)
 _UPDATE_CASES = f"""UPDATE cases c SET status = u.status, version = u.version, reason = u.reason, decided_by = u.decided_by,
     amount_minor = u.amount_minor, currency = u.currency, gateway_id = u.gateway_id, attempts_version = u.attempts_version,
     details = u.details, updated_at = $14::timestamptz, contradicted_version = u.contradicted_version,
+    opened_at = CASE WHEN {_IS_OPENED_AGAIN} THEN $14::timestamptz ELSE c.opened_at END,
     contradicted_at = CASE WHEN u.contradicted_version IS NULL THEN NULL
         WHEN u.contradicted_version IS DISTINCT FROM c.contradicted_version THEN $14::timestamptz ELSE c.contradicted_at END,
     noted_at = CASE WHEN u.contradicted_version IS NOT DISTINCT FROM c.contradicted_version THEN c.noted_at END,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from html import unescape
 from typing import Final
 from urllib.parse import quote
 
@@ -112,7 +113,9 @@ async def _listen(
     said = {"sec-fetch-site": "same-origin", "origin": url}
     await client.post(form.action, data=fields, headers=said)
     page = await client.get(PAGES[number % len(PAGES)])
-    keys = dict.fromkeys(re.findall(r'data-live="([^"]+)"', page.text))
+    assert page.status_code == httpx.codes.OK, page.text
+    keys = dict.fromkeys(unescape(key) for key in re.findall(r'data-live="([^"]+)"', page.text))
+    assert keys, f"{page.url} has no live part"
     events = await ends.enter_async_context(_stream(client, ",".join(keys)))
     return asyncio.create_task(_count(events, heard[number]))
 

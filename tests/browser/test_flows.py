@@ -5,6 +5,7 @@ import re
 
 import pytest
 from playwright.async_api import Page, expect
+from prometheus_client import REGISTRY
 
 from services.staff import store
 from services.staff.desk.passwords import hashed
@@ -13,6 +14,8 @@ from services.staff.people import Role
 from tests.browser.filled import Filled
 from tests.browser.site import Site
 from tests.browser.ways import WAYS, Press, by_mouse
+from tests.support.kept_cases import keep_case
+from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
 
@@ -119,6 +122,41 @@ async def test_money_in_doubt_is_decided(site: Site, filled: Filled, press: Pres
     await press(page.get_by_role("button", name="Send it", exact=True))
     await expect(page).to_have_url(case_page(filled))
     assert await messages(site) == 2
+
+
+async def test_lists_and_the_menu_are_live_while_somebody_looks(site: Site) -> None:
+    """Also on a page without a live part. A page that nobody sees takes no connection, and is live again once it is looked at."""
+    cases, words = await site.window("ben.resolver", Role.RESOLVER), await site.window("cleo.resolver", Role.RESOLVER)
+    await cases.goto("/cases")
+    await words.goto("/words")
+    count = words.locator("[data-count=cases]")
+    await expect(words.locator("[data-count=replays]")).to_be_hidden()
+    await expect(count).to_be_hidden()
+    site.desk.clock.forward(seconds=5)
+    await keep_case(site.desk.desk.database, at=site.desk.clock())
+    await expect(cases.get_by_role("link", name="1 more since this list began. Show it")).to_be_visible()
+    await expect(cases.get_by_text("No payment is in doubt.")).to_be_visible()
+    await expect(count).to_have_text("1 open")
+    await expect(words.locator("[data-live-state]")).to_be_hidden()
+    await words.evaluate(_LOOK, True)
+    await until(only_one_is_live, what="the hidden page to go")
+    site.desk.clock.forward(seconds=5)
+    await keep_case(site.desk.desk.database, at=site.desk.clock())
+    await expect(cases.get_by_role("link", name="2 more since this list began. Show them")).to_be_visible()
+    await expect(count).to_have_text("1 open")
+    await words.evaluate(_LOOK, False)
+    await expect(count).to_have_text("2 open")
+
+
+_LOOK = """away => {
+    Object.defineProperty(document, "hidden", {value: away, configurable: true});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""Whoever looks goes away, or comes back: a browser without a screen shows all of its pages."""
+
+
+async def only_one_is_live() -> bool:
+    return REGISTRY.get_sample_value("remit_desk_live_browsers") == 1
 
 
 @WAYS

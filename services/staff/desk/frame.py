@@ -76,20 +76,21 @@ class MenuCounts:
     def __init__(self, sources: Mapping[str, CountOf], clock: Clock) -> None:
         self._sources, self._clock = sources, clock
         self._counted_at: datetime | None = None
-        self._counts: Mapping[str, Count] = {}
+        self._counts: Mapping[str, Count] | None = None
 
     async def now(self, desk: Desk) -> Mapping[str, Count]:
-        """The counts by the keys of the menu. While the database is away there are none: a page says so elsewhere."""
+        """The counts by the keys of the menu. Raises one of `AWAY_ERRORS` while the database is away."""
         now = self._clock()
-        if self._counted_at is not None and abs((now - self._counted_at).total_seconds()) < COUNTS_HOLD_S:
-            return self._counts
-        self._counted_at = now
-        try:
-            counted = {key: await source(desk) for key, source in self._sources.items()}
-        except AWAY_ERRORS:
-            self._counts = {}
-        else:
+        if self._counted_at is None or abs((now - self._counted_at).total_seconds()) >= COUNTS_HOLD_S:
+            self._counted_at = now
+            try:
+                counted = {key: await source(desk) for key, source in self._sources.items()}
+            except AWAY_ERRORS:
+                self._counts = None
+                raise
             self._counts = {key: one for key, one in counted.items() if one is not None}
+        if self._counts is None:
+            raise ConnectionError("the database was away a moment ago")
         return self._counts
 
 
@@ -251,7 +252,6 @@ async def frame_of(desk: Desk, request: Request, visitor: Visitor | None) -> Pag
     frame = PageFrame(desk.settings.environment, zone, is_chosen, desk.clock(), request.url.path, new_once=desk.ids)
     if visitor is None or preferences is None:
         return frame
-    counts: MenuCounts = request.app.state.menu_counts
     return PageFrame(
         environment=desk.settings.environment,
         zone=zone,
@@ -263,13 +263,22 @@ async def frame_of(desk: Desk, request: Request, visitor: Visitor | None) -> Pag
         person_id=visitor.id,
         colours=preferences.colours,
         keys=preferences.keys,
-        counts=await counts.now(desk),
+        counts=await _counts(desk, request),
         form_key=form_key(visitor.cookie or ""),
         new_once=desk.ids,
         admins=await _admins(desk, visitor),
         done=await _done(desk, request, visitor),
         visitor=visitor,
     )
+
+
+async def _counts(desk: Desk, request: Request) -> Mapping[str, Count]:
+    """The counts of the menu. While the database is away there are none: a page says so elsewhere."""
+    counts: MenuCounts = request.app.state.menu_counts
+    try:
+        return await counts.now(desk)
+    except AWAY_ERRORS:
+        return {}
 
 
 async def _admins(desk: Desk, visitor: Visitor) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,8 @@ from services.staff.actions.results import unfit
 from services.staff.case_store import CaseKey, CaseList, ListedCase
 from services.staff.desk import acted, case_words
 from services.staff.desk.frame import Count
-from services.staff.desk.parameters import key_text, read_key
+from services.staff.desk.once import NUL
+from services.staff.desk.parameters import key_text, read_key, read_moment
 from services.staff.desk.problems import Mistaken, Refused, SeeAlso
 from services.staff.desk.routing import Act, Desk, Done, Room
 from services.staff.desk.spreadsheet import cell, csv_lines
@@ -43,7 +44,7 @@ from shared.records import dataclass
 
 room = Room(__name__)
 
-LISTED, DOWNLOADED_AT_ONCE = 50, 500
+LISTED, DOWNLOADED_AT_ONCE, NEWS_MAX = 50, 500, 1_000
 STORY_SHOWN = 12
 """The last steps of the story that stand beside a case; the whole of it has a page of its own."""
 SHOWN: tuple[tuple[CaseList, str], ...] = (
@@ -108,10 +109,18 @@ class CasesView(CasePart):
     tabs: list[CaseTab]
     sums: list[CurrencySum]
     next: str | None
+    live: str
 
     def tabs_of(self) -> list[tuple[str, int, str, bool]]:
         """The lists as the template draws them."""
         return [(tab.text, tab.cases, f"/cases?show={tab.show}", tab.show == self.show) for tab in self.tabs]
+
+
+class CasesNewsView(CasePart):
+    """How many cases came to a list since it began."""
+
+    show: CaseList
+    came: int
 
 
 class GatewayCallView(CasePart):
@@ -401,6 +410,7 @@ async def cases(desk: Desk, viewer: Actor, show: CaseList = "open", after: str =
         found = await case_store.cases_of(connection, show, after=key, who=viewer.name, at_most=LISTED + 1)
         counts = await case_store.counts_of_cases(connection, viewer.name)
         sums = await case_store.open_sums(connection)
+        seen = await case_store.latest_change(connection) or desk.clock()
     page = found[:LISTED]
     return CasesView(
         show=show,
@@ -411,7 +421,24 @@ async def cases(desk: Desk, viewer: Actor, show: CaseList = "open", after: str =
             for one in sums
         ],
         next=f"/cases?{urlencode({'show': show, 'after': _key_text(page[-1])})}" if len(found) > LISTED else None,
+        live=urlencode({"show": show, "seen": seen.isoformat(), "who": viewer.name}),
     )
+
+
+@room.region("cases", "_cases_news.html")
+async def cases_news(key: str, desk: Desk, viewer: Actor) -> CasesNewsView | None:  # noqa: ARG001 - who looks is in the key
+    """What came to a list since it began. The key says which list, of whom, and when it began."""
+    sent = dict(parse_qsl(key))
+    show = next((name for name, _ in SHOWN if name == sent.get("show")), None)
+    try:
+        seen = read_moment(sent.get("seen", ""))
+    except ValueError:
+        return None
+    if show is None or NUL in sent.get("who", ""):
+        return None
+    async with desk.read() as connection:
+        came = await case_store.came_to(connection, show, since=seen, who=sent.get("who", ""), at_most=NEWS_MAX)
+    return CasesNewsView(show=show, came=came)
 
 
 COLUMNS = (

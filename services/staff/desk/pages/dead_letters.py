@@ -213,7 +213,7 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
 async def letters_news(key: str, desk: Desk, viewer: Actor) -> LettersNewsView | None:  # noqa: ARG001 - the same for everybody
     """What failed since a list began. The key is the query of the list."""
     sent = dict(parse_qsl(key))
-    if NUL in key or "words" in sent:
+    if "words" in sent or any(NUL in text for text in sent.values()):
         return None
     status, seen = sent.pop("status", "open"), sent.pop("seen", "")
     try:

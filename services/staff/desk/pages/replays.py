@@ -100,17 +100,36 @@ class RunLine(BaseModel):
 
 
 class RunsView(BaseModel):
-    """Runs, the latest first."""
+    """Runs, the latest first. The list begins with the number `first`; `newer` were made since the number `latest`."""
 
     runs: list[RunLine]
     next: int | None
+    first: int
+    latest: int
+    newer: int = 0
 
 
 @room.page("/replays", "replays.html")
 async def replays(desk: Desk, before: Number | None = None) -> RunsView:
     """Every run, the latest first."""
     async with desk.read() as connection:
-        found = await run_store.page_of_runs(connection, before=before, at_most=ROWS_MAX + 1)
+        latest = await run_store.latest_run(connection)
+        return await _runs(connection, latest if before is None else before - 1, latest)
+
+
+@room.region("runs", "_runs.html")
+async def runs_now(key: str, desk: Desk, viewer: Actor) -> RunsView | None:  # noqa: ARG001 - the same for everybody
+    """How the runs of a list stand now. The key is the number with which it begins, and the latest one there was."""
+    first, latest = (_no(part) for part in [*key.split("."), ""][:2])
+    if first is None or latest is None:
+        return None
+    async with desk.read() as connection:
+        newer = max(await run_store.latest_run(connection) - latest, 0)
+        return await _runs(connection, first, latest, newer)
+
+
+async def _runs(connection: Connection, first: int, latest: int, newer: int = 0) -> RunsView:
+    found = await run_store.page_of_runs(connection, up_to=first, at_most=ROWS_MAX + 1)
     return RunsView(
         runs=[
             RunLine(
@@ -125,6 +144,9 @@ async def replays(desk: Desk, before: Number | None = None) -> RunsView:
             for one in found[:ROWS_MAX]
         ],
         next=found[ROWS_MAX - 1].no if len(found) > ROWS_MAX else None,
+        first=first,
+        latest=latest,
+        newer=newer,
     )
 
 

@@ -9,6 +9,7 @@ from services.staff.desk.desk import Desk
 from services.staff.desk.frame import Count
 from services.staff.desk.routing import Room
 from services.staff.desk.said import SaidPart, said
+from services.staff.people import Actor
 from services.staff.stuck import WATCHED, Stuck, stuck
 
 room = Room(__name__)
@@ -26,10 +27,15 @@ class StuckView(BaseModel):
     place: str | None
 
 
-class StuckPage(BaseModel):
-    """What is stuck, the longest first, and what is watched. `hears_instances`: whether instances say how they are."""
+class StuckNow(BaseModel):
+    """What is stuck, the longest first."""
 
     stuck: list[StuckView]
+
+
+class StuckPage(StuckNow):
+    """What is stuck, and what is watched. `hears_instances`: whether instances say how they are."""
+
     watched: list[str]
     hears_instances: bool
 
@@ -41,6 +47,12 @@ async def what_is_stuck(desk: Desk) -> StuckPage:
     return StuckPage(
         stuck=[as_view(one) for one in await _found(desk)], watched=list(WATCHED), hears_instances=hears_instances
     )
+
+
+@room.region("stuck", "_stuck.html")
+async def stuck_now(key: str, desk: Desk, viewer: Actor) -> StuckNow:  # noqa: ARG001 - there is one, the same for everybody
+    """The same, when it changes."""
+    return StuckNow(stuck=[as_view(one) for one in await _found(desk)])
 
 
 @room.count("stuck")

@@ -116,8 +116,8 @@
 
   // -- live numbers -----------------------------------------------------------------------------------------------------------------
 
+  if (!document.body.dataset.person) return;  // nobody is signed in, so there is no menu
   const parts = all("[data-live]");
-  if (!parts.length && !document.querySelector("[data-live-state]")) return;
   const keys = Array.from(new Set(parts.map((part) => part.dataset.live)));
   let heardAt = 0;
   let clock = "";
@@ -127,7 +127,7 @@
   const apply = () => {  // a part that is swapped may have these in it: they are looked for anew
     if (!shown) return;
     for (const state of all("[data-live-state]")) {
-      state.hidden = false;
+      state.hidden = shown.isLive && !parts.length;  // the page is of its moment; only the menu is live
       state.classList.toggle("live", shown.isLive);
       if (state.textContent !== shown.text) state.textContent = shown.text;
     }
@@ -147,32 +147,50 @@
   };
   const swapLater = () => { for (const [part, html] of later) if (!isInUse(part)) { later.delete(part); swap(part, html); } };
   for (const event of ["focusout", "selectionchange"]) document.addEventListener(event, () => window.setTimeout(swapLater));
-  const stream = new EventSource(`/live?on=${encodeURIComponent(keys.join(","))}`);
   const isHeard = () => { heardAt = Date.now(); };
-  stream.addEventListener("part", (event) => {
+  const takePart = (event) => {
     isHeard();
     const { key, html } = JSON.parse(event.data);
     for (const part of all("[data-live]")) if (part.dataset.live === key) later.set(part, html);
     swapLater();
-  });
-  stream.addEventListener("now", (event) => {
+  };
+  const takeMoment = (event) => {
     isHeard();
     const told = JSON.parse(event.data);
     clock = told.clock;
     show(true, "live");
-    for (const time of all("[data-as-of] time")) { time.textContent = told.clock; time.dateTime = told.at; }
+    if (parts.length) for (const time of all("[data-as-of] time")) { time.textContent = told.clock; time.dateTime = told.at; }
     for (const count of all("[data-count]")) {
-      const one = told.counts[count.dataset.count];
-      if (!one) continue;
-      const [text, kind, word] = one;
+      const [text, kind, word] = told.counts[count.dataset.count] || ["0", "", ""];
       count.className = `count ${kind}`;
       count.hidden = text === "0";
       count.firstChild.textContent = text;
       count.lastElementChild.textContent = ` ${word}`;
     }
-  });
-  stream.addEventListener("signed-out", () => { stream.close(); show(false, "You were signed out"); });
+  };
   const isLost = () => show(false, clock ? `not live since ${clock.slice(0, 5)}` : "not live");
-  stream.addEventListener("error", isLost);
+  // A browser has few connections to one site: a page that nobody sees takes none. One that was refused is asked for again later.
+  const againMs = 30000;
+  let stream = null;
+  let again = 0;
+  const disconnect = () => { window.clearTimeout(again); if (stream) stream.close(); stream = null; heardAt = 0; };
+  const connect = () => {
+    disconnect();
+    if (document.hidden) return;
+    stream = new EventSource(`/live?on=${encodeURIComponent(keys.join(","))}`);
+    stream.addEventListener("part", takePart);
+    stream.addEventListener("now", takeMoment);
+    stream.addEventListener("signed-out", () => {
+      disconnect();
+      document.removeEventListener("visibilitychange", connect);
+      show(false, "You were signed out");
+    });
+    stream.addEventListener("error", () => {
+      isLost();
+      if (stream && stream.readyState === EventSource.CLOSED) again = window.setTimeout(connect, againMs);
+    });
+  };
+  document.addEventListener("visibilitychange", connect);
+  connect();
   window.setInterval(() => { if (heardAt && Date.now() - heardAt > 20000) isLost(); }, 5000);
 })();

@@ -2,20 +2,25 @@
 
 import asyncio
 import csv
+import html
 import io
-from collections.abc import AsyncIterator
-from datetime import timedelta
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
 
-from services.staff import story_store
+from services.staff import store, story_store
 from services.staff.actions import payments
-from services.staff.domain import CaseAttempt, CaseStatus, DecisionRefused, Settled
+from services.staff.desk.pages.cases import cases_news
+from services.staff.domain import CaseAttempt, CaseStatus, DecisionRefused, Settled, evolve
 from services.staff.heard import hear
 from services.staff.people import Role, at_terminal
 from services.staff.proposals import ProposalState
 from shared.ids import new_id
+from shared.records import replace
 from tests.service.staff.desk.test_live import LiveBrowser
 from tests.support import heard_messages
 from tests.support.databases import rows
@@ -221,6 +226,84 @@ async def test_how_a_case_stands_is_live(desk: DeskUnderTest, monkeypatch: pytes
     )
     await listener.close()
     await live.close()
+
+
+async def came_open(desk: DeskUnderTest, at: datetime) -> None:
+    await keep_case(desk.desk.database, at=at)
+
+
+async def came_settled(desk: DeskUnderTest, at: datetime) -> None:
+    await keep_case(desk.desk.database, at=at, status=CaseStatus.CAPTURED)
+
+
+async def came_contradicted(desk: DeskUnderTest, at: datetime) -> None:
+    payment_id = await keep_case(desk.desk.database, at=at - timedelta(days=1))
+    case = (await kept_case_of(desk.desk.database, payment_id)).case
+    for fact in (Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben"), Settled(6, CaseStatus.CAPTURED)):
+        case = evolve(case, fact)
+    async with desk.desk.database.transaction() as tx:
+        await store.save_cases(tx, [(case, "C-1")], at, locked={payment_id})
+
+
+async def came_again(desk: DeskUnderTest, at: datetime) -> None:
+    """A case that was settled is open again: it waits since then."""
+    payment_id = await keep_case(desk.desk.database, at=NOW - timedelta(days=90), status=CaseStatus.CAPTURED)
+    again = replace((await kept_case_of(desk.desk.database, payment_id)).case, status=CaseStatus.NEEDS_DECISION)
+    async with desk.desk.database.transaction() as tx:
+        await store.save_cases(tx, [(again, "C-1")], at, locked={payment_id})
+    assert (await kept_case_of(desk.desk.database, payment_id)).opened_at == at
+
+
+async def came_proposed(desk: DeskUnderTest, at: datetime) -> None:
+    payment_id = await keep_case(desk.desk.database, at=at - timedelta(days=1))
+    browser = await ben(desk)
+    await sent(browser, await checked(browser, payment_id))
+
+
+@pytest.mark.parametrize(
+    ("show", "comes"),
+    [
+        ("open", came_open),
+        ("open", came_again),
+        ("open", came_contradicted),
+        ("mine", came_open),
+        ("mine", came_proposed),
+        ("second", came_proposed),
+        ("contradicted", came_contradicted),
+        ("settled", came_settled),
+    ],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+async def test_a_list_says_what_came_to_it_since(
+    desk: DeskUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    show: str,
+    comes: Callable[[DeskUnderTest, datetime], Awaitable[None]],
+) -> None:
+    await comes(desk, NOW)
+    live = desk.app.state.live
+    monkeypatch.setattr(live, "_run", lambda: asyncio.sleep(0))  # rounds happen when the test says so
+    browser = await ann(desk)
+    desk.clock.forward(minutes=9)
+    page = await browser.open(f"/cases?show={show}")
+    (key,) = re.findall(r'data-live="(cases:[^"]+)"', page.html)
+    listener = await LiveBrowser(desk, browser, quote(html.unescape(key))).open()
+    await live.round()
+    assert (await listener.hear_part())[1].strip() == ""
+    await comes(desk, desk.clock())
+    await live.round()
+    _, told = await listener.hear_part()
+    assert (
+        f'<a class="news" href="/cases?show={show}"><span class="number">1</span> more since this list began. Show it</a>'
+        in told
+    )
+    await listener.close()
+    await live.close()
+
+
+@pytest.mark.parametrize("key", ["show=nonsense", "show=open", "show=mine&seen=2026-11-28&who=%00", ""])
+async def test_what_came_to_no_list_is_nothing(desk: DeskUnderTest, key: str) -> None:
+    assert await cases_news(key=key, desk=desk.desk, viewer=at_terminal("ann")) is None
 
 
 # -- the second person -------------------------------------------------------------------------------------------------------------------

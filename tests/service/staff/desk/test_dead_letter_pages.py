@@ -309,6 +309,25 @@ async def test_a_run_that_stopped_names_its_message_however_many_failed(
     assert "Leave these 60 out and go on" in page.text
 
 
+async def test_a_list_of_runs_is_live_and_says_what_was_made_since(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    await kept(desk, event(1), event(2))
+    await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    (key,) = re.findall(r'data-live="runs:([^"]+)"', (await ann.open("/replays")).html)
+    await ann.submit(await ann.open("/dead-letters"), "/replays", what="group")
+    await execute(environment.databases["staff"], "UPDATE replay_runs SET state = 'stopped' WHERE no = 1")
+    ann_looks = Actor("ann", Via.DESK)
+    seen = await replays.runs_now(key=key, desk=desk.desk, viewer=ann_looks)
+    assert seen is not None
+    assert ([(one.no, one.badge[1]) for one in seen.runs], seen.newer) == ([(1, "Stopped for good")], 1)
+    for nonsense in ("", "1", "x.1", f"1.{10**30}"):
+        assert await replays.runs_now(key=nonsense, desk=desk.desk, viewer=ann_looks) is None
+    older = await ann.open("/replays?before=2")
+    assert "more since this list began" not in older.text
+    assert 'data-live="runs:1.2"' in older.html
+
+
 class NoRelay:
     """Stands in for the broker."""
 

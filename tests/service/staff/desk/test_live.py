@@ -16,6 +16,7 @@ from services.staff.desk.frame import ENVIRONMENT, Count, PageFrame, render_part
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import Desk, Room, SeenBy
 from services.staff.people import Actor, Role, at_terminal
+from shared.persistence.database import AWAY_ERRORS
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 
@@ -28,7 +29,7 @@ class Numbers:
     """A region whose number the test changes, which counts how often it is read."""
 
     def __init__(self) -> None:
-        self.now, self.reads, self.views, self.waiting = 1, 0, 0, 7
+        self.now, self.reads, self.views, self.waiting, self.is_away = 1, 0, 0, 7, False
         self.room = Room("test.numbers")
 
         @self.room.region("number", "_test_number.html", has_forms=True)
@@ -58,6 +59,8 @@ class Numbers:
 
         @self.room.count("cases")
         async def cases(desk: Desk) -> Count:
+            if self.is_away:
+                raise OSError("the database is away")
             return Count(self.waiting, "act", "open")
 
 
@@ -132,6 +135,26 @@ def quiet(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(live, "_run", nothing)
     return live
+
+
+async def test_nothing_is_told_to_be_live_while_the_database_is_away(
+    desk: DeskUnderTest, numbers: Numbers, quiet: Any
+) -> None:
+    """Also not to a page without live parts, of which only the menu is live. A page that is opened meanwhile has no counts."""
+    ann = await listen(desk, "ann", "")
+    numbers.is_away = True
+    desk.clock.forward(seconds=1)
+    for _ in range(2):  # also within the second in which counts hold
+        with pytest.raises(AWAY_ERRORS):
+            await quiet.round()
+    ben = await listen(desk, "ben", "")
+    numbers.is_away = False
+    desk.clock.forward(seconds=1)
+    await quiet.round()
+    for browser in (ann, ben):
+        name, told = await browser.hear()
+        assert (name, told["counts"]) == ("now", {"cases": ["7", "act", "open"]})
+        await browser.close()
 
 
 async def test_a_part_is_read_once_for_all_and_sent_when_it_changes(
