@@ -121,7 +121,7 @@ async def test_a_database_that_is_away_hides_nothing_of_the_others(
     assert (shown.code, f"Not shown: {said}." in shown.out) == (0, True), shown.err
     listed = await remit("invoice", "list", "--json", environment=environment_urls, **away)
     assert listed.code == 0
-    alone = await remit("find", "INV-paid", **away)
+    alone = await remit("find", "INV-paid", environment=None, **away)
     assert (alone.code, alone.err) == (1, f"remit: {said}.\n")
 
 
