@@ -374,9 +374,13 @@ async def state_of(tx: Tx, payment_id: UUID, gateway_id: str) -> RowState | None
 
 async def capture_beside(connection: Connection, payment_id: UUID) -> str | None:
     """The gateway's id of the payment beside this one, by payment id, that the gateway itself called captured, or None."""
-    told = "SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id"
     row = await connection.fetchrow(
-        f"""(({told} < $1 ORDER BY payment_id DESC LIMIT 1) UNION ALL ({told} > $1 ORDER BY payment_id LIMIT 1)) LIMIT 1""",
+        """(SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id < $1
+            ORDER BY payment_id DESC LIMIT 1)
+           UNION ALL
+           (SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id > $1
+            ORDER BY payment_id LIMIT 1)
+           LIMIT 1""",
         payment_id,
     )
     return row["gateway_id"] if row else None
