@@ -33,8 +33,8 @@ PLAYED_WITHIN_S = 300.0
 DRAIN_WITHIN_S = 90.0
 BEGINS_WITHIN_S = 60.0
 """How long a container may take until its program has noticed that its database is away."""
-READY_WITHIN_S = 10.0
-"""From the start of a container whose servers are there until it is ready. The goal is a second, on an idle machine: deploy/README.md."""
+READY_WITHIN_S = 20.0
+"""From the start of a container whose servers are there until it is ready. The goal is a second on an idle machine: deploy/README.md."""
 Disturb = Callable[[], Awaitable[None]]
 WATCHED = (*SERVICES, "desk", "door")
 """What runs until it is stopped, and says whether it is of use."""
@@ -70,13 +70,15 @@ def is_ready():
         return urllib.request.urlopen("http://staff:8080/readyz", timeout=0.5).status == 200
     except OSError:
         return False
-while not is_ready(): time.sleep(0.02)
-print("ready", flush=True)
-while is_ready(): time.sleep(0.02)
-while not is_ready(): time.sleep(0.02)
-print(time.time(), flush=True)
+before, end = False, time.monotonic() + 90
+while time.monotonic() < end:
+    now = is_ready()
+    if now and not before:
+        print(time.time(), flush=True)
+    before = now
+    time.sleep(0.02)
 """
-"""Says when the staff service is ready, and when it is ready again."""
+"""Says each time when the staff service has become ready."""
 JOBS = ("secrets", "broker-permissions", "topology", "migrate", "database-permissions")
 LOCKED_IN = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
@@ -304,19 +306,21 @@ async def starts_soon(composed: Composed) -> None:
     words = ("exec", desk, "python", "-c", ASKED)
     asker = await asyncio.create_subprocess_exec("docker", *words, stdout=asyncio.subprocess.PIPE)
     assert asker.stdout is not None
+    began = ready = 0.0
     try:
         async with asyncio.timeout(DRAIN_WITHIN_S):
-            assert await asker.stdout.readline() == b"ready\n"
+            assert await asker.stdout.readline(), "it was not ready before"
             await asyncio.to_thread(docker, "restart", staff)
-            ready_at = float(await asker.stdout.readline())
+            told = docker("inspect", "--format", "{{.State.StartedAt}}", staff).stdout.strip()
+            began = datetime.fromisoformat(told[:26] + "Z").timestamp()
+            while ready < began:  # on a busy machine an answer may be late before that
+                ready = float(await asker.stdout.readline())
     finally:
         if asker.returncode is None:
             asker.terminate()
         await asker.wait()
-    began = docker("inspect", "--format", "{{.State.StartedAt}}", staff).stdout.strip()
-    took_s = ready_at - datetime.fromisoformat(began[:26] + "Z").timestamp()
-    print(f"from the start of a container to a service that is ready: {took_s:.2f} s")  # noqa: T201 - a measurement
-    assert took_s < READY_WITHIN_S
+    print(f"from the start of a container to a service that is ready: {ready - began:.2f} s")  # noqa: T201 - a measurement
+    assert ready - began < READY_WITHIN_S
 
 
 async def stops_by_itself(composed: Composed) -> None:
