@@ -206,6 +206,19 @@ def _check_certificate(query: Mapping[str, str], certificate: str, key: str, *, 
         ) from None
 
 
+def addresses(url: str) -> list[tuple[str, int | None]]:
+    """The hosts that a URL names, each with its port; None for the usual one. Sockets are left out. Raises UrlError."""
+    try:
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    except ValueError:
+        raise NoUrlError from None
+    hosts = _hosts(unquote(parts.netloc.rpartition("@")[2]) or query.get("host", ""))
+    ports: list[int | None] = [int(port) for port in query.get("port", "").split(",") if _is_port(port)]
+    given = ports if len(ports) > 1 else (ports or [None]) * len(hosts)
+    return [(host, own or port) for (host, own), port in zip(hosts, given, strict=False) if not host.startswith("/")]
+
+
 def has_one_host(url: str) -> bool:
     """Whether a database URL that was checked names one host, and not several of which one is the primary."""
     parts = urlsplit(url)

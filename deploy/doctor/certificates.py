@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from cryptography import x509
 
 from deploy.doctor.diagnosis import Diagnosis, broken, look, unseen, well
+from shared.urls import UrlError, addresses
 
 SOON: Final = timedelta(days=21)
 """Time to get a new one: longer than anybody's holidays."""
@@ -20,27 +21,32 @@ _PORTS: Final = {"amqps": 5671, "https": 443, "postgresql": 5432, "postgres": 54
 _DEMANDS_TLS: Final = {"require", "verify-ca", "verify-full"}
 
 
-async def look_at_certificate(variable: str, url: str, now: datetime) -> Diagnosis | None:
-    """What the certificate of the server that a variable names says about its end. None: this URL does not demand TLS."""
+async def look_at_certificates(variable: str, url: str, now: datetime) -> list[Diagnosis]:
+    """What the certificates of the servers that a variable names say about their ends. None if this URL does not demand TLS."""
     parts = urlsplit(url)
-    asks_first = parts.scheme in {"postgresql", "postgres"}
-    if asks_first and not _DEMANDS_TLS & {
-        *parse_qs(parts.query).get("sslmode", ()),
-        *parse_qs(parts.query).get("ssl", ()),
-    }:
-        return None
-    if parts.scheme not in _PORTS or not parts.hostname:
-        return None
+    query = parse_qs(parts.query)
+    is_database = parts.scheme in {"postgresql", "postgres"}
+    if parts.scheme not in _PORTS or (is_database and not _DEMANDS_TLS & {*query.get("sslmode", ())}):
+        return []
+    asks_first = is_database and query.get("sslnegotiation") != ["direct"]
+    what = f"certificate of {variable}"
     try:
-        port = parts.port or _PORTS[parts.scheme]
-        until = await asyncio.to_thread(_valid_until, parts.hostname, port, asks_first=asks_first)
+        there = addresses(url)
+    except UrlError:
+        return [unseen(what, "The URL cannot be read.", f"remit config check, and set {variable} right")]
+    names = [what] if len(there) == 1 else [f"{what} at {host}:{port or _PORTS[parts.scheme]}" for host, port in there]
+    return [
+        await _look(name, host, port or _PORTS[parts.scheme], now, asks_first=asks_first)
+        for name, (host, port) in zip(names, there, strict=True)
+    ]
+
+
+async def _look(what: str, host: str, port: int, now: datetime, *, asks_first: bool) -> Diagnosis:
+    try:
+        until = await asyncio.to_thread(_valid_until, host, port, asks_first=asks_first)
     except (OSError, ValueError) as error:
-        return unseen(
-            f"certificate of {variable}",
-            f"It could not be read ({type(error).__name__}).",
-            f"look at the server of {variable}",
-        )
-    return judge_end(f"certificate of {variable}", until, now)
+        return unseen(what, f"It could not be read ({type(error).__name__}).", f"look at the server at {host}:{port}")
+    return judge_end(what, until, now)
 
 
 def judge_end(what: str, until: datetime, now: datetime) -> Diagnosis:

@@ -1,13 +1,13 @@
 """The doctor's look at the databases: reachable, of a supported version, migrated, with the right clock, roles and rights, without lag."""
 
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Final, cast, get_args
 
 from deploy.doctor.diagnosis import Diagnosis, broken, look, well
-from deploy.permissions.databases import GRANTS, Service, owner, users
+from deploy.permissions.databases import FUNCTIONS, GRANTS, PREDEFINED, PURGE, Service, owner, roles, users
+from deploy.permissions.needs import privileges
 from services.audit.errors import AuditError
 from services.audit.stores import Snapshot, snapshot
 from shared.clock import Clock
@@ -116,18 +116,42 @@ async def _role(what: str, database: Snapshot) -> Diagnosis:
     return well(what, f"The role is {row['rolname']}.")
 
 
-_PRIVILEGE: Final = re.compile(r"([A-Z]+)(?: \(([^)]*)\))?")
 _GRANTED: Final = """
-    SELECT c.relname, coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege, NULL AS attname
-    FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND a.grantee <> c.relowner
-    UNION ALL
-    SELECT c.relname, coalesce(r.rolname, 'PUBLIC'), a.privilege_type, t.attname
-    FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped
-    CROSS JOIN LATERAL aclexplode(t.attacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND a.grantee <> c.relowner"""
+    WITH things (thing, owner, acl, part) AS (
+        SELECT relname::text, relowner, relacl, NULL FROM pg_class
+        WHERE relnamespace IN (to_regnamespace('public'), to_regnamespace('weeks')) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL SELECT relname, relowner, attacl, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace IN (to_regnamespace('public'), to_regnamespace('weeks')) AND attnum > 0 AND NOT attisdropped
+        UNION ALL SELECT 'function ' || proname, proowner, coalesce(proacl, acldefault('f', proowner)), NULL FROM pg_proc
+        WHERE pronamespace = to_regnamespace('public')
+        UNION ALL SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner)), NULL FROM pg_namespace
+        WHERE nspname IN ('public', 'weeks')
+        UNION ALL SELECT 'database', datdba, coalesce(datacl, acldefault('d', datdba)), NULL FROM pg_database
+        WHERE datname = current_database())
+    SELECT coalesce(rolname, 'PUBLIC') AS role, privilege_type AS privilege, thing, part, is_grantable
+    FROM things CROSS JOIN LATERAL aclexplode(acl) LEFT JOIN pg_roles ON pg_roles.oid = grantee WHERE grantee <> owner"""
+"""What was granted to others than the owner; without any grant on a thing, what PostgreSQL grants by itself."""
+_HELD: Final = """
+    WITH ours AS (SELECT * FROM pg_roles WHERE rolname = ANY($1::name[])),
+        owner AS (SELECT datdba AS role FROM pg_database WHERE datname = current_database())
+    SELECT rolname::text AS role, attribute AS privilege, '' AS thing FROM ours, unnest(ARRAY[
+        CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+        CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END]) AS attribute
+    WHERE attribute IS NOT NULL
+    UNION ALL SELECT rolname, 'MEMBER of', pg_get_userbyid(roleid)::text FROM pg_auth_members JOIN ours ON member = ours.oid
+    UNION ALL SELECT pg_get_userbyid(relowner), 'OWNER of', relname FROM pg_class, owner
+    WHERE relnamespace IN (to_regnamespace('public'), to_regnamespace('weeks')) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        AND relowner <> owner.role
+    UNION ALL SELECT pg_get_userbyid(proowner), 'OWNER of', 'function ' || proname FROM pg_proc, owner
+    WHERE pronamespace = to_regnamespace('public') AND proowner <> owner.role"""
+"""What roles may do by what they are, and not by a grant."""
+_THERE: Final = """
+    SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"""
 SHOWN_MAX: Final = 3
 """Rights that are named; the rest is counted."""
+_Right = tuple[str, str, str, str | None]
+"""A role, a privilege, on what, and on which column of it."""
 
 
 async def _rights(service: Service, what: str, database: Snapshot) -> list[Diagnosis]:
@@ -138,41 +162,56 @@ async def _rights(service: Service, what: str, database: Snapshot) -> list[Diagn
     )
     if owned_by != owner(service):
         return [look(what, f"It belongs to {owned_by}: services share a role that may do everything.", do)]
-    granted = {
-        (row["relname"], row["grantee"], row["privilege"], row["attname"]) for row in await database.page(_GRANTED)
-    }
-    there = {
-        row["relname"]
-        for row in await database.page("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
-    }
-    wanted = {
-        (table, role, privilege, column)
-        for table, grant in GRANTS[service].items()
-        if table in there
-        for role in users(service)
-        for privilege, column in _privileges(grant.of(role))
-    }
+    granted = await _granted(database)
+    there = {row["relname"] for row in await database.page(_THERE)}
+    wanted = {right for right in _wanted(service) if right[2] in there or right[2] in {"database", "schema public"}}
+    held = [
+        (row["role"], row["privilege"], row["thing"], None) for row in await database.page(_HELD, list(roles(service)))
+    ]
     found = []
     if lacking := sorted(wanted - granted, key=str):
         found.append(broken(what, f"Rights are missing: {_listed(lacking)}.", do))
     if beyond := sorted(granted - wanted, key=str):
         found.append(look(what, f"Rights go beyond need: {_listed(beyond)}.", do))
+    if mighty := sorted({right for right in held if right[:3] not in _MAY_BE}, key=str):
+        found.append(
+            look(
+                what, f"Roles are more than they should be: {_listed(mighty)}.", "take it from them, by ALTER or REVOKE"
+            )
+        )
     return found or [well(what, "Every role may do what it should, and nothing else.")]
 
 
-def _privileges(words: str) -> set[tuple[str, str | None]]:
-    """`SELECT, UPDATE (a, b)` -> SELECT of the table, UPDATE of each of the two columns."""
-    return {
-        (privilege, column.strip() or None)
-        for privilege, columns in _PRIVILEGE.findall(words)
-        for column in columns.split(",")
+_MAY_BE: Final = {(role, "MEMBER of", predefined) for role, predefined in PREDEFINED.items()}
+
+
+async def _granted(database: Snapshot) -> set[_Right]:
+    rows = await database.page(_GRANTED)
+    rights = {(row["role"], row["privilege"], row["thing"], row["part"]) for row in rows}
+    return rights | {
+        (row["role"], f"{row['privilege']} WITH GRANT OPTION", row["thing"], row["part"])
+        for row in rows
+        if row["is_grantable"]
     }
 
 
-def _listed(rights: list[tuple[Any, ...]]) -> str:
+def _wanted(service: Service) -> Iterator[_Right]:
+    """What `remit permissions apply` grants."""
+    for role in users(service):
+        yield (role, "CONNECT", "database", None)
+        yield (role, "USAGE", "schema public", None)
+        for table, grant in GRANTS[service].items():
+            for privilege, columns in privileges(grant.of(role)).items():
+                parts: list[str | None] = [*columns] or [None]
+                yield from ((role, privilege, table, part) for part in parts)
+    for name in FUNCTIONS.get(service, ()):
+        yield from ((role, "EXECUTE", f"function {name}", None) for role in (service, PURGE))
+
+
+def _listed(rights: Sequence[_Right]) -> str:
     shown = [
-        f"{role} {privilege} {table}{f'.{column}' if column else ''}"
-        for table, role, privilege, column in rights[:SHOWN_MAX]
+        f"{role} {privilege} {thing}{f'.{column}' if column else ''}".rstrip()
+        for role, privilege, thing, column in rights[:SHOWN_MAX]
     ]
     more = len(rights) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

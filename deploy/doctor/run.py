@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from deploy.doctor.broker import look_at_broker
-from deploy.doctor.certificates import look_at_certificate
+from deploy.doctor.certificates import look_at_certificates
 from deploy.doctor.databases import look_at_database
 from deploy.doctor.diagnosis import Diagnosis, broken, look, unseen, well
 from deploy.doctor.gateway import fly_canary, look_at_gateway
@@ -54,8 +54,7 @@ async def examine(around: Surroundings, clock: Clock) -> list[Diagnosis]:
     for one, at, variable in ((DESK, desk_url, "REMIT_DESK_URL"), (DOOR, door_url, "REMIT_DOOR_URL")):
         found.append(await look_at_web(one, at.rstrip("/")) if at else _unnamed(one.what, variable))
     for variable, url in _urls(around):
-        if (seen := await look_at_certificate(variable, url, clock())) is not None:
-            found.append(seen)
+        found += await look_at_certificates(variable, url, clock())
     found.append(await _canary(around))
     return found
 

@@ -301,7 +301,7 @@ def roles_sql(service: Service, passwords: Mapping[str, str] | None = None) -> s
         for role in roles(service)
         if passwords is not None
     ]
-    statements += [_MAKE_MEMBER.format(role=role, predefined=predefined) for role, predefined in _PREDEFINED.items()]
+    statements += [_MAKE_MEMBER.format(role=role, predefined=predefined) for role, predefined in PREDEFINED.items()]
     return "\n".join(statements)
 
 
@@ -338,7 +338,7 @@ def grants_sql(service: Service) -> str:
 
 
 def _make_role(role: str) -> str:
-    return _MAKE_ROLE.format(role=role, predefined=_PREDEFINED.get(role, ""))
+    return _MAKE_ROLE.format(role=role, predefined=PREDEFINED.get(role, ""))
 
 
 _MAKE_ROLE: Final = """\
@@ -353,7 +353,7 @@ DO $$ BEGIN
   END IF;
 END $$;"""
 
-_PREDEFINED: Final = {AUDIT: "pg_read_all_stats", PURGE: "pg_signal_backend"}
+PREDEFINED: Final = {AUDIT: "pg_read_all_stats", PURGE: "pg_signal_backend"}
 """Roles of PostgreSQL's own that ours are members of. The audit looks for transactions that were left open, in every session. A purge ends
 the sessions of the invoice service, which caches states. Where a hosted database does not let us grant that, the audit says what it could
 not see, and the purge what it could not end."""

@@ -57,14 +57,23 @@ async def test_a_healthy_system_pays_a_canary_and_a_broken_one_says_what_to_type
         return
     administrator = system.stack.administrator_database_url("saga")
     system.fleet.stop("staff")
-    await execute(administrator, "REVOKE INSERT ON transitions FROM saga; GRANT DELETE ON sagas TO remit_audit")
+    await execute(
+        administrator,
+        "REVOKE INSERT ON transitions FROM saga; GRANT DELETE ON sagas TO remit_audit; GRANT saga_owner TO saga; ALTER ROLE saga BYPASSRLS",
+    )
     try:
         code, found = await asyncio.to_thread(examined, system)
     finally:
-        await execute(administrator, "GRANT INSERT ON transitions TO saga; REVOKE DELETE ON sagas FROM remit_audit")
+        await execute(
+            administrator,
+            "GRANT INSERT ON transitions TO saga; REVOKE DELETE ON sagas FROM remit_audit; "
+            "REVOKE saga_owner FROM saga; ALTER ROLE saga NOBYPASSRLS",
+        )
     told = {(one["what"], one["says"], one["do"]) for one in [*found["broken"], *found["look"]]}
     assert code == 1
     assert ("queue staff.cases", "Nobody consumes it, and 0 messages wait.", "remit run staff") in told
     rights = "remit permissions apply saga"
     assert ("saga database", "Rights are missing: saga INSERT transitions.", rights) in told
     assert ("saga database", "Rights go beyond need: remit_audit DELETE sagas.", rights) in told
+    more = "Roles are more than they should be: saga BYPASSRLS, saga MEMBER of saga_owner."
+    assert ("saga database", more, "take it from them, by ALTER or REVOKE") in told

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from deploy.doctor.databases import _rights
 from deploy.permissions.databases import (
     AUDIT,
     DOOR,
@@ -21,6 +22,7 @@ from deploy.permissions.databases import (
     roles_sql,
     users,
 )
+from services.audit.stores import snapshot
 from shared.persistence.database import Connection
 from tests.support.environment import Environment
 from tests.support.statements import Statement, statements_of
@@ -301,3 +303,47 @@ async def _all_rights(connection: Connection) -> list[tuple[object, ...]]:
         UNION ALL SELECT datname::text, datacl::text[] FROM pg_database WHERE datname = current_database()"""
     )
     return sorted((row[0], tuple(sorted(row["rights"] or ()))) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken", "says"),
+    [
+        ("ALTER ROLE saga SUPERUSER", "ALTER ROLE saga NOSUPERUSER", "saga SUPERUSER"),
+        ("GRANT saga_owner TO saga", "REVOKE saga_owner FROM saga", "saga MEMBER of saga_owner"),
+        ("ALTER TABLE inbox OWNER TO saga", None, "saga OWNER of inbox"),
+        ("GRANT CREATE ON SCHEMA public TO saga", None, "saga CREATE schema public"),
+        ("GRANT TEMPORARY ON DATABASE {} TO PUBLIC", None, "PUBLIC TEMPORARY database"),
+        ("GRANT SELECT ON outbox TO saga WITH GRANT OPTION", None, "saga SELECT WITH GRANT OPTION outbox"),
+        (
+            "CREATE SEQUENCE made; GRANT USAGE ON SEQUENCE made TO saga",
+            "DROP SEQUENCE made",
+            "saga USAGE made",
+        ),
+        (
+            "CREATE FUNCTION made() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT EXECUTE ON FUNCTION made TO PUBLIC",
+            "DROP FUNCTION made",
+            "PUBLIC EXECUTE function made",
+        ),
+    ],
+    ids=["attribute", "membership", "owner", "schema", "database", "grant option", "sequence", "function"],
+)
+async def test_the_doctor_sees_whatever_goes_beyond_need(
+    given: str, taken: str | None, says: str, environment_urls: Environment
+) -> None:
+    if environment_urls.stack.kind == "given":
+        pytest.skip("the roles of a given server are not ours")
+    async with connected(environment_urls.databases["saga"]) as connection:
+        before = await _doctor_says(environment_urls)
+        await connection.execute(given.format(await connection.fetchval("SELECT quote_ident(current_database())")))
+        try:
+            found = await _doctor_says(environment_urls)
+        finally:
+            await connection.execute(taken or "SELECT 1")
+            await connection.execute(grants_sql("saga"))
+    assert before == ["Every role may do what it should, and nothing else."]
+    assert any(says in one for one in found), found
+
+
+async def _doctor_says(environment: Environment) -> list[str]:
+    async with snapshot("saga", environment.stack.database_url_of("saga", AUDIT)) as database:
+        return [one.says for one in await _rights("saga", "saga database", database)]

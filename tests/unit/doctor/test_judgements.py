@@ -1,8 +1,13 @@
 """What the doctor makes of what it sees: versions, clocks, certificates, and the answers of `rabbitmqctl`."""
 
 import json
-from collections.abc import Mapping
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from deploy.permissions.broker import AUDIT, SETUP, broker_users
 from services.audit.queues import QueueState
 from shared.build import this_build
 from shared.messaging.topology import QUEUES
+from tests.support.authority import Authority, Certificate
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 WELL, LOOK, BROKEN, UNSEEN = Condition.WELL, Condition.LOOK, Condition.BROKEN, Condition.UNSEEN
@@ -83,16 +89,48 @@ def test_a_certificate_that_ends_soon_is_named(days: int, condition: Condition) 
 
 async def test_only_urls_that_demand_tls_have_a_certificate() -> None:
     for url in ("amqp://h:1/", "postgresql://h:1/x", "postgresql://h:1/x?sslmode=prefer", "http://h:1"):
-        assert await certificates.look_at_certificate("X", url, NOW) is None
+        assert await certificates.look_at_certificates("X", url, NOW) == []
     for url in ("amqps://127.0.0.1:1/", "postgresql://127.0.0.1:1/x?sslmode=verify-full", "https://127.0.0.1:1"):
-        away = await certificates.look_at_certificate("X", url, NOW)
-        assert away is not None
-        assert away.condition is UNSEEN
+        (away,) = await certificates.look_at_certificates("X", url, NOW)
+        assert (away.what, away.condition) == ("certificate of X", UNSEEN)
 
 
-def test_rights_are_read_as_sql_writes_them() -> None:
-    assert databases._privileges("SELECT, UPDATE (a, b)") == {("SELECT", None), ("UPDATE", "a"), ("UPDATE", "b")}
-    assert databases._privileges("") == set()
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@127.0.0.1:{},127.0.0.1:1/x?sslmode=require",
+        "postgresql:///x?host=127.0.0.1,127.0.0.1&port={},1&sslmode=require",
+    ],
+    ids=["address", "parameters"],
+)
+async def test_each_of_several_hosts_shows_its_certificate(url: str, tmp_path: Path) -> None:
+    expired = Authority.make(tmp_path, "ours").sign("server", until=NOW - timedelta(days=1))
+    with speaking_tls(expired) as port:
+        found = await certificates.look_at_certificates("X", url.format(port), NOW)
+    assert [(one.what, one.condition) for one in found] == [
+        (f"certificate of X at 127.0.0.1:{port}", BROKEN),
+        ("certificate of X at 127.0.0.1:1", UNSEEN),
+    ]
+
+
+@contextmanager
+def speaking_tls(certificate: Certificate) -> Iterator[int]:
+    """A server that answers one client's SSLRequest as PostgreSQL does, and shows its certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client, suppress(OSError):
+            client.recv(8, socket.MSG_WAITALL)
+            client.sendall(b"S")
+            context.wrap_socket(client, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = Thread(target=serve)
+        serving.start()
+        yield server.getsockname()[1]
+        serving.join(10)
 
 
 def test_what_is_broken_decides() -> None:
