@@ -62,6 +62,7 @@ from shared.settings import (
     ConfigurationError,
     DatabaseUrl,
     EnvironmentVariables,
+    Settings,
     variable,
 )
 from shared.urls import has_one_host
@@ -87,7 +88,7 @@ names of containers that start at the same time, are there sooner."""
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
-class ProcessSettings(TraceSettings):
+class ProcessSettings(Settings):
     """The settings that every process of ours has which stays: services, and the staff desk. Each declares its `database_url`."""
 
     name: str
@@ -155,8 +156,9 @@ class ProcessSettings(TraceSettings):
         return str(type(self).model_fields["database_url"].alias)
 
 
-class ServiceSettings(ProcessSettings, BrokerSettings, HeartbeatSettings):
-    """The settings that every service has. Each declares its `database_url`, and what only it has."""
+class ServiceSettings(ProcessSettings, TraceSettings, BrokerSettings, HeartbeatSettings):
+    """The settings that every service has. Each declares its `database_url`, and what only it has. Web processes have no traces: no payment
+    goes through them."""
 
 
 class Patience:

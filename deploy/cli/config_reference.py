@@ -34,12 +34,17 @@ def reference() -> str:
     """The whole page."""
     kinds = {service.value: settings_of(service.value) for service in Service}
     common = {one.name for one in ServiceSettings.declared()}
-    sections = [("Every service", ServiceSettings.declared())]
-    sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
+    sections = [_section("Every service", ServiceSettings.declared())]
+    sections += [
+        _section(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()
+    ]
     of_staff = {one.name for one in settings_of("staff").declared()}
     for program, service in ((Program.DESK, Service.STAFF), (Program.DOOR, Service.INVOICE)):
         known = common | {one.name for one in settings_of(service).declared()}
-        sections += [(program.value, [one for one in settings_of(program).declared() if one.name not in known])]
+        own = settings_of(program).declared()
+        unread = sorted(common - {one.name for one in own})
+        note = f"Those of every service are read as well, but for {', '.join(f'`{name}`' for name in unread)}.\n\n"
+        sections.append(_section(program.value, [one for one in own if one.name not in known], note))
     of_remit = (
         StaffPagesSettings,
         DeskAccessSettings,
@@ -48,13 +53,15 @@ def reference() -> str:
         AuditSettings,
         TerminalSettings,
     )
-    sections += [("remit", [one for kind in of_remit for one in kind.declared() if one.name not in of_staff])]
-    return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
+    sections.append(
+        _section("remit", [one for kind in of_remit for one in kind.declared() if one.name not in of_staff])
+    )
+    return "\n".join([_HEAD, *sections])
 
 
-def _section(title: str, settings: Sequence[Declared]) -> str:
+def _section(title: str, settings: Sequence[Declared], note: str = "") -> str:
     head = "| variable | default | must be | meaning |\n|---|---|---|---|"
-    return f"## {title}\n\n{head}\n{_lines(map(_row, settings))}\n"
+    return f"## {title}\n\n{note}{head}\n{_lines(map(_row, settings))}\n"
 
 
 def _row(one: Declared) -> tuple[str, str, str, str]:

@@ -93,6 +93,12 @@ def test_a_wrong_value_is_told_in_one_sentence_that_does_not_show_it(
 
 
 @pytest.mark.parametrize("settings", [DoorSettings, DeskSettings])
+def test_a_web_process_lists_nothing_that_it_does_not_obey(settings: type[DoorSettings | DeskSettings]) -> None:
+    """It opens no tracer, and has no user of the broker."""
+    assert [name for name in settings.known_variables() if name.startswith(("OTEL_", "RABBITMQ_"))] == []
+
+
+@pytest.mark.parametrize("settings", [DoorSettings, DeskSettings])
 def test_a_proxy_is_an_address_or_a_network_and_not_everybody(settings: type[DoorSettings | DeskSettings]) -> None:
     """From whom all is believed, nobody is counted: each request names another address."""
     name = "DOOR_PROXIES" if settings is DoorSettings else "DESK_PROXIES"

@@ -1,6 +1,7 @@
 """Traces: the ids of spans, what switches them on, and that they cost nothing while they are off."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ from shared.observability.traces import (
 )
 from shared.settings import ConfigurationError, EnvironmentVariables
 from tests.support.collector import Collector, collecting
+from tests.support.environment import ROOT
 
 MESSAGE, OTHER = UUID(int=7), UUID(int=8)
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -376,3 +378,11 @@ def test_no_standard_variable_is_taken_for_a_slip_of_another() -> None:
     assert variables.misspelled(TraceSettings.known_variables()) is None
     slip = EnvironmentVariables({"OTEL_EXPORTER_OTLP_ENDPOIN": "http://c:4318"})
     assert "did you mean OTEL_EXPORTER_OTLP_ENDPOINT?" in str(slip.misspelled(TraceSettings.known_variables()))
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "kubernetes/services/kustomization.yaml"])
+def test_where_it_is_deployed_a_share_of_traces_is_recorded(file: str) -> None:
+    """Every payment traced costs about 1 ms of CPU (tests/bench/README.md)."""
+    text = (ROOT / "deploy" / file).read_text()
+    found = re.findall(r"OTEL_TRACES_SAMPLER(?:_ARG)?(?:=|: \$\{\w+:-)([\w.]+)", text)
+    assert found == ["parentbased_traceidratio", "0.05"]
