@@ -24,8 +24,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.terminal import SafeConsole
+from deploy.cli.output import console as make_console
 from deploy.demo import waiting
+from deploy.demo.fit import show
 from deploy.demo.scenes import PART_MINOR, SCENES, Played, Scene, Stage, UnexpectedError, programme
 from deploy.demo.upstream import Upstream
 from deploy.local.desk import LocalDesk, start_desk
@@ -41,7 +42,7 @@ SETTLED_WITHIN_S = 60.0
 POLL_S = 0.25
 INVOICES_MAX = 20_000
 
-console = SafeConsole()
+console = make_console()
 
 
 @dataclass(slots=True)
@@ -85,10 +86,10 @@ def main() -> int:
         console.print(f"N must be from {len(SCENES)} (each scene once) to {INVOICES_MAX}.")
         return 2
     try:
-        with open_system(say=lambda line: console.print(Text(line, "dim"))) as system, _logs_on_failure(system):
+        with open_system(say=lambda line: show(console, Text(line, "dim"))) as system, _logs_on_failure(system):
             return _demonstrate(system, options.invoices)
     except (StackError, UnexpectedError) as error:
-        console.print(Text(str(error), "red"))
+        show(console, Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")
@@ -114,23 +115,23 @@ def _demonstrate(system: System, invoices: int) -> int:
         console.print(f"[dim]{service} runs as process {pid}[/]")
     system.fleet.keep_running()
     desk = start_desk(system)
-    console.print(f"the staff desk, as long as this runs: {desk.sentence}", soft_wrap=True)
-    show = asyncio.run(_play_all(system, invoices))
+    show(console, f"the staff desk, as long as this runs: {desk.sentence}")
+    played = asyncio.run(_play_all(system, invoices))
     asyncio.run(waiting.send(system, WAITING, "demo-desk"))
-    _print_results(show, system)
+    _print_results(played, system)
     _act_as_staff(system, spoiled)
     console.print("\n[bold]The audit reads the raw stores, the gateway's ledger and the sender's own history[/]")
     wait_until_drained(system)
     system.fleet.stop_keeping()
-    audited = audit(system)
-    sys.stdout.write(audited.stdout + audited.stderr)
+    audited = audit(system, columns=console.width)
+    _tell(audited)
     console.print(
-        f"{time.monotonic() - show.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
+        f"{time.monotonic() - played.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
     )
-    for surprise in show.surprises:
-        console.print(Text(str(surprise), "red"))
+    for surprise in played.surprises:
+        show(console, Text(str(surprise), "red"))
     _let_somebody_try(desk)
-    return 1 if show.surprises else audited.returncode
+    return 1 if played.surprises else audited.returncode
 
 
 def _let_somebody_try(desk: LocalDesk) -> None:
@@ -139,7 +140,7 @@ def _let_somebody_try(desk: LocalDesk) -> None:
         console.print("`make up` keeps everything running, with the staff desk and something to try there")
         return
     console.print("\nPayments in doubt and groups of failed messages are left on the staff desk, for you to try:")
-    console.print(f"  {desk.sentence}\nCtrl-C stops everything.", soft_wrap=True)
+    show(console, f"  {desk.sentence}\nCtrl-C stops everything.")
     with suppress(KeyboardInterrupt):
         signal.pause()
 
@@ -157,7 +158,7 @@ async def _spoil(system: System) -> UUID:
 
 
 async def _play_all(system: System, invoices: int) -> Show:
-    show = Show()
+    shown = Show()
     turns = asyncio.Semaphore(AT_ONCE)
     async with Upstream.open(system.stack.rabbitmq_url_of(UPSTREAM), name="demo", history=system.history) as upstream:
         keys: Any = system.public_keys["keys"]
@@ -165,36 +166,36 @@ async def _play_all(system: System, invoices: int) -> Show:
 
         async def play(scene: Scene, number: int) -> None:
             async with turns:
-                show.playing += 1
+                shown.playing += 1
                 try:
-                    show.note(scene, await scene.play(stage, f"DEMO-{number:05d}"), upstream)
+                    shown.note(scene, await scene.play(stage, f"DEMO-{number:05d}"), upstream)
                 except (UnexpectedError, TimeoutError) as error:
-                    show.surprises.append(f"{scene.name}: {error!r}")
+                    shown.surprises.append(f"{scene.name}: {error!r}")
                 finally:
-                    show.playing -= 1
+                    shown.playing -= 1
 
         plays = [asyncio.create_task(play(scene, number)) for number, scene in enumerate(programme(invoices), 1)]
         with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
             while any(not task.done() for task in plays):
                 await asyncio.wait(plays, timeout=POLL_S)
-                live.update(show.progress(len(plays), upstream))
+                live.update(shown.progress(len(plays), upstream))
         await asyncio.gather(*plays)
-    return show
+    return shown
 
 
-def _print_results(show: Show, system: System) -> None:
+def _print_results(shown: Show, system: System) -> None:
     table = Table(title="What was sent, and what became of it", title_justify="left")
     for column in ("scene", "invoices", "result"):
         table.add_column(column, justify="right" if column == "invoices" else "left")
-    for name, results in show.results.items():
+    for name, results in shown.results.items():
         table.add_row(
             name, str(sum(results.values())), ", ".join(f"{count} {result}" for result, count in results.most_common())
         )
     console.print(table)
-    if len(show.latencies_ms) > 1:
-        cuts = quantiles(show.latencies_ms, n=100)
+    if len(shown.latencies_ms) > 1:
+        cuts = quantiles(shown.latencies_ms, n=100)
         console.print(
-            f"From sending PayInvoice to receiving InvoicePaid, {AT_ONCE} scenes at once, {len(show.latencies_ms)} healthy cards: "
+            f"From sending PayInvoice to receiving InvoicePaid, {AT_ONCE} scenes at once, {len(shown.latencies_ms)} healthy cards: "
             f"p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms"
         )
     history = [json.loads(line) for line in system.history.read_text().splitlines()]
@@ -208,6 +209,11 @@ def _remit(system: System, *arguments: str) -> "subprocess.CompletedProcess[str]
     return remit(system, *arguments, columns=console.width)
 
 
+def _tell(done: "subprocess.CompletedProcess[str]") -> None:
+    """Show what the command wrote."""
+    show(console, (done.stdout + done.stderr).removesuffix("\n"))
+
+
 def _remit_json(system: System, *arguments: str) -> Any:
     done = _remit(system, *arguments, "--json")
     if done.returncode != 0:
@@ -217,8 +223,8 @@ def _remit_json(system: System, *arguments: str) -> Any:
 
 def _act_as_staff(system: System, spoiled: UUID) -> None:
     console.print("\n[bold]What waits for a person[/]")
-    sys.stdout.write(_remit(system, "payments", "in-doubt").stdout)
-    sys.stdout.write(_remit(system, "dead-letters", "list").stdout)
+    _tell(_remit(system, "payments", "in-doubt"))
+    _tell(_remit(system, "dead-letters", "list"))
     _replay_the_spoiled(system, spoiled)
     _settle_one(system)
     _refund_one(system)
@@ -228,13 +234,13 @@ def _replay_the_spoiled(system: System, spoiled: UUID) -> None:
     """Replay the command that the old build rejected. This time it is handled."""
     letters = _remit_json(system, "dead-letters", "list")
     letter = next(one for one in letters if one["message_id"] == str(spoiled))
-    console.print(f"\n$ remit dead-letters replay {letter['id']} --yes")
-    sys.stdout.write(_remit(system, "dead-letters", "replay", letter["id"], "--yes", "--who", "demo").stdout)
+    show(console, f"\n$ remit dead-letters replay {letter['id']} --yes")
+    _tell(_remit(system, "dead-letters", "replay", letter["id"], "--yes", "--who", "demo"))
     _until(
         lambda: _remit(system, "command", "show", str(spoiled), "--json").stdout.find("accepted") >= 0,
         "the replayed command",
     )
-    sys.stdout.write(_remit(system, "command", "show", str(spoiled)).stdout)
+    _tell(_remit(system, "command", "show", str(spoiled)))
 
 
 def _settle_one(system: System) -> None:
@@ -250,9 +256,8 @@ def _settle_one(system: System) -> None:
     console.print(f"\nThe gateway's books show {found} for payment {case['payment_id']} ({amount}); a person decides:")
     arguments = ["payments", "resolve", case["payment_id"], *resolution, "--version", str(case["version"])]
     arguments += ["--evidence", f"the gateway's books show {found}", "--reason", "seen in its books", "--who", "demo"]
-    console.print(f"$ remit {shlex.join(arguments)}", soft_wrap=True)
-    done = _remit(system, *arguments)
-    sys.stdout.write(done.stdout + done.stderr)
+    show(console, f"$ remit {shlex.join(arguments)}")
+    _tell(_remit(system, *arguments))
     _until(lambda: UUID(case["payment_id"]) not in _waiting(system), "the decision")
 
 
@@ -271,17 +276,16 @@ def _refund_one(system: System) -> None:
         paid["currency"],
     ]
     arguments += ["--amount-minor", str(PART_MINOR), "--reason", "agreed on the telephone", "--who", "demo"]
-    console.print(f"$ remit {shlex.join(arguments)}", soft_wrap=True)
-    done = _remit(system, *arguments)
-    sys.stdout.write(done.stdout + done.stderr)
+    show(console, f"$ remit {shlex.join(arguments)}")
+    _tell(_remit(system, *arguments))
 
     def is_made() -> bool:
         refunds = _remit_json(system, "invoice", "show", paid["invoice_id"])["invoice"]["refunds"] or []
         return any(refund["status"] == "refunded" for refund in refunds)
 
     _until(is_made, "the refund")
-    console.print(f"\n$ remit payments show {paid['payment_id']}")
-    sys.stdout.write(_remit(system, "payments", "show", paid["payment_id"]).stdout)
+    show(console, f"\n$ remit payments show {paid['payment_id']}")
+    _tell(_remit(system, "payments", "show", paid["payment_id"]))
 
 
 def _waiting(system: System) -> set[UUID]:

@@ -18,8 +18,9 @@ from uuid import UUID
 from rich.text import Text
 
 from deploy.cli.history import HISTORY
-from deploy.cli.terminal import SafeConsole
+from deploy.cli.output import console as make_console
 from deploy.demo import waiting
+from deploy.demo.fit import show
 from deploy.local.desk import DESK, LocalDesk, start_desk
 from deploy.local.door import DOOR, LocalDoor, start_door
 from deploy.local.errors import StackError
@@ -45,7 +46,7 @@ SOURCE: Final = "/remit/up"
 
 ASK: Final = 'curl -sH "Authorization: Bearer $REMIT_OPERATOR_DOOR_TOKEN" "$REMIT_DOOR_URL/invoices/{invoice}?wait=30"'
 
-console = SafeConsole()
+console = make_console()
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def main() -> int:
     try:
         with (
             only_one_here(LOCK_FILE),
-            open_system(say=lambda line: console.print(Text(line, "dim")), keep=kept_as(), **senders()) as system,
+            open_system(say=lambda line: show(console, Text(line, "dim")), keep=kept_as(), **senders()) as system,
         ):
             try:
                 number = next_number(system)
@@ -64,13 +65,13 @@ def main() -> int:
                 door = start_door(system, health_port=ports[DOOR])
                 asyncio.run(leave_work(system, number))
                 write_environment(system, ENVIRONMENT_FILE, door)
-                console.print(page(system, ports, desk, ENVIRONMENT_FILE, number), soft_wrap=True)
+                show(console, page(system, ports, desk, ENVIRONMENT_FILE, number))
                 while True:
                     signal.pause()
             finally:
                 ENVIRONMENT_FILE.unlink(missing_ok=True)
     except StackError as error:
-        console.print(Text(str(error), "red"))
+        show(console, Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
         console.print("stopped; nothing was left running" + ("; the data are kept" if kept_as() else ""))

@@ -158,9 +158,9 @@ NO_EVIDENCE: Final = ("tap", "run", "baseline", "unacked")
 """Evidence that only a fault run has: a listener's records, the run's report, a baseline, counts of unacknowledged messages."""
 
 
-def audit(system: System, *more: str) -> "subprocess.CompletedProcess[str]":
+def audit(system: System, *more: str, columns: int = 120) -> "subprocess.CompletedProcess[str]":
     """Run the audit on everything that this system stored, with the gateway's ledger, the sender's history and the logs."""
     stores = ("--ledger", str(system.ledger), "--history", str(system.history), "--logs", str(system.folder))
     without = [word for evidence in NO_EVIDENCE for word in ("--without", evidence)]
     whole = ("audit", "--drained", "--complete", *stores, *without, *more)
-    return remit(system, *whole, variables=system.stack.environment_of(AUDIT))
+    return remit(system, *whole, columns=columns, variables=system.stack.environment_of(AUDIT))
