@@ -182,12 +182,20 @@ def _is_known(command: Request, payment: Payment) -> bool:
 def _close(command: Resolve) -> PaymentTransition | NeverSeen:
     """Close a payment that was never seen, since a person decided so: a request that arrives later with its id is never sent.
 
-    No other decision can be made about it, because nothing is known here that it could be about.
+    No other decision can be made about it, because nothing is known here that it could be about. This one is watched and can be taken back
+    like any other: a database that was restored may have forgotten that the payment was charged.
     """
     if command.resolution != "not_charged":
         return NeverSeen(ResolutionRefused("unknown_payment", command.decided_by, command.resolution))
-    closed = Payment(command.payment_id, command.invoice_id, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED)
-    return PaymentTransition(closed, Outcome.NOT_CHARGED)
+    closed = Payment(
+        command.payment_id,
+        command.invoice_id,
+        PaymentStatus.NOT_CHARGED,
+        reason=OutcomeReason.DECIDED,
+        decided_by=command.decided_by,
+        was_case=True,
+    )
+    return PaymentTransition(closed, Outcome.NOT_CHARGED, delay_s=WATCHED_AT_ONCE_S)
 
 
 def _inquire(command: Inquire, payment: Payment) -> PaymentTransition:

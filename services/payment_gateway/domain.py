@@ -533,7 +533,12 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
 
 
 def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | None:
-    """Why this capture is not the one we asked for, or not ours but for what we gave back ourselves, or None if it is."""
+    """Why this capture is not the one we asked for, or not ours but for what we gave back ourselves, or None if it is.
+
+    A payment that was closed before its request came never asked for any.
+    """
+    if payment.amount_minor is None:
+        return OutcomeReason.UNKNOWN_HERE
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
         return OutcomeReason.CAPTURE_DIFFERS
@@ -560,6 +565,8 @@ def contradicted(payment: Payment, reason: str, answer: GatewayAnswer, policy: P
     side = side_of(answer)
     if payment.status is PaymentStatus.NEEDS_DECISION and payment.gateway_side == side:
         return _remind(payment, policy)
+    if payment.amount_minor is None and side.captured_minor is not None:
+        payment = replace(payment, amount_minor=side.captured_minor, currency=side.currency)
     waiting = replace(move(payment, PaymentStatus.NEEDS_DECISION, reason=reason), gateway_side=side)
     return PaymentTransition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
 

@@ -334,6 +334,7 @@ class PaymentHandler:
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         requested = [(c.time, e.after) for c, e in decided if e.before is None]
         await store.note_requested(writes, requested)
+        await store.note_decided(writes, new)
         await store.update(writes, updates, self.charger.lease)
         await store.note_sides(writes, [update.row for update in updates])
         await refund_store.save(writes, _refunds_changed([effect for _, effect in decided]))

@@ -158,6 +158,21 @@ async def note_requested(tx: Tx, new: Sequence[tuple[datetime, PaymentRow]]) -> 
         )
 
 
+async def note_decided(tx: Tx, new: Sequence[PaymentRow]) -> None:
+    """Store who closed new payments. They are due, so that the gateway is asked whether it agrees.
+
+    `insert` has stored the rest in the same transaction.
+    """
+    closed = [row.payment for row in new if row.payment.decided_by]
+    if closed:
+        await tx.execute(
+            """UPDATE payments p SET decided_by = u.decided_by, was_case = true, due_at = now()
+               FROM unnest($1::uuid[], $2::text[]) AS u (payment_id, decided_by) WHERE p.payment_id = u.payment_id""",
+            [payment.payment_id for payment in closed],
+            [payment.decided_by for payment in closed],
+        )
+
+
 def _new_row(row: PaymentRow, *, held: bool) -> tuple[object, ...]:
     payment, origin = row.payment, row.origin
     return (
@@ -277,18 +292,23 @@ def has_sides(payment: Payment) -> bool:
 async def note_sides(tx: Tx, rows: Sequence[PaymentRow]) -> None:
     """Store what a payment was settled as before and what the gateway says, after `update` has stored the rest under the fence.
 
-    Few payments have either, so these columns are not part of every update.
+    Few payments have either, so these columns are not part of every update. One that was closed before its request came has no amount: it
+    gets that of the capture that the gateway shows.
     """
     noted = [row for row in rows if has_sides(row.payment)]
     if noted:
         await tx.execute(
-            """UPDATE payments p SET settled_as = u.settled_as, gateway_side = u.gateway_side
-               FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[]) AS u (payment_id, fence, settled_as, gateway_side)
+            """UPDATE payments p SET settled_as = u.settled_as, gateway_side = u.gateway_side,
+                   amount_minor = coalesce(p.amount_minor, u.amount_minor), currency = coalesce(p.currency, u.currency)
+               FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::bigint[], $6::text[])
+                   AS u (payment_id, fence, settled_as, gateway_side, amount_minor, currency)
                WHERE p.payment_id = u.payment_id AND p.fence = u.fence""",
             [row.payment.payment_id for row in noted],
             [row.fence for row in noted],
             [row.payment.settled_as for row in noted],
             [asdict(row.payment.gateway_side) if row.payment.gateway_side else None for row in noted],
+            [row.payment.amount_minor for row in noted],
+            [row.payment.currency for row in noted],
         )
 
 

@@ -15,9 +15,9 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
 from shared.card_data.scan import has_card_data
+from shared.contracts.currencies import ISO_4217
 from shared.records import replace
 
-_CURRENCY_LETTERS = 3
 _IS_ID = re.compile(r"[A-Za-z0-9_-]{1,255}").fullmatch
 
 Json = Mapping[str, Any]
@@ -151,7 +151,10 @@ _UNCONFIRMED = _MONEY_FIRST[-1]
 
 
 def read_found(intents: list[Json], sought: port.Sought, *, has_more: bool) -> port.FindAnswer:
-    """Read the payments that have our payment id. One that we would confirm must be of our amount and currency."""
+    """Read the payments that have our payment id. One that we would confirm must be of our amount and currency.
+
+    What has no amount here was closed before its request came, and is never confirmed.
+    """
     words = evidence("HTTP 200", f"{len(intents)} payments with our id")
     if not intents:
         return port.Unknown(evidence(words, "the list goes on")) if has_more else port.NotFound(words)
@@ -159,9 +162,9 @@ def read_found(intents: list[Json], sought: port.Sought, *, has_more: bool) -> p
     gateway_id, status = _id(first, "pi_"), first.get("status")
     if gateway_id is None:
         return port.Unknown(evidence(words, "none has a readable id"))
-    if status == _UNCONFIRMED:
+    if status == _UNCONFIRMED and sought.amount_minor is not None:
         amount, currency = sought.amount_minor, sought.currency
-        counted = to_stripe(amount, currency) if amount is not None and currency else None
+        counted = to_stripe(amount, currency) if currency else None
         if (first.get("amount"), _currency(first)) != (counted, currency):
             return port.Refused("payment_differs_at_gateway", evidence(words, "of another amount"))
     return port.Found(gateway_id, evidence(words, status))
@@ -356,9 +359,8 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def _currency(intent: Json) -> str | None:
     currency = intent.get("currency")
-    if not isinstance(currency, str) or len(currency) != _CURRENCY_LETTERS or not currency.isascii():
-        return None
-    return currency.upper()
+    shown = currency.upper() if isinstance(currency, str) else ""
+    return shown if shown in ISO_4217 else None
 
 
 def _text(value: object) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 
 from services.payment_gateway.domain import GatewayStep
+from services.payment_gateway.gateways import port
 from shared.contracts import payment_gateway as messages
 from tests.service.payment_gateway.conftest import (
     JOURNAL_HEAD,
@@ -167,6 +168,28 @@ async def test_only_not_charged_can_be_decided_about_a_payment_never_seen_and_it
     kept = await rows(payments.url, "SELECT message_id, refusal FROM decisions ORDER BY decided_at")
     assert kept[0] == {"message_id": id_, "refusal": "unknown_payment"}
     assert (len(kept), kept[1]["refusal"]) == (2, None)
-    assert closed.content == messages.PaymentNotCharged(**about(asking, 1), reason="decided_by_person")
+    assert closed.content == messages.PaymentNotCharged(
+        **about(asking, 1), reason="decided_by_person", decided_by="ann"
+    )
     assert (again.id, again.message.body) == (closed.id, closed.message.body)
-    assert gateway.calls == []
+    assert {step for step, _ in gateway.calls} <= {GatewayStep.FIND}, "it is only looked for"
+
+
+async def test_what_was_closed_before_its_request_came_and_turns_out_captured_is_a_case_with_the_amount_of_the_capture(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """The database was restored to a time before the request, which then failed for another reason, and a person gave it up."""
+    events, asking = await upstream.tap("payment.events"), requested()
+    order = port.Order(asking.payment_id, asking.invoice_id, 1_250, "EUR", "pm_card_visa")
+    prepared = await gateway.truth.prepare(order, key="before")
+    assert isinstance(prepared, port.Prepared)
+    await gateway.truth.execute(prepared.gateway_id, key="before")
+    async with start():
+        await upstream.send(decision(asking.payment_id, "not_charged", 1))
+        closed, found = await events.next(), await events.next()
+        assert (kind(closed.type), kind(found.type)) == ("PaymentNotCharged", "PaymentNeedsDecision")
+        assert (found.data["reason"], found.data["settled_as"]) == ("unknown_here", "not_charged")
+        assert (found.data["amount_minor"], found.data["currency"]) == (1_250, "EUR")
+        await upstream.send(decision(asking.payment_id, "give_back", found.data["version"]))
+        row = await payments.until(asking.payment_id, "refunded")
+    assert (row["amount_minor"], row["currency"], row["gateway_id"]) == (1_250, "EUR", prepared.gateway_id)

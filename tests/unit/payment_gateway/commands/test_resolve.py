@@ -106,6 +106,7 @@ def in_every_state(status: PaymentStatus, resolution: Resolution) -> CommandScen
 
 
 CASE = payment(PaymentStatus.NEEDS_DECISION)
+DISCARDED = Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="decided_by_person", decided_by="ann", was_case=True)
 TOLD = replace(CASE, settled_as=PaymentStatus.NOT_CHARGED)
 
 
@@ -242,9 +243,10 @@ SCENARIOS: dict[str, CommandScenario] = {
     "a payment never seen is closed by a person: its request, if it comes, is never sent": Scenario(
         None,
         resolve("not_charged"),
-        PaymentTransition(
-            Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="decided_by_person"), Outcome.NOT_CHARGED
-        ),
+        PaymentTransition(DISCARDED, Outcome.NOT_CHARGED, delay_s=0.0),
+    ),
+    "a payment that a person closed before its request came is reopened": Scenario(
+        DISCARDED, resolve("reopen", version=1, by="bob"), CASE_AGAIN(DISCARDED)
     ),
     **{
         f"{status} by a person is reopened": Scenario(before, resolve("reopen", by="bob"), case_again(before))
