@@ -32,7 +32,7 @@ def _rules() -> dict[str, Any]:
             "integer_max": codec.INTEGER_END - 1,
             "refunds_max": refunds.REFUNDS_MAX,
         },
-        "currencies_gone": sorted(domain.CURRENCIES_GONE),
+        "currencies_not_chargeable": sorted(domain.CURRENCIES_NOT_CHARGEABLE),
         "chargeable_steps": dict(sorted(domain.CHARGEABLE_STEPS.items())),
         "white_space": WHITE_SPACE,
         "schemas": {name: _bare(schemas.schema(BY_WIRE_NAME[name])) for name in sorted(PUBLIC_COMMANDS)},

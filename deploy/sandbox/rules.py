@@ -68,7 +68,8 @@ LEAST_AMOUNT = {pair.split()[0]: int(pair.split()[1]) for pair in re.findall(r"[
 """The smallest charge, by currency (https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts)."""
 _STEP = dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10) | dict.fromkeys(("isk", "ugx"), 100)
 """Amounts in these currencies are multiples of this number (https://docs.stripe.com/currencies#special-cases)."""
-_GONE = frozenset({"bgn", "hrk"})
+_NOT_LISTED = "bgn cup ern hrk iqd irr kpw lyd mru sdg ssp stn syp tmt uyi ved ves zwg"
+_UNKNOWN = frozenset(_NOT_LISTED.split())
 
 
 def broken_by_new_intent(params: Params, amount: int | None, currency: str) -> SandboxReply | None:
@@ -77,7 +78,7 @@ def broken_by_new_intent(params: Params, amount: int | None, currency: str) -> S
         return replies.invalid("Missing required param.", code="parameter_missing", param="amount")
     if "payment_method_types[0]" in params:  # removed in API version 2026-09-30.endive, which SDK 16 uses
         return replies.invalid("payment_method_types is gone", code="payment_method_types_no_longer_supported")
-    if not (len(currency) == 3 and currency.isascii() and currency.isalpha()) or currency in _GONE:  # noqa: PLR2004 - ISO 4217
+    if not (len(currency) == 3 and currency.isascii() and currency.isalpha()) or currency in _UNKNOWN:  # noqa: PLR2004 - ISO 4217
         return replies.invalid("Invalid currency", param="currency")
     return _broken_by_amount(amount, currency) or _broken_by_parameters(params) or _broken_by_texts(params)
 

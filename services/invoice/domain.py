@@ -64,9 +64,12 @@ class SettlementRejectionReason(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
 
 
-CURRENCIES_GONE = frozenset({"BGN"})
-"""Currencies that no card is charged in any more: Bulgaria has paid in euro since 2026. Messages about earlier payments still name them."""
-CHARGEABLE_STEPS = {"BHD": 10, "IQD": 10, "JOD": 10, "KWD": 10, "LYD": 10, "OMR": 10, "TND": 10, "MGA": 100}
+_UNKNOWN_TO_STRIPE = "CUP ERN IQD IRR KPW LYD MRU SDG SSP STN SYP TMT UYI VED VES ZWG"
+CURRENCIES_NOT_CHARGEABLE = frozenset({"BGN", *_UNKNOWN_TO_STRIPE.split()})
+"""Currencies that no card is charged in. Bulgaria has paid in euro since 2026; messages about earlier payments still name its lev. The
+others are in no list of Stripe's: not in https://docs.stripe.com/currencies#presentment-currencies, and not in what it answers to one
+that it does not know."""
+CHARGEABLE_STEPS = {"BHD": 10, "JOD": 10, "KWD": 10, "OMR": 10, "TND": 10, "MGA": 100}
 """Amounts in these currencies are charged in multiples of this number of minor units: card networks drop the third decimal, and the fifth
 of an ariary (https://docs.stripe.com/currencies#special-cases)."""
 
@@ -276,10 +279,14 @@ def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | RejectionRea
 
 
 def _not_chargeable(command: Issue) -> RejectionReason | None:
-    """Why no card can ever be charged for this invoice, so that its sender is told before anybody tries to pay."""
+    """Why no card can ever be charged for this invoice, so that its sender is told before anybody tries to pay.
+
+    A minimum is not among the reasons, since it depends on the currency in which the account at the gateway is paid out; nor is a maximum,
+    which depends on the card.
+    """
     if command.amount_minor == 0:
         return RejectionReason.NOTHING_TO_PAY
-    if command.currency in CURRENCIES_GONE:
+    if command.currency in CURRENCIES_NOT_CHARGEABLE:
         return RejectionReason.CURRENCY_NOT_CHARGEABLE
     if command.amount_minor % CHARGEABLE_STEPS.get(command.currency, 1):
         return RejectionReason.AMOUNT_NOT_CHARGEABLE

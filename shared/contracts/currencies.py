@@ -1,7 +1,7 @@
 """ISO 4217 alphabetic codes of currencies in use, with the number of decimals of their minor unit (list one, 2025).
 
 A currency that is given up stays here, because messages about earlier payments name it. That no invoice is issued in it any more, the
-invoice service decides (`CURRENCIES_GONE`).
+invoice service decides (`CURRENCIES_NOT_CHARGEABLE`).
 """
 
 _TWO = (

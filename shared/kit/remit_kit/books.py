@@ -92,7 +92,7 @@ class Books:
             return "already_issued"
         if data["amount_minor"] == 0:
             return "nothing_to_pay"
-        if data["currency"] in RULES["currencies_gone"]:
+        if data["currency"] in RULES["currencies_not_chargeable"]:
             return "currency_not_chargeable"
         if not _is_chargeable(data["amount_minor"], data["currency"]):
             return "amount_not_chargeable"
