@@ -44,6 +44,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     )
     watch = GatewayWatch(gateway, runtime.readiness, timeout_s=settings.timeout_s)
     pace = Pace(settings.requests_per_s, settings.endpoint_requests_per_s)
+    gateway.pace_by(pace.follow_up)
     charging = Charging(
         gateway=gateway,
         keyring=settings.keyring,

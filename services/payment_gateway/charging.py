@@ -60,8 +60,8 @@ FINISH_TIMEOUT_S = 12.0
 RELEASE_TIMEOUT_S = 3.0
 """How long a stopping service waits for its leases to be released, and for its last messages to be published."""
 REQUESTS_A_CALL = 3
-"""The most HTTP requests that one call of the port makes, but for a payment with more than a hundred refunds. After a refused refund, the
-adapter asks for the payment and for its refunds."""
+"""The most HTTP requests that one call of the port makes, but for a payment that is disputed or has more than a hundred refunds. After a
+refused refund, the adapter asks for the payment and for its refunds."""
 EVIDENCE_LENGTH_MAX = 400
 
 GATEWAY_COMPONENT = "gateway"
@@ -254,7 +254,7 @@ class Charging:
             answer = await self._guarded_call(step, row.payment, key)
         if isinstance(answer, port.Misconfigured):
             answer = await self.watch.meaning(answer)
-        if isinstance(answer, port.Limited):
+        if isinstance(answer, port.Limited) and not answer.is_ours:
             self.pace.slow_down(sent_s=sent_s, retry_after_s=answer.retry_after_s)
         calls, seconds = _measures(step, type(answer).__name__)
         calls.inc()

@@ -1,20 +1,24 @@
 """Paces the calls to the gateway: at most so many a second to each endpoint, and to all together; fewer after the gateway says 429.
 
-Every call takes a turn. Turns are given in order, ahead of time, so a caller knows at once how long it has to wait. After a 429 all turns
-that were given are void, and all calls are slower: by a fifth, then faster again by a fortieth each second (additive increase,
-multiplicative decrease, as in TCP). So instances that share an account share its limit even if their settings, together, exceed it.
+Every request takes a turn: the first of a call by its step, before the call begins, and each further one in the adapter (`follow_up`).
+Turns are given in order, ahead of time, so a caller knows at once how long it has to wait. After a 429 all turns that were given are void,
+and all calls are slower: by a fifth, then faster again by a fortieth each second (additive increase, multiplicative decrease, as in TCP).
+So instances that share an account share its limit even if their settings, together, exceed it.
 
 The limit is a setting of each instance, and no row in the database: a row would cost a statement for each call, and would still not know of
 other programs that use the same account. Only the gateway's 429 tells of them.
 """
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from services.payment_gateway.domain import GatewayStep
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.port import GatewayEndpoint
 from shared.records import dataclass, field
 
 BURST_S: Final = 0.25
@@ -39,8 +43,18 @@ SEARCH_SHARE: Final = 0.75
 and 25 requests a second to any other endpoint."""
 
 CHARGING_STEPS: Final = frozenset({GatewayStep.FIND, GatewayStep.TOKENISE, GatewayStep.PREPARE, GatewayStep.EXECUTE})
-_ENDPOINTS: Final = {step: step for step in GatewayStep} | {GatewayStep.INQUIRE_REFUND: GatewayStep.INQUIRE}
-"""A step is one endpoint of the gateway. To ask about a refund begins with asking about its payment."""
+Asked = GatewayStep | GatewayEndpoint
+"""What a turn is for: the first request of a step, or a further one."""
+_ENDPOINTS: Final[dict[Asked, Asked]] = {
+    **{step: step for step in GatewayStep},
+    **{endpoint: endpoint for endpoint in GatewayEndpoint},
+    GatewayStep.INQUIRE_REFUND: GatewayStep.INQUIRE,
+    GatewayEndpoint.RETRIEVE: GatewayStep.INQUIRE,
+    GatewayEndpoint.SEARCH: GatewayStep.FIND,
+}
+"""The first request of a step goes to one endpoint of the gateway. To ask about a refund begins with asking about its payment."""
+FOLLOW_UP_WITHIN_S: Final = 2.0
+"""A further request whose turn comes later is not made: its call has a lease and a timeout. Turns are given about a second ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,7 @@ class Pace:
     _paused_until_s: float = 0.0
     _all: _Limit = field(init=False)
     _charges: _Limit = field(init=False)
-    _endpoints: dict[GatewayStep, _Limit] = field(init=False)
+    _endpoints: dict[Asked, _Limit] = field(init=False)
 
     def __post_init__(self) -> None:
         self._begin_round(self.clock())
@@ -92,17 +106,34 @@ class Pace:
         resting_s = min(max(0.0, self.clock() - self._slowed_s), RECOVERED_S)
         return min(1.0, self._speed * math.pow(1.0 + RECOVERY_PER_S, resting_s))
 
-    def wait_s(self, step: GatewayStep) -> float:
-        """Seconds until a call of this step would have its turn."""
-        begins_s = max(limit.begins_s() for limit in self._limits(step))
+    def wait_s(self, asked: Asked) -> float:
+        """Seconds until such a request would have its turn."""
+        begins_s = max(limit.begins_s() for limit in self._limits(asked))
         return max(0.0, max(begins_s, self._paused_until_s) - self.clock())
 
-    def take_turn(self, step: GatewayStep) -> Turn:
-        """Take the next turn of this step. The caller has to wait for it."""
-        wait_s, speed = self.wait_s(step), self.speed
-        for limit in self._limits(step):
+    def take_turn(self, asked: Asked) -> Turn:
+        """Take the next turn of such a request. The caller has to wait for it."""
+        wait_s, speed = self.wait_s(asked), self.speed
+        for limit in self._limits(asked):
             limit.take(self.clock() + wait_s, speed)
         return Turn(wait_s, self.round)
+
+    async def follow_up(
+        self, endpoint: GatewayEndpoint, request: Callable[[], Awaitable[port.T]]
+    ) -> port.T | port.Limited:
+        """Make a further request of a call in its turn (see `port.FollowUp`), but not if that comes after `FOLLOW_UP_WITHIN_S`."""
+        ends_s = self.clock() + FOLLOW_UP_WITHIN_S
+        while (wait_s := self.wait_s(endpoint)) <= ends_s - self.clock():
+            turn = self.take_turn(endpoint)
+            if turn.wait_s:
+                await asyncio.sleep(turn.wait_s)
+            if turn.round == self.round:
+                sent_s = self.clock()
+                answer = await request()
+                if isinstance(answer, port.Limited):
+                    self.slow_down(sent_s=sent_s, retry_after_s=answer.retry_after_s)
+                return answer
+        return port.Limited("its turn at the gateway comes too late", retry_after_s=wait_s, is_ours=True)
 
     def room(self, within_s: float) -> int:
         """How many payments can begin within so many seconds."""
@@ -132,6 +163,6 @@ class Pace:
         self._endpoints = {endpoint: _Limit(self.endpoint_per_s, next_s) for endpoint in set(_ENDPOINTS.values())}
         self._endpoints[GatewayStep.FIND] = _Limit(self.endpoint_per_s * SEARCH_SHARE, next_s)
 
-    def _limits(self, step: GatewayStep) -> tuple[_Limit, ...]:
-        endpoint = self._endpoints[_ENDPOINTS[step]]
-        return (endpoint, self._all, self._charges) if step in CHARGING_STEPS else (endpoint, self._all)
+    def _limits(self, asked: Asked) -> tuple[_Limit, ...]:
+        endpoint = self._endpoints[_ENDPOINTS[asked]]
+        return (endpoint, self._all, self._charges) if asked in CHARGING_STEPS else (endpoint, self._all)

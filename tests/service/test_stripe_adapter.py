@@ -328,6 +328,55 @@ async def test_who_may_not_read_disputes_knows_that_there_is_one_and_a_revoked_k
         assert type(await gateway.inquire("pi_1")) is kind
 
 
+CAPTURED_NOW = http("200 OK", DISPUTED.replace(b"true", b"false"))
+REFUSED = http(
+    "400 Bad Request", b'{"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}'
+)
+MORE = http("200 OK", b'{"object": "list", "data": [{"id": "pi_2"}], "has_more": true}')
+NONE = http("200 OK", b'{"object": "list", "data": []}')
+FURTHER: dict[str, tuple[Callable[[StripeGateway], Awaitable[object]], list[Answer], list[str]]] = {
+    "a charge": (lambda it: it.execute("pi_1", key="k"), [CAPTURED_NOW], []),
+    "a refused confirm": (lambda it: it.execute("pi_1", key="k"), [REFUSED, CAPTURED_NOW], ["retrieve"]),
+    "a refused cancel": (lambda it: it.cancel("pi_1", key="k"), [REFUSED, CAPTURED_NOW], ["retrieve"]),
+    "an inquiry": (lambda it: it.inquire("pi_1"), [CAPTURED_NOW], []),
+    "a dispute": (lambda it: it.inquire("pi_1"), [http("200 OK", DISPUTED), NONE], ["list_disputes"]),
+    "a refused refund": (
+        lambda it: it.refund("pi_1", REFUND, key="k"),
+        [REFUSED, CAPTURED_NOW, NONE],
+        ["retrieve", "list_refunds"],
+    ),
+    "about a refund": (
+        lambda it: it.inquire_refund("pi_1", REFUND.refund_id),
+        [
+            CAPTURED_NOW,
+            http("200 OK", b'{"object": "list", "data": [{"id": "re_1", "amount": 1}], "has_more": true}'),
+            NONE,
+        ],
+        ["list_refunds", "list_refunds"],
+    ),
+    "a customer with many payments": (lambda it: it.find(replace(SOUGHT, customer="cus_1")), [MORE, NONE], ["search"]),
+    "an event": (lambda it: it.owner("pi_1"), [CAPTURED_NOW], ["retrieve"]),
+}
+
+
+@pytest.mark.parametrize("call", FURTHER)
+async def test_each_further_request_of_a_call_has_its_turn(call: str) -> None:
+    made, answers, further = FURTHER[call]
+    turns: list[str] = []
+
+    async def follow_up(
+        endpoint: port.GatewayEndpoint, request: Callable[[], Awaitable[port.T]]
+    ) -> port.T | port.Limited:
+        turns.append(endpoint)
+        return await request()
+
+    async with server(one_after_the_other(*answers)) as scripted, stripe_at(scripted.url) as gateway:
+        gateway.pace_by(follow_up)
+        assert not isinstance(await made(gateway), port.Unknown)
+        assert turns == further
+        assert len(scripted.requests) == len(answers)
+
+
 async def test_a_redirect_is_not_followed() -> None:
     async with server(http("200 OK")) as elsewhere:
         redirect = http("307 Temporary Redirect", b"", f"Location: {elsewhere.url}/v1/x\r\n")

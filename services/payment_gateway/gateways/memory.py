@@ -118,6 +118,9 @@ class MemoryGateway:
         payment = self._payments.get(gateway_id)
         return port.NotFound("memory") if payment is None else port.MadeFor(payment.order.payment_id)
 
+    def pace_by(self, follow_up: port.FollowUp) -> None:
+        """Nothing to do: each call is one request."""
+
     async def check(self) -> port.CheckAnswer:
         return port.Usable()
 

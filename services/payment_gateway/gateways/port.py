@@ -5,8 +5,9 @@ and `execute` confirms exactly that payment. An adapter never raises an error of
 below, and `Unknown` if no other fits. Only bugs and cancellations leave an adapter as exceptions.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from shared.records import dataclass
@@ -238,11 +239,13 @@ class NotSent:
 class Limited:
     """The gateway takes no more requests at present (429), whatever they are about. It is safe to send this one again.
 
-    `retry_after_s` is the wait in seconds that the gateway asked for, or None.
+    `retry_after_s` is the wait in seconds that the gateway asked for, or None. `is_ours`: our own pace had no turn for it in time, so the
+    gateway was not asked.
     """
 
     evidence: str
     retry_after_s: float | None = None
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +361,29 @@ def worst(answers: Sequence[RefundAnswer]) -> RefundAnswer:
     return answers[-1]
 
 
+class GatewayEndpoint(StrEnum):
+    """Where an adapter sends the further requests of a call."""
+
+    RETRIEVE = "retrieve"
+    SEARCH = "search"
+    LIST_REFUNDS = "list_refunds"
+    LIST_DISPUTES = "list_disputes"
+
+
+T = TypeVar("T")
+
+
+class FollowUp(Protocol):
+    """Makes a further request of a call in its turn, and slows all calls if it is answered 429."""
+
+    async def __call__(self, endpoint: GatewayEndpoint, request: Callable[[], Awaitable[T]]) -> T | Limited: ...
+
+
+async def at_once(endpoint: GatewayEndpoint, request: Callable[[], Awaitable[T]]) -> T | Limited:  # noqa: ARG001 - it waits for none
+    """Makes a further request without waiting, for who calls the gateway now and then."""
+    return await request()
+
+
 class Gateway(Protocol):
     """A card gateway. `key` is an idempotency key of ours. The same key always comes with the same parameters."""
 
@@ -401,6 +427,10 @@ class Gateway(Protocol):
 
     async def owner(self, gateway_id: str) -> OwnerAnswer:
         """Ask for which payment of ours this payment was made, or the payment of this refund."""
+        ...
+
+    def pace_by(self, follow_up: FollowUp) -> None:
+        """Make further requests by `follow_up`, and those of `owner`. The first request of any other call has had its turn."""
         ...
 
     async def check(self) -> CheckAnswer:

@@ -27,6 +27,7 @@ import stripe
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
+from services.payment_gateway.gateways.port import GatewayEndpoint
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
 from services.payment_gateway.gateways.stripe_events import PAYMENT_ID, payment_id_in
@@ -130,6 +131,7 @@ class StripeGateway:
         """
         _refuse_unsafe_settings(api_key, base_url, livemode=livemode)
         self._livemode, self._takes_cards = livemode, takes_cards
+        self._follow_up: port.FollowUp = port.at_once
         trusted, proxy = _trust(base_url, ca_file), proxy_for(base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEPALIVE_S, ssl=trusted),
@@ -184,9 +186,14 @@ class StripeGateway:
                 return listed
             if not listed.has_more:
                 return self._found(listed, sought)
-        query = f"metadata['{PAYMENT_ID}']:'{sought.payment_id}'"
-        found = await self._list(f"{_INTENTS}/search", {"query": query, "limit": PAGE_SIZE})
+            found = await self._follow_up(GatewayEndpoint.SEARCH, lambda: self._searched(sought))
+        else:
+            found = await self._searched(sought)
         return self._found(found, sought) if isinstance(found, Page) else found
+
+    async def _searched(self, sought: port.Sought) -> "Page | port.NoAnswer":
+        query = f"metadata['{PAYMENT_ID}']:'{sought.payment_id}'"
+        return await self._list(f"{_INTENTS}/search", {"query": query, "limit": PAGE_SIZE})
 
     def _found(self, page: "Page", sought: port.Sought) -> port.FindAnswer:
         ours = [thing for thing in page.things if payment_id_in(thing) == sought.payment_id]
@@ -207,7 +214,15 @@ class StripeGateway:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        reply = await self._retrieve(gateway_id)
+        return await self._state(gateway_id, await self._retrieve(gateway_id))
+
+    async def _inquire_further(self, gateway_id: str) -> port.ChargeAnswer:
+        """The same, after another request of the same call."""
+        retrieved = await self._follow_up(GatewayEndpoint.RETRIEVE, lambda: self._retrieve(gateway_id))
+        return await self._state(gateway_id, retrieved)
+
+    async def _state(self, gateway_id: str, reply: Accepted | port.NotFound | port.NoAnswer) -> port.ChargeAnswer:
+        """The state of a payment that was retrieved. If its charge is disputed, how that stands is asked as well."""
         if not isinstance(reply, Accepted):
             return reply
         answer = answers.read_charge(reply.body, gateway_id, reply.evidence)
@@ -218,7 +233,8 @@ class StripeGateway:
 
     async def disputes(self, gateway_id: str) -> list[Mapping[str, Any]] | port.NoAnswer:
         """All disputes of a payment, newest first; none if this key may not read them. A charge has a few at most."""
-        reply = await self._get(_DISPUTES, {"payment_intent": gateway_id, "limit": PAGE_SIZE})
+        params = {"payment_intent": gateway_id, "limit": PAGE_SIZE}
+        reply = await self._follow_up(GatewayEndpoint.LIST_DISPUTES, lambda: self._get(_DISPUTES, params))
         match reply:
             case Accepted():
                 return _objects(reply.body) or []
@@ -231,12 +247,13 @@ class StripeGateway:
         intent = await self._given_back_from(gateway_id) if gateway_id.startswith(_REFUND) else gateway_id
         if not isinstance(intent, str):
             return intent
-        reply = await self._retrieve(intent)
+        reply = await self._follow_up(GatewayEndpoint.RETRIEVE, lambda: self._retrieve(intent))
         return port.MadeFor(payment_id_in(reply.body)) if isinstance(reply, Accepted) else reply
 
     async def _given_back_from(self, refund_id: str) -> str | port.NotFound | port.NoAnswer:
         """The payment at Stripe that a refund is of."""
-        reply = await self._get(f"{_REFUNDS}/{quote(refund_id, safe='')}", {})
+        address = f"{_REFUNDS}/{quote(refund_id, safe='')}"
+        reply = await self._follow_up(GatewayEndpoint.LIST_REFUNDS, lambda: self._get(address, {}))
         match reply:
             case Accepted(body={"payment_intent": str() as intent}):
                 return intent
@@ -277,7 +294,7 @@ class StripeGateway:
             answer = answers.read_charge(intent, gateway_id, reply.evidence) if intent else None
             if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined | port.Unconfirmed)):
                 return _advised(answer, reply)
-        known = await self.inquire(gateway_id)
+        known = await self._inquire_further(gateway_id)
         return (
             replace(known, evidence=evidence(reply.evidence, known.evidence)) if isinstance(reply, Rejected) else known
         )
@@ -293,9 +310,9 @@ class StripeGateway:
             case Accepted(replayed=False):
                 return answers.read_refund(reply.body, amount, reply.evidence)
             case Accepted():
-                return await self.inquire_refund(gateway_id, order.refund_id)
+                return await self._refunds_after(await self._inquire_further(gateway_id), gateway_id, order.refund_id)
             case Rejected():
-                known = await self.inquire_refund(gateway_id, order.refund_id)
+                known = await self._refunds_after(await self._inquire_further(gateway_id), gateway_id, order.refund_id)
                 words = evidence(reply.evidence, known.evidence)
                 if isinstance(known, port.NoRefund):
                     return port.RefundFailed(reply.code, words, left_minor=known.left_minor)
@@ -304,8 +321,10 @@ class StripeGateway:
                 return reply
 
     async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
-        """Ask for the payment first, then for its refunds. An empty list of refunds only means something if the payment was captured."""
-        charge = await self.inquire(gateway_id)
+        return await self._refunds_after(await self.inquire(gateway_id), gateway_id, *refund_ids)
+
+    async def _refunds_after(self, charge: port.ChargeAnswer, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
+        """Ask for the refunds of a payment that stands so. An empty list only means something if the payment was captured."""
         match charge:
             case port.NotFound() | port.NotSent() | port.Limited() | port.Unknown() | port.Misconfigured():
                 return charge
@@ -323,7 +342,7 @@ class StripeGateway:
         found: list[Mapping[str, Any]] = []
         params: dict[str, Any] = {"payment_intent": gateway_id, "limit": PAGE_SIZE}
         for _ in range(PAGES_MAX):
-            page = await self._list(_REFUNDS, params)
+            page = await self._follow_up(GatewayEndpoint.LIST_REFUNDS, lambda: self._list(_REFUNDS, params))
             if not isinstance(page, Page):
                 return page
             found += page.things
@@ -354,6 +373,9 @@ class StripeGateway:
                 return port.Unknown(reply.evidence)
             case _:
                 return reply
+
+    def pace_by(self, follow_up: port.FollowUp) -> None:
+        self._follow_up = follow_up
 
     async def check(self) -> port.CheckAnswer:
         """Make a harmless request of each kind that this service needs. A POST without parameters is refused, and creates nothing.

@@ -118,6 +118,9 @@ class ScriptedGateway:
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         return await self.truth.owner(gateway_id)
 
+    def pace_by(self, follow_up: port.FollowUp) -> None:
+        """Nothing to do: each call is one request."""
+
     async def check(self) -> port.CheckAnswer:
         self.checks += 1
         answer = self.checked

@@ -108,6 +108,10 @@ class HastyWhereItHangs:
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         return await self._patient.owner(gateway_id)
 
+    def pace_by(self, follow_up: port.FollowUp) -> None:
+        self._patient.pace_by(follow_up)
+        self._hasty.pace_by(follow_up)
+
     async def check(self) -> port.CheckAnswer:
         return await self._patient.check()
 

@@ -5,6 +5,7 @@ The real `Charging` works on the payments. In place of the database there is a h
 
 import asyncio
 import heapq
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -17,8 +18,18 @@ from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.memory import MemoryGateway
+from services.payment_gateway.gateways.port import GatewayEndpoint
 from services.payment_gateway.group_commit import GroupCommit, StepResult
-from services.payment_gateway.pace import BACK_OFF, BURST_S, INQUIRIES_SHARE, RESUME_JITTER, SETTLE_S, SLOWEST, Pace
+from services.payment_gateway.pace import (
+    BACK_OFF,
+    BURST_S,
+    INQUIRIES_SHARE,
+    RESUME_JITTER,
+    SEARCH_SHARE,
+    SETTLE_S,
+    SLOWEST,
+    Pace,
+)
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, ENDPOINT_REQUESTS_PER_S, REQUESTS_PER_S
 from services.payment_gateway.store import Origin, PaymentRow
 from shared.observability.health import Readiness
@@ -275,3 +286,77 @@ def test_nothing_is_sent_while_the_gateway_asks_to_wait_and_instances_do_not_res
     unjittered = Pace(100.0, 10.0, clock, jitter=lambda: 0.0)
     unjittered.slow_down(sent_s=clock.now_s, retry_after_s=8.0)
     assert unjittered.wait_s(GatewayStep.INQUIRE) == 8.0
+
+
+# -- further requests of a call --------------------------------------------------------------------------------------------------------
+
+
+async def follows_up(answers: Sequence[object], pace: Pace, endpoint: GatewayEndpoint) -> list[tuple[float, object]]:
+    """When each of so many further requests was made, and what came of it."""
+    clock, told, left = asyncio.get_running_loop().time, list[tuple[float, object]](), list(answers)
+
+    async def request() -> object:
+        return left.pop(0)
+
+    for _ in answers:
+        answer = await pace.follow_up(endpoint, request)
+        told.append((round(clock(), 3), answer))
+    return told
+
+
+def further(
+    answers: Sequence[object], endpoint: GatewayEndpoint, endpoint_per_s: float
+) -> tuple[list[tuple[float, object]], Pace]:
+    async def made() -> tuple[list[tuple[float, object]], Pace]:
+        pace = Pace(100.0, endpoint_per_s, clock=asyncio.get_running_loop().time, jitter=lambda: 0.0)
+        return await follows_up(answers, pace, endpoint), pace
+
+    return run_in_virtual_time(made())
+
+
+@pytest.mark.parametrize("endpoint", GatewayEndpoint)
+def test_further_requests_have_turns_of_their_endpoint(endpoint: GatewayEndpoint) -> None:
+    told, pace = further(["done"] * 4, endpoint, endpoint_per_s=2.0)
+    per_s = 2.0 * (SEARCH_SHARE if endpoint is GatewayEndpoint.SEARCH else 1.0)
+    assert told[-1][0] == pytest.approx(3 / per_s - BURST_S, abs=1e-2)
+    first_of_a_call = {GatewayEndpoint.RETRIEVE: GatewayStep.INQUIRE, GatewayEndpoint.SEARCH: GatewayStep.FIND}.get(
+        endpoint
+    )
+    assert first_of_a_call is None or pace.wait_s(first_of_a_call) > 0.0, (
+        "they share it with the first requests of calls"
+    )
+
+
+def test_a_further_request_that_is_answered_429_slows_all_calls_and_the_next_one_waits_for_as_long_as_asked() -> None:
+    busy = port.Limited("429", retry_after_s=1.0)
+    told, pace = further(["done", busy, "done"], GatewayEndpoint.LIST_REFUNDS, endpoint_per_s=20.0)
+    assert [answer for _, answer in told] == ["done", busy, "done"]
+    assert told[-1][0] == pytest.approx(1.0, abs=0.1)
+    assert pace.speed < 1.0
+
+
+def test_a_further_request_whose_turn_comes_too_late_is_not_made() -> None:
+    busy = port.Limited("429", retry_after_s=60.0)
+    told, _ = further([busy, "never"], GatewayEndpoint.RETRIEVE, endpoint_per_s=20.0)
+    late = told[-1][1]
+    assert isinstance(late, port.Limited)
+    assert (late.is_ours, late.retry_after_s) == (True, 60.0)
+
+
+async def speed_after(answer: port.Limited) -> float:
+    class SaysNothingElse(LimitedGateway):
+        async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
+            return answer
+
+    rows, limits = Rows(1), RateLimits(LIMIT_PER_S, asyncio.get_running_loop().time)
+    charging = instance(rows, SaysNothingElse(limits, None), per_s=80.0, endpoint_per_s=20.0)
+    payment = Payment(UUID(int=1), "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa")
+    charging.accept([PaymentRow(payment, 1, Origin(UUID(int=1), "C-1", None), NOW)])
+    await asyncio.gather(*charging._tasks)
+    assert rows.spent_rungs == 0
+    return charging.pace.speed
+
+
+def test_a_request_that_our_own_pace_did_not_make_slows_nothing_more() -> None:
+    assert run_in_virtual_time(speed_after(port.Limited("too late", 1.0, is_ours=True))) == 1.0
+    assert run_in_virtual_time(speed_after(port.Limited("HTTP 429"))) == BACK_OFF
