@@ -8,6 +8,7 @@ from uuid import UUID
 from services.staff.charges import CHARGING
 from services.staff.dead_letters import DeadLetterStatus
 from services.staff.runs import Candidate
+from services.staff.verdict import FailedSeen
 from shared.messaging.topology import WORK_QUEUE_NAMES
 from shared.persistence.database import Connection
 from shared.persistence.database import Record as Row
@@ -50,7 +51,7 @@ _MEANT = """($1::text IS NULL OR d.status = $1) AND ($2::text IS NULL OR d.grp =
 """A type is meant by its whole name, or by the name of the message in it."""
 
 
-async def _plan_anew(connection: Connection) -> None:
+async def plan_anew(connection: Connection) -> None:
     """Have the next statements of this transaction planned for their values: conditions that are not there then cost nothing.
 
     A plan for any values would not use the index of a condition, because that might not be there.
@@ -99,10 +100,19 @@ class LetterGroup:
     in_run: int | None
 
 
-async def groups(connection: Connection, now: datetime, *, group: str | None = None, at_most: int) -> list[LetterGroup]:
-    """The groups with open letters, those that failed last first; or the one group, whatever is open. With what a replay would charge."""
-    await _plan_anew(connection)
-    rows = await connection.fetch(_GROUPS, group, at_most, sorted(CHARGING))
+GroupKey = tuple[datetime, str]
+"""Where a page of groups ends: `last_seen` and name of its last one."""
+
+
+async def groups(
+    connection: Connection, now: datetime, *, group: str | None = None, after: GroupKey | None = None, at_most: int
+) -> list[LetterGroup]:
+    """The groups with open letters behind this key, those that failed last first; or the one group, whatever is open.
+
+    With what a replay would charge.
+    """
+    await plan_anew(connection)
+    rows = await connection.fetch(_GROUPS, group, at_most, sorted(CHARGING), *(after or (None, None)))
     return [_group(row, now) for row in rows]
 
 
@@ -111,7 +121,9 @@ _GROUPS = """
         newest.error_text, charge.sums, charge.charges, run.no AS in_run
     FROM (
         SELECT grp, queue, type, reason, error_type, open, replayed, discarded, first_seen, last_seen, hour, hourly, example
-        FROM dead_letter_groups WHERE grp = $1 OR ($1::text IS NULL AND open > 0) ORDER BY last_seen DESC LIMIT $2
+        FROM dead_letter_groups
+        WHERE grp = $1 OR ($1::text IS NULL AND open > 0 AND ($4::timestamptz IS NULL OR (last_seen, grp) < ($4, $5::text)))
+        ORDER BY last_seen DESC, grp DESC LIMIT $2
     ) g
     LEFT JOIN LATERAL (SELECT d.error_text FROM dead_letters d WHERE d.id = g.example) newest ON true
     LEFT JOIN LATERAL (
@@ -125,7 +137,31 @@ _GROUPS = """
         SELECT r.no FROM replay_runs r WHERE r.ended_at IS NULL AND r.state <> 'previewed' AND r.filter ->> 'group' = g.grp
         ORDER BY r.no DESC LIMIT 1
     ) run ON true
-    ORDER BY g.last_seen DESC"""
+    ORDER BY g.last_seen DESC, g.grp DESC"""
+
+
+async def count_groups(connection: Connection) -> int:
+    """How many groups have open letters."""
+    return int(await connection.fetchval("SELECT count(*) FROM dead_letter_groups WHERE open > 0"))
+
+
+async def open_ones(connection: Connection) -> FailedSeen | None:
+    """All open letters: how many, in how many groups, since when, and what a replay of all would charge. None if there is none."""
+    row = await connection.fetchrow(
+        """SELECT coalesce(sum(open), 0)::bigint AS number, count(*) AS groups, min(first_seen) AS first_at
+           FROM dead_letter_groups WHERE open > 0"""
+    )
+    if row is None or not row["number"]:
+        return None
+    charges = await connection.fetch(_CHARGES, sorted(CHARGING))
+    sums = tuple((one["currency"], one["total"]) for one in charges if one["currency"] is not None)
+    return FailedSeen(**row, charges=sum(one["letters"] for one in charges), sums=sums)
+
+
+_CHARGES = """
+    SELECT currency, coalesce(sum(amount_minor), 0)::bigint AS total, count(*) AS letters FROM dead_letters
+    WHERE status = 'open' AND may_charge AND grp IN (SELECT grp FROM dead_letter_groups WHERE open > 0 AND queue = ANY($1::text[]))
+    GROUP BY currency"""
 
 
 async def group_of(connection: Connection, letter_id: UUID) -> tuple[str | None, int]:
@@ -193,7 +229,7 @@ Key = tuple[datetime, UUID]
 
 async def page(connection: Connection, filter_: LetterFilter, *, after: Key | None, at_most: int) -> list[LetterLine]:
     """The dead letters behind this key, latest first. With words, only the newest 10 000 are looked at."""
-    await _plan_anew(connection)
+    await plan_anew(connection)
     arguments = [*_arguments(filter_), *(after or (None, None)), at_most]
     if filter_.words:
         rows = await connection.fetch(_PAGE_WITH_WORDS, *arguments, f"%{_literally(filter_.words)}%")
@@ -217,7 +253,7 @@ def _literally(words: str) -> str:
 
 async def came_since(connection: Connection, filter_: LetterFilter, since: datetime, *, at_most: int) -> int:
     """How many came after this moment, counted up to `at_most`."""
-    await _plan_anew(connection)
+    await plan_anew(connection)
     return int(await connection.fetchval(_CAME_SINCE, *_arguments(filter_), since, at_most))
 
 
@@ -231,7 +267,7 @@ _CAME_SINCE = (
 
 async def candidates(tx: Connection, filter_: LetterFilter, *, at_most: int) -> list[Candidate]:
     """The dead letters that a run of this selection is about, the oldest first."""
-    await _plan_anew(tx)
+    await plan_anew(tx)
     rows = await tx.fetch(_CANDIDATES, *_arguments(filter_), sorted(WORK_QUEUE_NAMES), sorted(CHARGING), at_most)
     return [Candidate(**row) for row in rows]
 
@@ -252,7 +288,7 @@ _CANDIDATES = f"""
 
 async def count_of(connection: Connection, filter_: LetterFilter, *, at_most: int) -> int:
     """How many dead letters are meant, counted up to `at_most`."""
-    await _plan_anew(connection)
+    await plan_anew(connection)
     return int(await connection.fetchval(_COUNT, *_arguments(filter_), at_most))
 
 

@@ -1,19 +1,21 @@
-"""The SQL of the overview and of what is stuck: open cases, groups of failed messages, payments without an outcome. Reads only."""
+"""The SQL of the overview and of what is stuck: money in doubt, proposals, runs, payments without an outcome. Reads only."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from services.staff import letter_store
 from services.staff.domain import ASKING
+from services.staff.letter_store import plan_anew
+from services.staff.runs import Halt
+from services.staff.store import CASE_IS_OPEN
 from services.staff.story_store import read_instances, read_queues
 from services.staff.stuck import PENDING_AFTER, PendingPayments, ProposalSeen, RunSeen, WatchedWork
-from services.staff.verdict import CaseSeen, GroupSeen, StoppedRun
+from services.staff.verdict import ACT_AFTER, LINES_OF_A_KIND_MAX, CaseSeen, DoubtSeen, StoppedRun
 from shared.persistence.database import Connection
 from shared.records import dataclass
 
-CASES_MAX: Final = 1_000
-GROUPS_MAX: Final = 20
-RUNS_MAX: Final = 20
+PROPOSALS_MAX: Final = 1_000
+RUNS_MAX: Final = 1_000
 COUNTED_MAX: Final = 20_000
 """Rows that are counted for a figure. At 100 payments a second an hour has more: then it is said that there are more."""
 
@@ -29,46 +31,59 @@ class LastHour:
     more: bool
 
 
-_IS_OPEN: Final = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
-_IS_CONTRADICTED: Final = "contradicted_at IS NOT NULL AND noted_at IS NULL"
-_CASES: Final = f"""SELECT payment_id, invoice_id, status, reason, amount_minor, currency, opened_at, version,
-        CASE WHEN {_IS_CONTRADICTED} AND NOT {_IS_OPEN} THEN contradicted_at END AS contradicted_at, claimed_by,
-        (SELECT count(*) FROM jsonb_array_elements(details -> 'attempts') AS made
-            WHERE made ->> 'step' IN {ASKING})::int AS asked, details -> 'decision' AS decision, details -> 'refusals' AS refusals
-    FROM cases"""  # noqa: S608 - constants
-_OPEN: Final = f"{_CASES} WHERE {_IS_OPEN} ORDER BY opened_at, payment_id LIMIT $1"
-_CONTRADICTED: Final = (
-    f"{_CASES} WHERE {_IS_CONTRADICTED} AND NOT {_IS_OPEN} ORDER BY contradicted_at, payment_id LIMIT $1"
+_IS_CONTRADICTED: Final = f"contradicted_at IS NOT NULL AND noted_at IS NULL AND NOT {CASE_IS_OPEN}"
+_IS_DECIDED: Final = f"""{CASE_IS_OPEN} AND (details #>> '{{decision,version}}')::int = version
+    AND NOT jsonb_path_exists(details, '$.refusals[*] ? (@.decision_id == $.decision.id)')"""
+"""Whether a decision about this version is on its way, and was not refused: the condition of the index `cases_decided`."""
+_DECIDED: Final = f"(SELECT payment_id AS decided_id FROM cases WHERE {_IS_DECIDED}) decided ON decided_id = payment_id"  # noqa: S608
+_PROPOSED: Final = (
+    "(SELECT payment_id AS proposed_id FROM proposals WHERE state = 'open') proposed ON proposed_id = payment_id"
 )
+DOUBTS: Final = f"""
+    SELECT status, currency, count(*) AS number, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,
+        count(*) FILTER (WHERE amount_minor IS NULL OR currency IS NULL) AS unknown, min(opened_at) AS oldest_at,
+        count(decided_id) AS decided, count(proposed_id) FILTER (WHERE decided_id IS NULL) AS proposed,
+        count(*) FILTER (WHERE opened_at < $1 AND proposed_id IS NULL AND decided_id IS NULL) AS old
+    FROM cases LEFT JOIN {_DECIDED} LEFT JOIN {_PROPOSED} WHERE {CASE_IS_OPEN} GROUP BY status, currency"""  # noqa: S608 - constants
+"""From indexes alone: the details of a case are long, and nobody reads those of all."""
 
 
-async def open_cases(connection: Connection) -> tuple[CaseSeen, ...]:
-    """The open cases, the longest wait first, and those that the gateway contradicts and nobody took note of."""
-    rows = [*await connection.fetch(_OPEN, CASES_MAX), *await connection.fetch(_CONTRADICTED, CASES_MAX)]
-    return tuple(
-        CaseSeen(
-            row["payment_id"],
-            row["invoice_id"],
-            row["status"],
-            row["reason"],
-            row["amount_minor"],
-            row["currency"],
-            row["opened_at"],
-            row["asked"] or 0,
-            _is_on_its_way(row["decision"], row["refusals"], row["version"]),
-            row["contradicted_at"],
-            row["claimed_by"],
-        )
-        for row in rows
-    )
+async def doubts(connection: Connection, now: datetime) -> tuple[DoubtSeen, ...]:
+    """All open cases, counted and added up by status and currency."""
+    return tuple(DoubtSeen(**row) for row in await connection.fetch(DOUBTS, now - ACT_AFTER))
+
+
+async def contradicted(connection: Connection) -> int:
+    """How many settled cases the gateway contradicts, and nobody took note of it."""
+    return int(await connection.fetchval(f"SELECT count(*) FROM cases WHERE {_IS_CONTRADICTED}"))  # noqa: S608 - constants
+
+
+_CASES: Final = f"""SELECT payment_id, invoice_id, status, reason, amount_minor, currency, opened_at, contradicted_at, claimed_by,
+        (SELECT count(*) FROM jsonb_array_elements(details -> 'attempts') AS made
+            WHERE made ->> 'step' IN {ASKING})::int AS asked
+    FROM cases"""  # noqa: S608 - constants
+_LEFT: Final = f"""{_CASES} LEFT JOIN {_DECIDED} LEFT JOIN {_PROPOSED}
+    WHERE {CASE_IS_OPEN} AND status = $1 AND decided_id IS NULL AND proposed_id IS NULL ORDER BY opened_at, payment_id LIMIT $2"""
+_CONTRADICTED: Final = f"{_CASES} WHERE {_IS_CONTRADICTED} ORDER BY contradicted_at, payment_id LIMIT $1"
+
+
+async def first_cases(connection: Connection, found: Iterable[DoubtSeen]) -> tuple[CaseSeen, ...]:
+    """Of each kind of case those that wait longest, and about which nobody said anything yet; then those that the gateway contradicts."""
+    await plan_anew(connection)
+    rows = []
+    for status in sorted({doubt.status for doubt in found if doubt.left}):
+        rows += await connection.fetch(_LEFT, status, LINES_OF_A_KIND_MAX)
+    open_ones = [CaseSeen(**{**row, "contradicted_at": None}) for row in rows]
+    return (*open_ones, *(CaseSeen(**row) for row in await connection.fetch(_CONTRADICTED, LINES_OF_A_KIND_MAX)))
 
 
 async def open_proposals(connection: Connection) -> tuple[ProposalSeen, ...]:
     """The decisions that wait for a second person, the longest wait first."""
     rows = await connection.fetch(
-        """SELECT p.payment_id, c.invoice_id, p.proposed_by, p.proposed_at, p.act, p.asks ->> 'resolution' AS resolution
+        """SELECT p.payment_id, c.invoice_id, p.proposed_by, p.proposed_at, p.act, p.asks ->> 'resolution' AS resolution, c.amount_minor,
+               c.currency
            FROM proposals p JOIN cases c ON c.payment_id = p.payment_id WHERE p.state = 'open' ORDER BY p.proposed_at, p.id LIMIT $1""",
-        CASES_MAX,
+        PROPOSALS_MAX,
     )
     return tuple(
         ProposalSeen(
@@ -77,34 +92,19 @@ async def open_proposals(connection: Connection) -> tuple[ProposalSeen, ...]:
             row["proposed_by"],
             row["proposed_at"],
             "not_charged" if row["act"] == "discard" else row["resolution"] or row["act"],
+            row["amount_minor"],
+            row["currency"],
         )
         for row in rows
     )
 
 
-def _is_on_its_way(decision: dict[str, object] | None, refusals: list[dict[str, object]] | None, version: int) -> bool:
-    if not decision or decision.get("version") != version:
-        return False
-    return not any(refused.get("decision_id") == decision.get("id") for refused in refusals or ())
-
-
-async def open_groups(connection: Connection, now: datetime) -> tuple[GroupSeen, ...]:
-    """The groups of failed messages that wait, those that failed last first."""
-    return tuple(
-        GroupSeen(
-            group.group,
-            group.type,
-            group.queue,
-            group.reason,
-            group.error_type,
-            group.open,
-            group.first_seen,
-            group.hourly,
-            group.charges,
-            tuple(sorted(group.sums.items())),
-        )
-        for group in await letter_store.groups(connection, now, at_most=GROUPS_MAX)
+async def proposers(connection: Connection) -> Mapping[str, int]:
+    """How many decisions of each person wait for a second one."""
+    rows = await connection.fetch(
+        "SELECT proposed_by, count(*) AS number FROM proposals WHERE state = 'open' GROUP BY proposed_by"
     )
+    return {row["proposed_by"]: row["number"] for row in rows}
 
 
 async def running(connection: Connection) -> tuple[RunSeen, ...]:
@@ -122,11 +122,11 @@ async def running(connection: Connection) -> tuple[RunSeen, ...]:
 async def stopped_runs(connection: Connection) -> tuple[StoppedRun, ...]:
     """The replays of many messages that stopped by themselves and wait for a person."""
     rows = await connection.fetch(
-        """SELECT no, coalesce(started_at, made_at) AS at FROM replay_runs
+        """SELECT no, coalesce(started_at, made_at) AS at, halted_how AS how FROM replay_runs
            WHERE ended_at IS NULL AND state <> 'previewed' AND state = 'halted' ORDER BY no LIMIT $1""",
         RUNS_MAX,
     )
-    return tuple(StoppedRun(row["no"], row["at"]) for row in rows)
+    return tuple(StoppedRun(row["no"], row["at"], Halt(row["how"]) if row["how"] else None) for row in rows)
 
 
 async def watched(connection: Connection, now: datetime, *, hears_instances: bool) -> WatchedWork:
@@ -152,7 +152,9 @@ async def _pending(connection: Connection) -> PendingPayments:
         PENDING_AFTER,
         COUNTED_MAX,
     )
-    return PendingPayments() if row is None else PendingPayments(row["number"], row["oldest_at"], row["example"])
+    if row is None:
+        return PendingPayments()
+    return PendingPayments(row["number"], row["oldest_at"], row["example"], more=row["number"] >= COUNTED_MAX)
 
 
 async def _own_outbox_s(connection: Connection) -> float:

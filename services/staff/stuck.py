@@ -70,11 +70,12 @@ class QueueSeen:
 
 @dataclass(frozen=True, slots=True)
 class PendingPayments:
-    """Payments of which nothing was heard for too long."""
+    """Payments of which nothing was heard for too long. `more`: there are more than were counted."""
 
     number: int = 0
     oldest_at: datetime | None = None
     example: UUID | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class ProposalSeen:
     by: str
     at: datetime
     resolution: str
+    amount_minor: int | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ def _outboxes(watched: WatchedWork) -> Iterable[Stuck]:
 def _pending(watched: WatchedWork) -> Iterable[Stuck]:
     pending = watched.pending
     if pending.number and pending.oldest_at is not None:
-        number = f"{pending.number} payment{'s' if pending.number > 1 else ''}"
+        number = f"{pending.number}{' or more' if pending.more else ''} payment{'s' if pending.number > 1 else ''}"
         example: Words = (" One of them: ", Named(str(pending.example), "payment"), ".") if pending.example else ()
         yield Stuck(
             "pending",

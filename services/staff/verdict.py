@@ -1,13 +1,14 @@
 """The verdict of the overview: must somebody act now? And what to do, in order. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
+from services.staff.runs import Halt
 from services.staff.story import RESOLUTIONS, Amount, Named, Theirs, When, Words
 from services.staff.stuck import ProposalSeen, Stuck
-from shared.records import dataclass
+from shared.records import dataclass, field, replace
 
 ACT_AFTER: Final = timedelta(minutes=15)
 """A payment that is in doubt for longer is not young any more: the first rungs of the ladder are over."""
@@ -17,13 +18,40 @@ NEEDS_DECISION, IN_DOUBT, REFUND_IN_DOUBT, REFUND_FAILED = (
     "refund_in_doubt",
     "refund_failed",
 )
-TODO_SHOWN_MAX: Final = 20
+FOR_A_PERSON: Final = (NEEDS_DECISION, REFUND_FAILED)
+"""Nothing happens with these by itself."""
+LINES_OF_A_KIND_MAX: Final = 10
+"""Lines of one kind of work. So a kind of which there is much hides no other."""
 Level = Literal["act", "look", "done"]
 
 
 @dataclass(frozen=True, slots=True)
+class DoubtSeen:
+    """All open cases of one status and currency. `amount_minor` is the sum of the amounts that are known; `unknown` cases have none.
+
+    Of these cases `decided` have a decision on its way, and `proposed` others wait for a second person. `old` is how many of the rest are
+    in doubt for longer than `ACT_AFTER`.
+    """
+
+    status: str
+    currency: str | None
+    number: int
+    amount_minor: int
+    unknown: int
+    oldest_at: datetime
+    decided: int = 0
+    proposed: int = 0
+    old: int = 0
+
+    @property
+    def left(self) -> int:
+        """Those about which nobody has said anything yet."""
+        return self.number - self.decided - self.proposed
+
+
+@dataclass(frozen=True, slots=True)
 class CaseSeen:
-    """A case that is open, or that a fact contradicts (`contradicted_at`) and nobody took note of."""
+    """A case about which nobody has said anything yet, or that a fact contradicts (`contradicted_at`) and nobody took note of."""
 
     payment_id: UUID
     invoice_id: str
@@ -34,46 +62,50 @@ class CaseSeen:
     opened_at: datetime
     asked: int = 0
     """How often the gateway was asked, as far as the case tells."""
-    on_its_way: bool = False
     contradicted_at: datetime | None = None
     claimed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class GroupSeen:
-    """A group of failed messages that wait. `charges`: how many of them are payments, which a replay would charge; `sums` of what."""
+class FailedSeen:
+    """All failed messages that wait, since `first_at`. `charges`: how many are payments, which a replay would charge; `sums` of what."""
 
-    grp: str
-    type: str | None
-    queue: str
-    reason: str
-    error_type: str | None
-    open: int
+    number: int
+    groups: int
     first_at: datetime
-    hourly: tuple[int, ...] = ()
     charges: int = 0
     sums: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedRun:
-    """A replay that stopped by itself."""
+    """A replay that stopped by itself, and why."""
 
     no: int
     at: datetime
+    how: Halt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalsSeen:
+    """The decisions that wait for a second person: those of the list whoever looks may answer, of `number`; the `others` they may not."""
+
+    shown: tuple[ProposalSeen, ...] = ()
+    number: int = 0
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewSeen:
-    """What the verdict is about."""
+    """What the verdict is about. `doubts` are all open cases, and `contradicted` counts the others that somebody must take note of."""
 
     now: datetime
+    doubts: tuple[DoubtSeen, ...] = ()
+    contradicted: int = 0
     cases: tuple[CaseSeen, ...] = ()
-    proposals: tuple[ProposalSeen, ...] = ()
-    """Those that whoever looks may answer."""
-    proposed: frozenset[UUID] = frozenset()
-    """The payments about which anything is proposed: nobody can decide on them meanwhile, not even the proposer."""
-    groups: tuple[GroupSeen, ...] = ()
+    """Those that wait longest, of each kind the first `LINES_OF_A_KIND_MAX`."""
+    proposals: ProposalsSeen = field(default_factory=ProposalsSeen)
+    failed: FailedSeen | None = None
     stopped_runs: tuple[StoppedRun, ...] = ()
     stuck: tuple[Stuck, ...] = ()
     missing: tuple[str, ...] = ()
@@ -115,60 +147,47 @@ class DeskVerdict:
     oldest_at: datetime | None
     waiting: int
     todo: tuple[Todo, ...]
-    left_out: int = 0
-    """Lines that are not shown."""
 
 
 def verdict_of(seen: OverviewSeen) -> DeskVerdict:
-    """The verdict, and the list of what to do in its order: inside each kind, what waits longest comes first."""
-    doubtful = [case for case in seen.cases if case.contradicted_at is None]
-    todo = _todo(seen)
-    known = [case for case in doubtful if case.amount_minor is not None and case.currency is not None]
+    """The verdict, and the list of what to do in its order: inside each kind, what waits longest comes first.
+
+    Whatever must be acted on has a line in the list.
+    """
     return DeskVerdict(
-        level=_level(seen, doubtful),
-        title=_title(seen, doubtful),
-        sums=_sums(known),
-        unknown=len(doubtful) - len(known),
-        oldest_at=min((case.opened_at for case in doubtful), default=None),
-        waiting=sum(_waits_for_a_person(case) for case in seen.cases),
-        todo=tuple(todo[:TODO_SHOWN_MAX]),
-        left_out=max(0, len(todo) - TODO_SHOWN_MAX),
+        level=_level(seen),
+        title=_title(seen),
+        sums=_sums(seen.doubts),
+        unknown=sum(doubt.unknown for doubt in seen.doubts),
+        oldest_at=min((doubt.oldest_at for doubt in seen.doubts), default=None),
+        waiting=seen.contradicted
+        + sum(doubt.number - doubt.decided for doubt in seen.doubts if doubt.status in FOR_A_PERSON),
+        todo=tuple(_todo(seen)),
     )
 
 
-def _waits_for_a_person(case: CaseSeen) -> bool:
-    return not case.on_its_way and (case.status in (NEEDS_DECISION, REFUND_FAILED) or case.contradicted_at is not None)
-
-
-def _level(seen: OverviewSeen, doubtful: Sequence[CaseSeen]) -> Level:
-    must_act = any(
-        case.status in (NEEDS_DECISION, REFUND_FAILED) or seen.now - case.opened_at > ACT_AFTER for case in doubtful
-    )
+def _level(seen: OverviewSeen) -> Level:
+    must_act = any(doubt.status in FOR_A_PERSON or seen.now - doubt.oldest_at > ACT_AFTER for doubt in seen.doubts)
     if must_act or seen.missing or seen.is_broken:
         return "act"
-    return "look" if seen.cases or seen.proposals or seen.stopped_runs or seen.groups or seen.stuck else "done"
+    waits = seen.doubts or seen.contradicted or seen.proposals.number or seen.proposals.others
+    return "look" if waits or seen.stopped_runs or seen.failed or seen.stuck else "done"
 
 
-def _title(seen: OverviewSeen, doubtful: Sequence[CaseSeen]) -> str:
+def _title(seen: OverviewSeen) -> str:
     """The sentence that a page opens with: money first."""
-    if doubtful:
-        charges = sum(case.status in (NEEDS_DECISION, IN_DOUBT) for case in doubtful)
-        refunds = len(doubtful) - charges
-        if charges:
-            cards = "1 card was" if charges == 1 else f"{charges} cards were"
-            return f"Money is in doubt: nobody knows whether {cards} charged"
-        waits = "1 refund" if refunds == 1 else f"{refunds} refunds"
-        return f"Money is in doubt: {waits} did not go through, or nobody knows"
+    if seen.doubts:
+        return _title_of_doubt(seen.doubts)
     if seen.missing:
         return f"No money is in doubt, but {_names(seen.missing)} {'does' if len(seen.missing) == 1 else 'do'} not run"
     if seen.is_broken:
         return "No money is in doubt, but the activity log is not as it was"
-    if any(case.contradicted_at is not None for case in seen.cases):
+    if seen.contradicted:
         return "No money is in doubt; the gateway contradicts a decision"
-    if seen.groups:
-        number = sum(group.open for group in seen.groups)
+    if seen.failed:
+        number = seen.failed.number
         return f"No money is in doubt; {'1 failed message waits' if number == 1 else f'{number} failed messages wait'}"
-    if seen.stuck or seen.stopped_runs or seen.proposals:
+    if _level(seen) == "look":
         return "No money is in doubt; something waits to be looked at"
     return "All quiet: no money is in doubt, and nothing waits for a person"
 
@@ -179,41 +198,118 @@ def _names(names: Sequence[str]) -> str:
     )
 
 
-def _sums(cases: Sequence[CaseSeen]) -> tuple[SumInDoubt, ...]:
+def _title_of_doubt(doubts: Sequence[DoubtSeen]) -> str:
+    charges = sum(doubt.number for doubt in doubts if doubt.status in (NEEDS_DECISION, IN_DOUBT))
+    if charges:
+        cards = "1 card was" if charges == 1 else f"{charges} cards were"
+        return f"Money is in doubt: nobody knows whether {cards} charged"
+    refunds = sum(doubt.number for doubt in doubts)
+    waits = "1 refund" if refunds == 1 else f"{refunds} refunds"
+    return f"Money is in doubt: {waits} did not go through, or nobody knows"
+
+
+def _sums(doubts: Sequence[DoubtSeen]) -> tuple[SumInDoubt, ...]:
     """Sums by currency, never across currencies; the largest number of payments first."""
-    found: dict[str, list[int]] = {}
-    for case in cases:
-        found.setdefault(str(case.currency), []).append(case.amount_minor or 0)
-    sums = [SumInDoubt(currency, sum(amounts), len(amounts)) for currency, amounts in found.items()]
-    return tuple(sorted(sums, key=lambda one: (-one.number, one.currency)))
+    known: dict[str, SumInDoubt] = {}
+    for doubt in doubts:
+        number = doubt.number - doubt.unknown
+        if doubt.currency is not None and number:
+            before = known.get(doubt.currency, SumInDoubt(doubt.currency, 0, 0))
+            amount_minor = before.amount_minor + doubt.amount_minor
+            known[doubt.currency] = SumInDoubt(doubt.currency, amount_minor, before.number + number)
+    return tuple(sorted(known.values(), key=lambda one: (-one.number, one.currency)))
 
 
 # -- what to do ----------------------------------------------------------------------------------------------------------------------------
 
 
 def _todo(seen: OverviewSeen) -> list[Todo]:
-    proposed = seen.proposed | {proposal.payment_id for proposal in seen.proposals}
-    kinds = (
-        [_decide(case) for case in seen.cases if case.status == NEEDS_DECISION and _is_mine(case, proposed)],
-        [_agree(proposal, seen.cases) for proposal in seen.proposals],
-        [_refund(case) for case in seen.cases if case.status == REFUND_FAILED and _is_mine(case, proposed)],
-        [_take_note(case) for case in seen.cases if case.contradicted_at is not None],
-        [_stopped(run) for run in seen.stopped_runs],
-        _groups(seen.groups),
-        [_stuck(one, seen.now) for one in seen.stuck],
+    cases, proposals, stopped, found = seen.cases, seen.proposals, seen.stopped_runs, seen.stuck
+    contradicted = [case for case in cases if case.contradicted_at is not None]
+    undecided = [case for case in cases if case.contradicted_at is None and case.status == NEEDS_DECISION]
+    refused = [case for case in cases if case.contradicted_at is None and case.status == REFUND_FAILED]
+    return [
+        *_lines([_decide(case) for case in undecided], _left(seen, NEEDS_DECISION), "/cases"),
+        *_lines([_agree(one) for one in proposals.shown], proposals.number, "/cases?show=mine"),
+        *_lines([_refund(case) for case in refused], _left(seen, REFUND_FAILED), "/cases"),
+        *_unclear(seen),
+        *[_missing(name, seen.now) for name in seen.missing],
+        *([_broken(seen.now)] if seen.is_broken else []),
+        *_said_already(seen),
+        *_lines([_take_note(case) for case in contradicted], seen.contradicted, "/cases?show=contradicted"),
+        *_lines([_stopped(run) for run in stopped], len(stopped), "/replays"),
+        *([_failed(seen.failed)] if seen.failed is not None else []),
+        *_lines([_stuck(one, seen.now) for one in found], len(found), "/stuck"),
+    ]
+
+
+def _left(seen: OverviewSeen, status: str) -> int:
+    return sum(doubt.left for doubt in seen.doubts if doubt.status == status)
+
+
+def _lines(todos: Sequence[Todo], number: int, place: str) -> list[Todo]:
+    """The lines of one kind, the longest wait first. If there are more of the `number`, a last one says how many, and where they are."""
+    shown = sorted(todos, key=lambda one: one.since)[:LINES_OF_A_KIND_MAX]
+    if number <= len(shown) or not shown:
+        return shown
+    more = replace(shown[-1], what=f"{number - len(shown)} more like this.", about=(), why=("They wait less long.",))
+    return [*shown, replace(more, button="Show all", place=place)]
+
+
+def _unclear(seen: OverviewSeen) -> list[Todo]:
+    """One line for all payments that Remit itself asks about, and has asked about for too long."""
+    old = [doubt for doubt in seen.doubts if doubt.old and doubt.status not in FOR_A_PERSON]
+    if not old:
+        return []
+    number, since = sum(doubt.old for doubt in old), min(doubt.oldest_at for doubt in old)
+    what = f"{'1 payment is' if number == 1 else f'{number} payments are'} in doubt for longer than 15 minutes."
+    why: Words = (
+        "Remit asks the gateway by itself, and no answer says yet what happened. Ask, or look there and decide.",
     )
-    return [todo for kind in kinds for todo in sorted(kind, key=lambda one: one.since)]
+    oldest = next((case for case in seen.cases if case.status in (IN_DOUBT, REFUND_IN_DOUBT)), None)
+    if number == 1 and oldest is not None:
+        return [Todo("act", what, _about(oldest), why, "Open the case", f"/cases/{oldest.payment_id}", since)]
+    return [Todo("act", what, (), (*why, " The first since ", When(since), "."), "Open the cases", "/cases", since)]
 
 
-def _is_mine(case: CaseSeen, proposed: frozenset[UUID]) -> bool:
-    return case.contradicted_at is None and not case.on_its_way and case.payment_id not in proposed
+def _said_already(seen: OverviewSeen) -> list[Todo]:
+    """What somebody has proposed or decided already: whoever looks can only wait, or find somebody who can answer."""
+    since = min((doubt.oldest_at for doubt in seen.doubts), default=seen.now)
+    others, decided = seen.proposals.others, sum(doubt.decided for doubt in seen.doubts)
+    waits = f"{'1 decision waits' if others == 1 else f'{others} decisions wait'} for a second person."
+    goes = "1 decision is on its way." if decided == 1 else f"{decided} decisions are on their way."
+    agrees: Words = ("Nothing is sent before another resolver agrees than the one who proposed it.",)
+    effect: Words = ("It takes effect within seconds. If none shows in 5 minutes, anybody may decide anew.",)
+    return [
+        *([Todo("hand", waits, (), agrees, "Look at it", "/cases?show=second", since)] if others else []),
+        *([Todo("look", goes, (), effect, "Look at it", "/cases", since)] if decided else []),
+    ]
 
 
-def _about(case: CaseSeen) -> Words:
+_MEANS_MISSING: Final[Mapping[str, str]] = {
+    "invoice": "Invoices are neither issued nor paid meanwhile; nothing is charged.",
+    "payment_gateway": "No card is charged meanwhile, and the gateway is asked about none.",
+    "saga": "Invoices are not marked as paid meanwhile, though their cards are charged.",
+    "staff": "Decisions and replays do not leave meanwhile, and what is in doubt since then does not show here.",
+}
+
+
+def _missing(name: str, now: datetime) -> Todo:
+    what = f"No instance of {name.replace('_', ' ')} runs."
+    means = _MEANS_MISSING.get(name, "What it does is not done meanwhile.")
+    return Todo("act", what, (), (f"{means} Nothing is lost. Start it.",), "Look at the parts", "/#parts", now)
+
+
+def _broken(now: datetime) -> Todo:
+    why = "An entry was changed or taken out: rely on nothing from there on before you know who did it."
+    return Todo("act", "The activity log is not as it was.", (), (why,), "Read the log", "/activity", now)
+
+
+def _about(seen: CaseSeen | ProposalSeen) -> Words:
     amount: Words = (
-        () if case.amount_minor is None or case.currency is None else (", ", Amount(case.amount_minor, case.currency))
+        () if seen.amount_minor is None or seen.currency is None else (", ", Amount(seen.amount_minor, seen.currency))
     )
-    return (Named(case.invoice_id, "invoice"), *amount)
+    return (Named(seen.invoice_id, "invoice"), *amount)
 
 
 def _decide(case: CaseSeen) -> Todo:
@@ -234,12 +330,11 @@ def _decide(case: CaseSeen) -> Todo:
     )
 
 
-def _agree(proposal: ProposalSeen, cases: Sequence[CaseSeen]) -> Todo:
-    case = next((one for one in cases if one.payment_id == proposal.payment_id), None)
+def _agree(proposal: ProposalSeen) -> Todo:
     return Todo(
         "hand",
         "Agree or not, as second person.",
-        _about(case) if case is not None else (Named(proposal.invoice_id, "invoice"),),
+        _about(proposal),
         (
             Theirs(proposal.by),
             f" says: {RESOLUTIONS.get(proposal.resolution, proposal.resolution)}, at ",
@@ -278,51 +373,51 @@ def _take_note(case: CaseSeen) -> Todo:
     )
 
 
+_WHY_STOPPED: Final[Mapping[Halt, str]] = {
+    Halt.FAILED: "A message failed again.",
+    Halt.NO_SIGN: "Nothing was heard of a message for a minute.",
+    Halt.REFUSED: "The broker does not take its messages.",
+    Halt.ERROR: "A step of it failed, with an error of Remit's own.",
+}
+
+
 def _stopped(run: StoppedRun) -> Todo:
+    why = "" if run.how is None else f"{_WHY_STOPPED[run.how]} "
     return Todo(
         "look",
         f"The replay R-{run.no} stopped by itself.",
         (),
-        ("A message failed again. The rest were not sent.",),
+        (f"{why}The rest were not sent.",),
         "Look at it",
         f"/replays/{run.no}",
         run.at,
     )
 
 
-def _groups(groups: Sequence[GroupSeen]) -> list[Todo]:
+def _failed(failed: FailedSeen) -> Todo:
     """One line for all groups: they have a page of their own."""
-    if not groups:
-        return []
-    number, first = sum(group.open for group in groups), min(group.first_at for group in groups)
-    return [
-        Todo(
-            "look",
-            "1 failed message waits." if number == 1 else f"{number} failed messages wait.",
-            (),
-            (
-                f"{'1 group' if len(groups) == 1 else f'{len(groups)} groups'}, the first since ",
-                When(first),
-                ". ",
-                *_charges(groups),
-            ),
-            "Open the groups",
-            "/dead-letters",
-            first,
-        )
-    ]
+    return Todo(
+        "look",
+        "1 failed message waits." if failed.number == 1 else f"{failed.number} failed messages wait.",
+        (),
+        (
+            f"{'1 group' if failed.groups == 1 else f'{failed.groups} groups'}, the first since ",
+            When(failed.first_at),
+            ". ",
+            *_charges(failed),
+        ),
+        "Open the groups",
+        "/dead-letters",
+        failed.first_at,
+    )
 
 
-def _charges(groups: Sequence[GroupSeen]) -> Words:
+def _charges(failed: FailedSeen) -> Words:
     """How many of the messages are payments, with a sum in each currency."""
-    charges = sum(group.charges for group in groups)
-    if not charges:
+    if not failed.charges:
         return ("Nothing of them was done.",)
-    sums: dict[str, int] = {}
-    for currency, amount_minor in (one for group in groups for one in group.sums):
-        sums[currency] = sums.get(currency, 0) + amount_minor
-    words: list[str | Amount] = [f"{charges} {'is a payment' if charges == 1 else 'are payments'}"]
-    for number, (currency, amount_minor) in enumerate(sorted(sums.items())):
+    words: list[str | Amount] = [f"{failed.charges} {'is a payment' if failed.charges == 1 else 'are payments'}"]
+    for number, (currency, amount_minor) in enumerate(sorted(failed.sums)):
         words += [", " if number == 0 else " and ", Amount(amount_minor, currency)]
     return (*words, ": nothing was charged.")
 

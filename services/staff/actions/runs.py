@@ -23,6 +23,10 @@ from shared.records import dataclass, replace
 TITLE_LENGTH_MAX = 200
 
 
+COUNTED_MAX = 10 * runs.LETTERS_MAX
+"""So many selected messages are counted, to say how many a run leaves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Previewed:
     """The result of a preview: the run's number, unless it was refused. `beyond`: how many more were selected than a run takes."""
@@ -55,7 +59,7 @@ async def preview(
             return Previewed(ActionResult(None, "nothing is selected: select at least one", RunRefusal.NONE_SELECTED))
         beyond = 0
         if len(found) == runs.LETTERS_MAX:
-            beyond = await letter_store.count_of(tx, filter_, at_most=10 * runs.LETTERS_MAX) - runs.LETTERS_MAX
+            beyond = await letter_store.count_of(tx, filter_, at_most=COUNTED_MAX) - runs.LETTERS_MAX
         now, id_ = clock(), _id_of(who)
         bins = runs.bins_of(found, now, old_after)
         taken = runs.in_order(found, now, old_after)

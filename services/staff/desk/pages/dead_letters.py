@@ -22,7 +22,7 @@ from services.staff.desk.once import NUL
 from services.staff.desk.parameters import Moment, key_text, read_key, read_moment
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room, Visitor
 from services.staff.heard import InvoiceHeard
-from services.staff.letter_store import Key, LetterFilter, LetterGroup, LetterLine
+from services.staff.letter_store import GroupKey, Key, LetterFilter, LetterGroup, LetterLine
 from services.staff.people import Actor, Role
 from services.staff.runs import SILENCE_MAX
 from services.staff.store import JournalEntry, Selection
@@ -95,13 +95,15 @@ class LetterRow(BaseModel):
 
 
 class DeadLettersView(BaseModel):
-    """Groups and the list. `next` is the key of the next page.
+    """Groups and the list. `next` is the key of the next page, `groups_next` that of more of the `groups_total` groups.
 
     `seen` is when the newest of its first page failed, and `came` how many failed since.
     """
 
     counts: dict[DeadLetterStatus, int]
     groups: list[GroupCard]
+    groups_total: int
+    groups_next: str | None
     chosen: GroupCard | None
     status: str
     filters: dict[str, str]
@@ -113,6 +115,7 @@ class DeadLettersView(BaseModel):
     next: str | None
     came: int
     seen: datetime
+    news_max: int = NEWS_MAX
     words_max: int = letter_store.WORDS_LETTERS_MAX
 
     @property
@@ -157,6 +160,7 @@ class LettersNewsView(BaseModel):
 
     came: int
     address: str
+    news_max: int = NEWS_MAX
 
 
 @room.page("/dead-letters", "dead-letters.html")
@@ -173,27 +177,31 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
     words: str | None = None,
     after: str | None = None,
     seen: Moment | None = None,
+    groups_after: str | None = None,
 ) -> DeadLettersView:
     """The groups of failed messages, and those that were asked for."""
     named = {"group": group, "queue": queue, "type": type, "reason": reason, "invoice": invoice, "words": words}
     filters = {name: value for name, value in named.items() if value}
     filters |= {name: at.isoformat() for name, at in zip(_MOMENTS, (since, until), strict=True) if at is not None}
     filter_ = _filter(status, filters)
-    key = _key(after)
+    key, group_key = _key(after), _group_key(groups_after)
     async with desk.read() as connection:
         counts = await letter_store.counts_by_status(connection)
         shows_groups = status == DeadLetterStatus.OPEN and set(filters) <= {"group"}
-        groups = await letter_store.groups(connection, desk.clock(), at_most=GROUPS_MAX) if shows_groups else []
+        groups = await _groups(desk, connection, group_key) if shows_groups else []
+        groups_total = await letter_store.count_groups(connection) if shows_groups else 0
         chosen = next((one for one in groups if one.group == group), None)
         if group is not None and chosen is None:
             chosen = next(iter(await letter_store.groups(connection, desk.clock(), group=group, at_most=1)), None)
-        shows_letters = bool(filters) or status != "open" or len(groups) <= 1
+        shows_letters = bool(filters) or status != "open" or groups_total <= 1
         lines = await letter_store.page(connection, filter_, after=key, at_most=ROWS_MAX + 1) if shows_letters else []
         came = await letter_store.came_since(connection, filter_, seen, at_most=NEWS_MAX) if seen is not None else 0
     rows = lines[:ROWS_MAX]
     return DeadLettersView(
         counts=counts,
-        groups=[_card(one, chosen=one.group == group) for one in groups],
+        groups=[_card(one, chosen=one.group == group) for one in groups[:GROUPS_MAX]],
+        groups_total=groups_total,
+        groups_next=_group_key_text(groups[GROUPS_MAX - 1]) if len(groups) > GROUPS_MAX else None,
         chosen=None if chosen is None else _card(chosen, chosen=True),
         status=status,
         filters=filters,
@@ -207,6 +215,11 @@ async def dead_letters(  # noqa: PLR0917 - the filters of the address
         seen=seen
         or max([*(row.last_seen for row in rows[:1]), *(one.last_seen for one in groups)], default=desk.clock()),
     )
+
+
+async def _groups(desk: Desk, connection: Connection, after: GroupKey | None) -> list[LetterGroup]:
+    """A page of groups, and one more if there are more."""
+    return await letter_store.groups(connection, desk.clock(), after=after, at_most=GROUPS_MAX + 1)
 
 
 @room.region("letters", "_letters_news.html")
@@ -257,6 +270,21 @@ def _key(text: str | None) -> Key | None:
             "invalid", "After: the key of a page, as the page before has it.", HTTPStatus.UNPROCESSABLE_ENTITY
         )
     return found
+
+
+def _group_key(text: str | None) -> GroupKey | None:
+    if text is None:
+        return None
+    at, _, group = text.rpartition("_")
+    try:
+        return read_moment(at), group
+    except ValueError:
+        told = "Groups after: the key of a page of groups, as the page before has it."
+        raise Refused("invalid", told, HTTPStatus.UNPROCESSABLE_ENTITY) from None
+
+
+def _group_key_text(group: LetterGroup) -> str:
+    return f"{group.last_seen.isoformat()}_{group.group}"
 
 
 def name_of(type_: str | None) -> str:
@@ -794,11 +822,9 @@ async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
     text = sentence(previewed.result.text)
     if previewed.beyond > 0:
         whole = previewed.beyond + runs.LETTERS_MAX
-        text = (
-            f"A run takes {runs.LETTERS_MAX:,}; the first {runs.LETTERS_MAX:,} of {whole:,} are in this one.".replace(
-                ",", " "
-            )
-        )
+        more = " or more" if whole >= run_actions.COUNTED_MAX else ""
+        text = f"A run takes {runs.LETTERS_MAX:,}; the first {runs.LETTERS_MAX:,} of {whole:,}{more} are in this one."
+        text = text.replace(",", " ")
     return Done(text=text, location=f"/replays/{previewed.no}", entry=previewed.result.entry)
 
 

@@ -1,19 +1,19 @@
 """The overview: must somebody act now, what to do in which order, whom to call, and how the parts are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel
 
 from services.staff import letter_store, seen_store
-from services.staff.dead_letters import DeadLetterStatus
 from services.staff.desk.contacts import Contacts, read_contacts
 from services.staff.desk.desk import Desk
 from services.staff.desk.pages.activity import ChainView, chain_view
 from services.staff.desk.pages.stuck import StuckView, as_view
 from services.staff.desk.routing import Room, SeenBy
 from services.staff.desk.said import SaidPart, said
+from services.staff.letter_store import LetterGroup
 from services.staff.people import Actor, Role
 from services.staff.proposals import is_same_person
 from services.staff.seen_store import LastHour
@@ -21,13 +21,21 @@ from services.staff.stuck import (
     GONE_AFTER_S,
     SERVICES,
     InstanceSeen,
-    ProposalSeen,
     QueueSeen,
     WatchedWork,
     missing_services,
     stuck,
 )
-from services.staff.verdict import CaseSeen, GroupSeen, OverviewSeen, StoppedRun, Todo, verdict_of
+from services.staff.verdict import (
+    CaseSeen,
+    DoubtSeen,
+    FailedSeen,
+    OverviewSeen,
+    ProposalsSeen,
+    StoppedRun,
+    Todo,
+    verdict_of,
+)
 from shared.contracts.catalogue import short_name
 from shared.records import dataclass
 
@@ -104,7 +112,6 @@ class OverviewView(BaseModel):
     in_doubt: int
     waiting: int
     todo: list[TodoView]
-    left_out: int
     stuck: list[StuckView]
     groups: list[GroupView]
     failed: int
@@ -123,9 +130,12 @@ class OverviewRead:
     """What the overview is made of. It is the same for all who look."""
 
     watched: WatchedWork
+    doubts: tuple[DoubtSeen, ...]
+    contradicted: int
     cases: tuple[CaseSeen, ...]
-    groups: tuple[GroupSeen, ...]
-    failed: int
+    proposers: Mapping[str, int]
+    failed: FailedSeen | None
+    groups: list[LetterGroup]
     stopped: tuple[StoppedRun, ...]
     hour: LastHour | None
     settled: datetime | None
@@ -145,54 +155,58 @@ async def _read(desk: Desk) -> OverviewRead:
     hears_messages = desk.settings.staff_journal == "on"
     async with desk.read() as connection:
         watched = await seen_store.watched(connection, desk.clock(), hears_instances=hears_instances)
-        cases = await seen_store.open_cases(connection)
-        groups = await seen_store.open_groups(connection, desk.clock())
+        doubts = await seen_store.doubts(connection, desk.clock())
+        contradicted = await seen_store.contradicted(connection)
+        failed = await letter_store.open_ones(connection)
         return OverviewRead(
             watched=watched,
-            cases=cases,
-            groups=groups,
-            failed=(await letter_store.counts_by_status(connection))[DeadLetterStatus.OPEN],
+            doubts=doubts,
+            contradicted=contradicted,
+            cases=await seen_store.first_cases(connection, doubts),
+            proposers=await seen_store.proposers(connection),
+            failed=failed,
+            groups=await letter_store.groups(connection, desk.clock(), at_most=GROUPS_SHOWN_MAX) if failed else [],
             stopped=await seen_store.stopped_runs(connection),
             hour=await seen_store.last_hour(connection) if hears_messages else None,
-            settled=await seen_store.last_settled(connection) if not cases else None,
+            settled=await seen_store.last_settled(connection) if not doubts and not contradicted else None,
             log=await chain_view(connection, desk.clock()),
-            replayed=await seen_store.letters_replayed(connection) if not groups else 0,
+            replayed=await seen_store.letters_replayed(connection) if failed is None else 0,
             contacts=read_contacts(desk.settings.contacts_file),
         )
 
 
 def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
     """What this viewer sees: only who may answer a proposal is told of it."""
-    watched, cases, groups, hour, log = read.watched, read.cases, read.groups, read.hour, read.log
+    watched, hour, log = read.watched, read.hour, read.log
     found = stuck(watched)
     missing = missing_services(watched)
     verdict = verdict_of(
         OverviewSeen(
             watched.now,
-            cases,
-            proposals=_answerable(read, viewer),
-            proposed=frozenset(one.payment_id for one in watched.proposals),
-            groups=groups,
+            read.doubts,
+            read.contradicted,
+            read.cases,
+            proposals=_proposals(read, viewer),
+            failed=read.failed,
             stopped_runs=read.stopped,
             stuck=tuple(found),
             missing=tuple(missing),
             is_broken=log.state == "broken",
         )
     )
-    in_doubt = [case for case in cases if case.contradicted_at is None]
+    in_doubt = sum(doubt.number for doubt in read.doubts)
     return OverviewView(
         level=verdict.level,
         title=verdict.title,
         sums=[SumView(currency=one.currency, amount_minor=one.amount_minor, number=one.number) for one in verdict.sums],
         unknown=verdict.unknown,
         oldest_at=verdict.oldest_at,
-        in_doubt=len(in_doubt),
+        in_doubt=in_doubt,
         waiting=verdict.waiting,
         todo=[_todo(one) for one in verdict.todo],
-        left_out=verdict.left_out,
         stuck=[as_view(one) for one in found[:STUCK_SHOWN_MAX]],
-        groups=[_group(one) for one in groups[:GROUPS_SHOWN_MAX]],
-        failed=read.failed,
+        groups=[_group(one) for one in read.groups],
+        failed=0 if read.failed is None else read.failed.number,
         replayed=read.replayed,
         contacts=read.contacts,
         parts=_parts(watched),
@@ -203,7 +217,7 @@ def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
             declined=hour.declined,
             not_charged=hour.not_charged,
             given_back=hour.given_back,
-            in_doubt=len(in_doubt),
+            in_doubt=in_doubt,
             more=hour.more,
         ),
         last_settled=read.settled,
@@ -213,19 +227,22 @@ def _overview(read: OverviewRead, viewer: Actor) -> OverviewView:
     )
 
 
-def _answerable(read: OverviewRead, viewer: Actor) -> tuple[ProposalSeen, ...]:
-    """The proposals that this viewer may answer: in nothing else do two viewers see different overviews."""
-    return tuple(one for one in read.watched.proposals if _may_answer(one, viewer))
+def _proposals(read: OverviewRead, viewer: Actor) -> ProposalsSeen:
+    """The proposals, as this viewer may answer them: in nothing else do two viewers see different overviews."""
+    mine = {by for by in read.proposers if _may_answer(by, viewer)}
+    number = sum(count for by, count in read.proposers.items() if by in mine)
+    shown = tuple(one for one in read.watched.proposals if one.by in mine)
+    return ProposalsSeen(shown, number, others=sum(read.proposers.values()) - number)
 
 
-@room.region("overview", "_overview.html", seen=SeenBy(alike=_answerable, view=_overview))
+@room.region("overview", "_overview.html", seen=SeenBy(alike=_proposals, view=_overview))
 async def overview_now(desk: Desk, key: str, viewer: Actor) -> OverviewRead:  # noqa: ARG001 - there is one
     """The same, when it changes. It is read once for all; each sees the own view of it."""
     return await _read(desk)
 
 
-def _may_answer(proposal: ProposalSeen, viewer: Actor) -> bool:
-    return Role.RESOLVER in viewer.roles and not viewer.is_program and not is_same_person(proposal.by, viewer.name)
+def _may_answer(proposed_by: str, viewer: Actor) -> bool:
+    return Role.RESOLVER in viewer.roles and not viewer.is_program and not is_same_person(proposed_by, viewer.name)
 
 
 def _todo(todo: Todo) -> TodoView:
@@ -240,15 +257,14 @@ def _todo(todo: Todo) -> TodoView:
     )
 
 
-def _group(group: GroupSeen) -> GroupView:
-    name = short_name(group.type or "") or f"A message on {group.queue}"
+def _group(group: LetterGroup) -> GroupView:
     return GroupView(
-        name=name,
+        name=short_name(group.type or "") or f"A message on {group.queue}",
         reason=group.reason,
         error_type=group.error_type,
         open=group.open,
         hourly=list(group.hourly),
-        place=f"/dead-letters?group={group.grp}" if group.grp else "/dead-letters",
+        place=f"/dead-letters?group={group.group}",
     )
 
 

@@ -65,6 +65,23 @@ async def test_groups_say_what_a_replay_would_charge(desk: DeskUnderTest, ann: D
     assert "Replaying charges nobody." in page.text
 
 
+async def test_however_many_groups_there_are_each_is_counted_and_shown(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    """Senders choose the type, so they choose how many groups there are."""
+    letters = [replace(payment("INV-1", 1_000, desk.clock), type=f"remit.invoice.New{n}.v1") for n in range(25)]
+    await kept(desk, *letters)
+    first = await ann.open("/dead-letters")
+    assert "25 groups of failed messages" in first.text
+    assert "20 shown of 25" in first.text
+    (more,) = {link for link in first.links if "groups_after=" in link}
+    second = await ann.open(more)
+    groups = [{link for link in page.links if "&group=" in link} for page in (first, second)]
+    assert ([len(some) for some in groups], groups[0] & groups[1]) == ([20, 5], set())
+    assert (await ann.open("/dead-letters?groups_after=lost")).status == 422
+    overview = await ann.open("/")
+    assert "25 failed messages wait. 25 groups, the first since" in overview.text
+    assert "25 are payments, 250.00 EUR: nothing was charged." in overview.text
+
+
 @pytest.mark.parametrize(
     ("how", "why", "says"),
     [

@@ -3,15 +3,18 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
 
 from services.staff import seen_store, story_store, told_store
+from services.staff.actions import payments
+from services.staff.domain import DecisionRefused, SentDecision
 from services.staff.find import By
 from services.staff.heard import hear
-from services.staff.people import Role
+from services.staff.people import Role, at_terminal
 from shared.contracts.operations import Heartbeat
 from shared.messaging.envelope import Inbound
 from shared.records import replace
@@ -19,7 +22,7 @@ from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
-from tests.support.kept_cases import ATTEMPT, keep_case
+from tests.support.kept_cases import ATTEMPT, LIMIT, NOW, keep_case
 from tests.support.kept_letters import event, keep, payment
 
 START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
@@ -272,10 +275,15 @@ async def test_overview_and_case_say_alike_how_often_the_gateway_was_asked(
 
 @pytest.mark.parametrize(
     ("statement", "index"),
-    [(seen_store.LAST_SETTLED, "cases_settled"), (seen_store.LETTERS_REPLAYED, "dead_letters_erasable")],
-    ids=["the last case", "the week's replays"],
+    [
+        (seen_store.LAST_SETTLED, "cases_settled"),
+        (seen_store.LETTERS_REPLAYED, "dead_letters_erasable"),
+        (seen_store.DOUBTS.replace("$1", "now()"), "cases_open"),
+        (seen_store.DOUBTS.replace("$1", "now()"), "cases_decided"),
+    ],
+    ids=["the last case", "the week's replays", "money in doubt", "decisions on their way"],
 )
-async def test_a_quiet_overview_reads_no_table_from_end_to_end(desk: DeskUnderTest, statement: str, index: str) -> None:
+async def test_an_overview_reads_no_table_from_end_to_end(desk: DeskUnderTest, statement: str, index: str) -> None:
     """Of what there was for years only the end is looked at."""
     await keep(desk.desk.database, *(event(number) for number in range(200)), clock=desk.clock)
     async with desk.desk.database.transaction() as tx:
@@ -321,6 +329,65 @@ async def test_money_in_doubt_comes_first(environment: Environment, desk: DeskUn
     view = (await ann.client.get("/api/v1")).json()
     assert view["sums"] == [{"currency": "EUR", "amount_minor": 31_000, "number": 1}]
     assert view["level"] == "act"
+
+
+async def test_all_money_in_doubt_is_counted_and_added_up(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    """However many cases there are: the list of what to do shows the first ones, and says how many more there are."""
+    await open_case(environment, desk)
+    await execute(
+        environment.databases["staff"],
+        """INSERT INTO cases SELECT (jsonb_populate_record(c, jsonb_build_object('payment_id', gen_random_uuid(),
+               'status', (ARRAY['needs_decision', 'in_doubt', 'refund_failed'])[1 + n % 3]))).* FROM cases c, generate_series(1, 1199) n""",
+    )
+    view = (await ann.client.get("/api/v1")).json()
+    assert view["title"] == "Money is in doubt: nobody knows whether 800 cards were charged"
+    assert view["sums"] == [{"currency": "EUR", "amount_minor": 1_200 * 31_000, "number": 1_200}]
+    assert (view["in_doubt"], view["waiting"]) == (1_200, 800)
+    whats = [todo["what"] for todo in view["todo"]]
+    assert [what for what in whats if "more like this" in what] == ["390 more like this."] * 2
+    assert "400 payments are in doubt for longer than 15 minutes." in whats
+    listed = (await ann.client.get("/api/v1/cases")).json()
+    assert [(one["cases"], one["amount_minor"]) for one in listed["sums"]] == [(1_200, 1_200 * 31_000)]
+
+
+async def test_what_somebody_has_said_about_a_case_is_told_apart(desk: DeskUnderTest, ann: DeskBrowser) -> None:
+    database, id_ = desk.desk.database, UUID(int=9)
+    sent = SentDecision(id_, 4, "not_charged", "ben", NOW)
+    late = DecisionRefused(UUID(int=8), 4, "needs_decision", "version_differs", "ben", "not_charged", id_)
+    await keep_case(database, LIMIT, decision=sent)
+    left = [
+        await keep_case(database, LIMIT, decision=sent, refusals=(late,)),
+        await keep_case(database, LIMIT, decision=replace(sent, version=3)),
+        await keep_case(database, None),
+    ]
+    proposed = await keep_case(database)
+    wanted: dict[str, Any] = {"resolution": "not_charged", "expected_version": 4, "evidence": "none", "reason": "none"}
+    assert (await payments.resolve(database, proposed, **wanted, who=at_terminal("ben"))).ok
+    async with desk.desk.read() as connection:
+        (doubt,) = await seen_store.doubts(connection, desk.clock())
+        cases = await seen_store.first_cases(connection, [doubt])
+    assert (doubt.number, doubt.decided, doubt.proposed, doubt.left, doubt.unknown) == (5, 1, 1, 3, 1)
+    assert {case.payment_id for case in cases} == set(left)
+    assert "1 decision is on its way." in (await ann.open("/")).text
+
+
+BROKEN = "INSERT INTO journal_check (checked_at, broken_at, broken_why) VALUES (now(), 2, 'who acted was changed')"
+
+
+async def test_what_must_be_acted_on_is_never_nothing_to_do(
+    environment: Environment, desk: DeskUnderTest, ann: DeskBrowser
+) -> None:
+    await everybody(environment, desk, but="saga")
+    await open_case(environment, desk, status="in_doubt")
+    await execute(environment.databases["staff"], BROKEN)
+    page = await ann.open("/")
+    assert "1 payment is in doubt for longer than 15 minutes." in page.text
+    assert "No instance of saga runs." in page.text
+    assert "The activity log is not as it was." in page.text
+    assert {f"/cases/{PAYMENT}", "/#parts", "/activity"} <= set(page.links)
+    assert "Nothing to do." not in page.text
 
 
 @pytest.mark.parametrize(("by", "is_asked"), [("ben", True), ("Ann ", False)])
