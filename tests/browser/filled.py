@@ -1,6 +1,6 @@
 """What the pages show in tests: cases, failed messages and entries of the log, also with texts that want to do harm."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,6 +32,8 @@ class Filled:
     dead_letter: UUID
     hostile_letter: UUID
     invoice: str
+    states: Sequence[str] = ()
+    """Addresses of pages as they stand after somebody acted."""
 
 
 async def fill(database: Database, *, with_hostile: bool = True) -> Filled:

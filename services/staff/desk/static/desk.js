@@ -164,8 +164,10 @@
       const [text, kind, word] = told.counts[count.dataset.count] || ["0", "", ""];
       count.className = `count ${kind}`;
       count.hidden = text === "0";
-      count.firstChild.textContent = text;
-      count.lastElementChild.textContent = ` ${word}`;
+      const spoken = document.createElement("span");
+      spoken.className = "hidden";
+      spoken.textContent = ` ${word}`;
+      count.replaceChildren(text, spoken);
     }
   };
   const isLost = () => show(false, clock ? `not live since ${clock.slice(0, 5)}` : "not live");

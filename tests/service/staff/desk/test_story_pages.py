@@ -518,4 +518,4 @@ async def test_what_is_stuck_says_what_it_means(
     assert "Messages wait on payment_gateway.requests, and nobody takes them" in page.text
     assert "These payments are not charged yet." in page.text
     overview = await ann.open("/")
-    assert 'data-count="stuck"' in overview.html
+    assert '<span class="count look" data-count="stuck">1<' in overview.html
