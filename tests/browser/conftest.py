@@ -6,25 +6,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
-from deploy.local.chromium import ensure_chromium
-from deploy.local.errors import StackError
 from tests.browser.filled import Filled, fill
-from tests.browser.site import Site, open_site
+from tests.browser.site import Site, chromium_or_skip, open_browser, open_site
 from tests.support.databases import truncate
 from tests.support.environment import Environment
-
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-"""It runs as root in a container, draws without a screen, and asks nobody for anything."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,19 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """Debian's Chromium, which is installed where that may be."""
-    try:
-        return ensure_chromium(lambda _: None)
-    except StackError as error:
-        pytest.skip(str(error))
+    return chromium_or_skip()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(chromium: Path) -> AsyncIterator[Browser]:
     """A browser without a screen."""
-    async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+    async with open_browser(chromium) as opened:
         yield opened
-        await opened.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -5,11 +5,25 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+import pytest
 import uvicorn
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Error, Page, Response, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Error,
+    Page,
+    Response,
+    async_playwright,
+    expect,
+)
 
+from deploy.local.chromium import ensure_chromium
+from deploy.local.errors import StackError
 from services.staff.people import Role
 from tests.support.desk_browser import DeskUnderTest, open_desk
 from tests.support.environment import ROOT
@@ -21,6 +35,16 @@ WAIT_MS = 20_000
 expect.set_options(timeout=WAIT_MS)
 EVERYBODY = (Role.VIEWER, Role.REPLAYER, Role.RESOLVER, Role.ADMIN)
 WIDE, NARROW = (1280, 900), (390, 844)
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""It runs as root in a container, draws without a screen, and asks nobody for anything."""
 _EXPECTED = ("the server responded with a status of", "net::ERR_ABORTED")
 """What a browser says on its console of an answer that a test asked for, such as a refusal."""
 
@@ -97,6 +121,23 @@ class _Quiet(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def chromium_or_skip() -> Path:
+    """Debian's Chromium, which is installed where that may be. Without one the test is skipped."""
+    try:
+        return ensure_chromium(lambda _: None)
+    except StackError as error:
+        pytest.skip(str(error))
+
+
+@asynccontextmanager
+async def open_browser(chromium: Path) -> AsyncIterator[Browser]:
+    """A browser without a screen."""
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield opened
+        await opened.close()
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from deploy.local.system import System
 from tests.support.desk_browser import seen
 from tests.support.environment import ROOT
 from tests.support.waiting import until
+from tests.system.at_desk import settle_in_browser
 from tests.system.conftest import a_system
 
 DEADLINE_S = 120.0
@@ -116,9 +117,10 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
         assert "Traceback" not in done.stderr
         return done.stdout
 
-    async def needs_decision() -> bool:
+    async def needs_decision(about: str = payment) -> bool:
         cases = json.loads(await typed("remit payments in-doubt --json"))
-        return any(case["payment_id"] == payment and case["status"] == "needs_decision" for case in cases)
+        waiting_ones = [case for case in cases if case["status"] == "needs_decision"]
+        return any(about in (case["payment_id"], case["invoice_id"]) for case in waiting_ones)
 
     async def shows(invoice: str, status: str) -> bool:
         return f"{invoice}: {status}," in await typed(f"remit invoice show {invoice}")
@@ -159,6 +161,12 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
         (first,) = re.findall(r"`(\S+ python shared/kit/examples/first\.py \S+)`", SENDERS)
         assert "paid, receipt" in await typed(first)
         assert (await ask_as_written(SENDERS, file))["state"] == "paid"
+        await until(lambda: needs_decision("INV-7"), what="the case at the desk", within_s=DEADLINE_S)
+        ((address, name, password),) = re.findall(
+            r"^  (http\S+), as (\S+) or .* with the password (\S+)$", printed, re.MULTILINE
+        )
+        await settle_in_browser(address, name, password, "INV-7")
+        await until(lambda: shows("INV-7", "open"), what="the doubt settled in a browser", within_s=DEADLINE_S)
     finally:
         whole_system.fleet.stop_keeping()
 
