@@ -26,22 +26,22 @@ async def open_states(site: Site, words: str) -> list[str]:
     """The addresses of these pages, as ann sees them. `words` stand wherever people write."""
     words = "".join(one for one in words if one >= " ")  # people cannot send control characters
     ann, ben = [await site.desk.browser(name, *EVERYBODY) for name in ("ann", "ben")]
-    checked = await _check(ann, await _case(site), words)
+    checked = await _check(ann, await case_after(site), words)
     return [
         checked.address,
         await _proposed(site, ben, words),
-        *[f"/cases/{await _case(site, *facts)}" for facts in (_CONTRADICTED, _CAPTURED)],
+        *[f"/cases/{await case_after(site, *facts)}" for facts in (CONTRADICTED, CAPTURED)],
         *await _letter_to_edit(site, words),
         *[f"/replays/{no}" for no in await _runs(site, words)],
     ]
 
 
-_CONTRADICTED = (Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben"), Settled(6, CaseStatus.CAPTURED))
-_CAPTURED = (Settled(5, CaseStatus.CAPTURED, decided_by="ben"),)
+CONTRADICTED = (Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben"), Settled(6, CaseStatus.CAPTURED))
+CAPTURED = (Settled(5, CaseStatus.CAPTURED, decided_by="ben"),)
 """It can be reopened, and its money given back."""
 
 
-async def _case(site: Site, *facts: Settled) -> UUID:
+async def case_after(site: Site, *facts: Settled) -> UUID:
     """A case above the limit, after these facts."""
     database = site.desk.desk.database
     payment_id = await keep_case(database, LIMIT + 1, at=NOW - timedelta(hours=4))
@@ -61,7 +61,7 @@ async def _check(browser: DeskBrowser, payment_id: UUID, words: str) -> SeenPage
 
 
 async def _proposed(site: Site, ben: DeskBrowser, words: str) -> str:
-    payment_id = await _case(site)
+    payment_id = await case_after(site)
     page = await _check(ben, payment_id, words)
     (form,) = (form for form in page.forms if "/decide" in form.action)
     sent = await ben.submit(page, form.action)

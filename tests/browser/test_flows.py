@@ -2,18 +2,23 @@
 
 import asyncio
 import re
+from datetime import timedelta
 
 import pytest
 from playwright.async_api import Page, expect
 from prometheus_client import REGISTRY
 
-from services.staff import store
+from services.staff import store, story_store
 from services.staff.desk.passwords import hashed
+from services.staff.heard import hear
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
 from tests.browser.filled import Filled
 from tests.browser.site import Site
-from tests.browser.ways import WAYS, Press, by_mouse
+from tests.browser.states import CAPTURED, CONTRADICTED, case_after
+from tests.browser.ways import WAYS, Press, by_keyboard, by_mouse
+from tests.support.desk_browser import NOW
+from tests.support.heard_messages import INVOICE, life_of_an_invoice
 from tests.support.kept_cases import keep_case
 from tests.support.waiting import until
 
@@ -178,6 +183,54 @@ async def test_two_people_decide_above_the_limit(site: Site, filled: Filled, pre
     assert await messages(site) == 1
 
 
+async def test_what_was_settled_is_noted_taken_back_and_given_back(site: Site) -> None:
+    """By keyboard alone. The gateway contradicted one decision; of the others one was wrong, and for one the customer wants money back."""
+    await limit(site, 500_000)
+    contradicted, wrong, kind = [await case_after(site, *facts) for facts in (CONTRADICTED, CAPTURED, CAPTURED)]
+    page = await site.window("ben.resolver", Role.RESOLVER)
+    await page.goto(f"/cases/{contradicted}")
+    await page.get_by_label("What was learned, and who was told").fill("The dashboard lagged three hours.")
+    await by_keyboard(page.get_by_role("button", name="I took note of it"))
+    await expect(page.get_by_role("status").first).to_contain_text("you took note of it")
+    await expect(page.get_by_role("button", name="I took note of it")).to_have_count(0)
+    await page.goto(f"/cases/{wrong}")
+    await by_keyboard(page.locator("summary", has_text="Take it back…"))
+    await page.get_by_label("Why it was wrong").fill("I read the wrong line.")
+    await by_keyboard(page.get_by_role("button", name="Take the decision back"))
+    await expect(page.get_by_role("status").first).to_contain_text("Decided: reopen")
+    assert await messages(site) == 1
+    await page.goto(f"/cases/{kind}")
+    await by_keyboard(page.locator("summary", has_text="Give back…"))
+    await page.get_by_label("Amount in EUR").fill("1,000.50")
+    await page.get_by_label("Why", exact=True).fill("A broken lamp.")
+    await by_keyboard(page.get_by_role("button", name="Give it back"))
+    await expect(page.locator("#mistakes")).to_be_visible()
+    assert await messages(site) == 1
+    await page.get_by_label("Amount in EUR").fill("12.50")
+    await by_keyboard(page.get_by_role("button", name="Give it back"))
+    await expect(page.get_by_role("status").first).to_contain_text("Asked for refund")
+    assert await messages(site) == 2
+
+
+async def test_a_proposal_is_not_agreed_with_and_another_is_taken_back(site: Site, filled: Filled) -> None:
+    """By mouse, with scripts off."""
+    ben = await site.window("ben.resolver", Role.RESOLVER, scripts=False)
+    cleo = await site.window("cleo.resolver", Role.RESOLVER, scripts=False)
+    propose = ben.get_by_role("button", name="Send it to a second person")
+    await check(ben, by_mouse, filled)
+    await propose.click()
+    await cleo.goto(f"/cases/{filled.case}")
+    await cleo.get_by_label("What you saw, and where").fill("The dashboard at 03:20 has a charge.")
+    await cleo.get_by_role("button", name="I do not agree").click()
+    await expect(cleo.get_by_role("button", name="I do not agree")).to_have_count(0)
+    await expect(cleo.get_by_role("button", name="Check it before it is sent")).to_be_visible()
+    await check(ben, by_mouse, filled)
+    await propose.click()
+    await ben.get_by_role("button", name="Take it back", exact=True).click()
+    await expect(ben.get_by_role("button", name="Check it before it is sent")).to_be_visible()
+    assert await messages(site) == 0
+
+
 async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_who(site: Site, filled: Filled) -> None:
     await limit(site, 500_000)
     windows = [await site.window(name, Role.RESOLVER) for name in ("ben.resolver", "cleo.resolver")]
@@ -239,6 +292,48 @@ async def test_a_customer_calls_and_the_story_opens(site: Site, filled: Filled, 
     await page.keyboard.type(filled.invoice)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_contain_text(filled.invoice)
+
+
+async def test_a_customer_who_knows_an_amount_and_a_day_is_found(site: Site) -> None:
+    """By keyboard alone."""
+    async with site.desk.desk.database.transaction() as tx:
+        await story_store.save(tx, hear(life_of_an_invoice(NOW - timedelta(hours=4))))
+    page = await site.window("ann.resolver", Role.RESOLVER)
+    await page.goto("/find?q=nothing-like-it")
+    for amount, says in (("12.00", "Nothing found"), ("310.00", INVOICE)):
+        await page.get_by_label("Amount", exact=True).fill(amount)
+        await page.get_by_label("Day", exact=True).fill(f"{NOW:%Y-%m-%d}")
+        await by_keyboard(page.get_by_role("region", name="By amount and day").get_by_role("button"))
+        await expect(page.locator("main")).to_contain_text(says)
+
+
+async def test_an_admin_lets_somebody_in_and_shuts_them_out(site: Site) -> None:
+    admin, dora = await site.window("cleo.admin", Role.ADMIN), await site.window(None)
+    await admin.goto("/people")
+    new = admin.get_by_role("region", name="Somebody new")
+    await new.get_by_label("Name").fill("dora")
+    await new.get_by_label("Password").fill(PASSWORD)
+    await new.get_by_role("checkbox", name="replayer").check()
+    await new.get_by_role("button").click()
+    await expect(admin.get_by_role("row").filter(has_text="dora")).to_contain_text("replayer")
+    await dora.goto("/dead-letters")
+    await dora.get_by_label("Name").fill("dora")
+    await dora.get_by_label("Password").fill(PASSWORD)
+    await dora.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(dora.get_by_role("heading", level=1)).to_have_text("Failed messages")
+    await admin.locator("summary", has_text="Change dora").click()
+    await admin.get_by_role("row").filter(has_text="dora").get_by_role("button", name="Shut out, at once").click()
+    await expect(admin.get_by_role("row").filter(has_text="dora")).to_contain_text("may not sign in")
+    await dora.goto("/dead-letters")
+    await expect(dora.get_by_label("Password")).to_be_visible()
+    token = admin.get_by_role("region", name="A token for a program")
+    await token.get_by_label("Name of the program").fill("nightly")
+    await token.get_by_role("checkbox", name="viewer").check()
+    await token.get_by_role("button", name="Make a token").click()
+    await expect(admin.locator("[data-secret]")).to_contain_text("it is shown once")
+    await admin.goto("/people")
+    await expect(admin.locator("[data-secret]")).to_have_count(0)
+    await expect(admin.get_by_role("row").filter(has_text="nightly")).to_contain_text("viewer")
 
 
 @WAYS
