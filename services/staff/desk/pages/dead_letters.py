@@ -780,7 +780,10 @@ def _told_of_many(results: Sequence[ActionResult]) -> str:
 
 
 class PreviewForm(Act):
-    """Which messages a run takes: the chosen ones (`ids`), or all that the filters mean."""
+    """Which messages a run takes: the chosen ones (`id`), or all open ones that the filters mean.
+
+    There are no `words` among them: these look at the newest messages alone, and a run takes the oldest.
+    """
 
     what: Literal["selected", "group"] = "selected"
     id: list[UUID] = Field(default_factory=list, max_length=runs.LETTERS_MAX)
@@ -789,6 +792,8 @@ class PreviewForm(Act):
     type: str | None = Field(None, max_length=255)
     reason: str | None = Field(None, max_length=255)
     invoice: str | None = Field(None, max_length=255)
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 @room.act("/replays", needs=Role.REPLAYER, page="/dead-letters")
@@ -807,6 +812,8 @@ async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
             type=form.type,
             reason=form.reason,
             invoice=form.invoice,
+            since=form.since,
+            until=form.until,
         )
     )
     previewed = await run_actions.preview(

@@ -326,6 +326,33 @@ async def test_a_run_that_stopped_names_its_message_however_many_failed(
     assert "Leave these 60 out and go on" in page.text
 
 
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({"since": "2026-11-28T02:15:00Z"}, [2, 3]),
+        ({"until": "2026-11-28T02:15:00Z"}, [1]),
+        ({"since": "2026-11-28T02:15:00Z", "until": "2026-11-28T02:20:00Z"}, [2]),
+    ],
+    ids=["since", "until", "between"],
+)
+async def test_a_program_previews_what_failed_in_a_time(
+    desk: DeskUnderTest, environment: Environment, wanted: dict[str, str], numbers: list[int]
+) -> None:
+    """At 02:14, 02:17 and 02:20."""
+    ids: list[UUID] = []
+    for number in (1, 2, 3):
+        ids += await kept(desk, event(number))
+        desk.clock.forward(minutes=3)
+    program = await desk.token("nightly", Role.REPLAYER)
+    made = await program.post("/api/v1/replays", json={"once": str(uuid4()), "what": "group", **wanted})
+    assert made.status_code == 200, made.text
+    listed = await rows(environment.databases["staff"], "SELECT letter_id FROM replay_items")
+    assert {row["letter_id"] for row in listed} == {ids[number - 1] for number in numbers}
+    words = await program.post("/api/v1/replays", json={"once": str(uuid4()), "what": "group", "words": "KeyError"})
+    assert words.status_code == 422, "what is not known as a filter is never passed over"
+    await program.aclose()
+
+
 async def test_a_list_of_runs_is_live_and_says_what_was_made_since(
     desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
 ) -> None:
