@@ -3,6 +3,7 @@
 import binascii
 import re
 from collections.abc import Iterator
+from html.entities import html5
 from typing import Final
 
 from shared.card_data.brands import DIGITS_MIN
@@ -63,10 +64,9 @@ _FROM_DECIMAL = bytes(int(f"{byte:x}") if f"{byte:x}".isdecimal() else 0 for byt
 """What two digits mean in decimal, by what they mean in hexadecimal."""
 
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
-_NAMED_REFERENCE = re.compile(
-    rb"&(?=[nethmdspcvlqaTN])(?:quot|apos|equals|colon|nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
-)
-_NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
+_NAMED_REFERENCE = re.compile(rb"&([A-Za-z][0-9A-Za-z]{1,30}+;|(?:nbsp|shy|middot|quot|sup[123]))")
+_NAMED_CHARACTERS: Final = {name.encode(): as_ascii(character) for name, character in html5.items()}
+"""By the name with its semicolon; some have none, as HTML 4 allowed."""
 _QUOTED = re.compile(rb"=(?:3(?:[ADad]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)(?:\r?\n|2[0-9A-Fa-f]|[CcEe][0-9A-Fa-f]=))")
 _SHORT_ESCAPES: Final = tuple(
     (b"\\" + letter, sign)
@@ -155,14 +155,19 @@ def _holds_pairs(data: bytes, effort: Effort) -> bool:
 
 
 def _looks_like_pairs(data: bytes) -> bool:
-    data = data.replace(b"0x", b"")
+    data = _without_marks(data)
     return _PAIRS in data.translate(_IS_PAIR) or (_COMMA in data and _PAIRS in data.translate(_IS_PAIR, _LAYOUT))
 
 
 def _as_pairs(data: bytes) -> tuple[bytes, ...]:
     """The text in which pairs of digits stand with one sign between two of them, if there are any; of a list also without its lay-out."""
-    data = data.replace(b"0x", b"")
+    data = _without_marks(data)
     return (data, data.translate(None, _LAYOUT)) if _COMMA in data else (data,)
+
+
+def _without_marks(data: bytes) -> bytes:
+    """Without what begins a byte, and without the second blank in the middle of a line of `hexdump -C`."""
+    return data.replace(b"0x", b"").replace(b"  ", b" ")
 
 
 def _may_be_encoded(data: bytes, effort: Effort) -> bool:
@@ -236,8 +241,13 @@ def _without_backslashes(data: bytes, effort: Effort) -> bytes:
 def _without_references(data: bytes, effort: Effort) -> bytes:
     data = data.replace(b"&amp;", b"&")
     effort.spend(len(data) * 2 * _PASS_US + data.count(b"&") * _AMPERSAND_US + data.count(b"&#") * _REFERENCE_US)
-    data = _NAMED_REFERENCE.sub(b" ", _NAMED_NOTHING.sub(b"", data))
+    effort.spend(min(data.count(b"&"), data.count(b";")) * _REFERENCE_US)
+    data = _NAMED_REFERENCE.sub(_named_character, data)
     return _as_ascii(_REFERENCE.sub(_character, data), effort) if b"&#" in data else data
+
+
+def _named_character(found: re.Match[bytes]) -> bytes:
+    return _NAMED_CHARACTERS.get(found[1], found[0])
 
 
 def _character(found: re.Match[bytes]) -> bytes:

@@ -7,9 +7,9 @@ from typing import Final
 
 from shared.card_data.effort import Effort, TooMuchEffort
 from shared.card_data.encodings import may_be_bytes
-from shared.card_data.numbers import DIGITS, DIGITS_IN_A_ROW, ZEROS_AT_COLON, card_numbers
+from shared.card_data.numbers import DIGITS, DIGITS_IN_A_ROW, card_numbers, may_be_around_colons
 from shared.card_data.plain import CONTROLS, as_ascii
-from shared.card_data.verification_values import may_name_a_value
+from shared.card_data.verification_values import TO_NAMES, may_name_a_value
 
 _BYTES_MAX: Final = 4 * 1024
 """Of a longer text the scan keeps account. Our own commands have half a KiB."""
@@ -35,9 +35,9 @@ def is_clean(text: str | bytes) -> bool:
     if data is None:
         return False
     folded = data.translate(_FOLDED, _LEFT_OUT)
-    if _MARK in folded or may_be_bytes(data) or may_name_a_value(data.lower()):
+    if _MARK in folded or may_be_bytes(data) or may_name_a_value(data.translate(TO_NAMES)):
         return False
-    has_row = DIGITS_IN_A_ROW in folded or ZEROS_AT_COLON in folded
+    has_row = DIGITS_IN_A_ROW in folded or may_be_around_colons(folded)
     return not has_row or _is_without_card_number(data)
 
 

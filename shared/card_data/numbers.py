@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
 
-from shared.card_data.brands import DIGITS_MIN, is_issued, passes_luhn, published_lengths
+from shared.card_data.brands import DIGITS_MAX, DIGITS_MIN, is_issued, passes_luhn, published_lengths
 from shared.card_data.effort import Effort
 from shared.card_data.surroundings import is_meant
 
@@ -20,7 +20,8 @@ _TO_ZEROS = bytes(ord("0") if byte in DIGITS else byte for byte in range(256))
 _NO_LETTERS_DIGITS = bytes(byte for byte in _NO_DIGITS if not bytes((byte,)).isalpha())
 _NO_LETTERS_DIGITS_COLON = _NO_LETTERS_DIGITS.replace(b":", b"")
 DIGITS_IN_A_ROW: Final = b"0" * DIGITS_MIN
-ZEROS_AT_COLON: Final = b"0000:0000"
+_ZEROS_BEFORE_COLON: Final = b"0000:"
+_ZEROS_AROUND_COLONS: Final = (b"0000:0000", b"0000::")
 """Colons are not left out, or the times of day in our bodies would seem to have twelve digits in a row."""
 _AROUND_COLON = re.compile(b"0000[^0A-Za-z]{0,2}:[^0A-Za-z]{0,2}0000")
 
@@ -56,14 +57,22 @@ _BEGINNING = re.compile(
 _LENGTH_MAX: Final = 56
 """Of a number with its separators: 19 digits in five groups, in a list of texts on lines of their own."""
 
-_OTHER_NOTATIONS: Final = (b"[", b"e1", b"E1", b"e+1", b"E+1")
+_BEFORE_OTHER_NOTATIONS: Final = {b"a", b"A"}
+_BEHIND_OTHER_NOTATIONS: Final = {b"e", b"E", b"d", b"D"}
+"""The letter beside a row, if it is not a list."""
 _EXPONENT = re.compile(rb"[eE][+]?(1[1-8])(?![0-9])")
 _E: Final = b"eE"
+_D: Final = b"dD"
 _MANTISSA = re.compile(rb"(?<![0-9.])[1-9][.][0-9]{1,18}\Z")
 _MANTISSA_LENGTH_MAX: Final = 21  # with the sign before it
 """How Java and Go write a large number: `4.242424242424242E15`."""
 _DIGIT_BY_DIGIT = re.compile(rb"\[\s*+\"?[0-9]\"?\s*+(?:,\s*+\"?[0-9]\"?\s*+){11,18}\]")
 """A list with a digit in each element: what a form has that asks for them one by one."""
+# Data of a chip in hexadecimal (EMV book 3): track 2 with its letter before the expiry date, and the number behind tag and length.
+_EXPIRY_ON_CHIP = re.compile(rb"[dD][2-4][0-9](?:0[1-9]|1[0-2])[0-9]{3}")
+_NUMBER_ON_CHIP = re.compile(
+    rb"(?<=5[aA])(?:07([0-9]{14})|08([0-9]{16}|[0-9]{15}(?=[fF]))|09([0-9]{18}))|(?<=5[aA]0[aA])([0-9]{19})(?=[fF])"
+)
 
 # -- forms -------------------------------------------------------------------------------------------------------------------------------
 
@@ -84,7 +93,8 @@ _ALONE_US: Final = 1.6
 _BEGINNING_US: Final = 3.5
 _HIT_US: Final = 20
 _LIST_US: Final = 2
-_NOTATION_US: Final = 0.4
+_NOTATION_US: Final = 0.6
+_CHIP_US: Final = 2
 
 
 def digits_of(data: bytes) -> bytes:
@@ -97,20 +107,29 @@ def may_hold_long_number(data: bytes) -> bool:
     return DIGITS_IN_A_ROW in data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS)
 
 
+def may_be_around_colons(zeros: bytes) -> bool:
+    """Whether digits may stand around colons as in a card number. Of the text only letters and colons are left, and zeros for digits."""
+    return _ZEROS_BEFORE_COLON in zeros and any(form in zeros for form in _ZEROS_AROUND_COLONS)
+
+
 def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
     """Where card numbers stand in this ASCII text, as (start, end); they may overlap. Raises `TooMuchEffort`."""
     effort.spend(len(data) * _BYTE_US)
     zeros = data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS_COLON)
-    has_colons = ZEROS_AT_COLON in zeros and _AROUND_COLON.search(data.translate(_TO_ZEROS)) is not None
+    has_colons = may_be_around_colons(zeros) and _AROUND_COLON.search(data.translate(_TO_ZEROS)) is not None
     if not has_colons and DIGITS_IN_A_ROW not in zeros:
         return  # nearly every healthy message
     effort.spend(len(data) * _BYTE_US)
     data = b"\n" + data
-    has_other_notations = any(sign in data for sign in _OTHER_NOTATIONS)
+    has_lists = b"[" in data
     for start, end in rows(data, effort, _TO_ROWS if has_colons else _TO_ROWS_WITHOUT_COLONS):
         for found in _BEGINNING.finditer(data, max(start - 1, 0), end):
             yield from _at(found, data, end, effort)
-        if has_other_notations:
+        if (
+            has_lists
+            or data[end : end + 1] in _BEHIND_OTHER_NOTATIONS
+            or data[start - 1 : start] in _BEFORE_OTHER_NOTATIONS
+        ):
             effort.spend(_NOTATION_US)
             yield from _in_other_notations(data, start, end, effort)
 
@@ -151,7 +170,8 @@ def _at(found: re.Match[bytes], data: bytes, row_end: int, effort: Effort) -> It
 
 
 def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:
-    """In this row: in floating point, or as a list of single digits."""
+    """In this row: in floating point, as a list of single digits, or in the data of a chip."""
+    yield from _on_chip(data, start, end, effort)
     if data[end : end + 1] in _E and (exponent := _EXPONENT.match(data, end)):
         effort.spend(_BEGINNING_US)
         if mantissa := _MANTISSA.search(data, max(start, end - _MANTISSA_LENGTH_MAX), end):
@@ -169,6 +189,19 @@ def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> It
             effort.spend(_HIT_US)
             if is_meant(data, *found.span(), digits, is_printed=False):
                 yield found.start() - 1, found.end() - 1
+
+
+def _on_chip(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:
+    ends: list[tuple[int, int]] = []  # with the length of the number
+    if found := _NUMBER_ON_CHIP.match(data, start):
+        ends.append((found.end(), len(found[found.lastindex or 0])))
+    if data[end : end + 1] in _D and _EXPIRY_ON_CHIP.match(data, end):
+        ends += [(end, length) for length in range(DIGITS_MIN, min(DIGITS_MAX, end - start) + 1)]
+    effort.spend(len(ends) * _CHIP_US)
+    for last, length in ends:
+        digits = data[last - length : last]
+        if digits.isdigit() and is_issued(digits) and passes_luhn(digits):
+            yield last - length - 1, last - 1
 
 
 def _form(data: bytes, start: int, length: int) -> tuple[int, bool]:

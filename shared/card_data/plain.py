@@ -21,6 +21,9 @@ _TAGS: Final = range(0xE0000, 0xE1000)
 _SCRIPTS_END: Final = 0x20000
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _PIECES_MAX = 200
+_RAISED: Final = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2460-\u2468"
+_NOTE_MARK = re.compile(rf"[{_RAISED}](?<=[0-9]{{4}}.)[{_RAISED}]?(?![0-9{_RAISED}])")
+"""The number of a footnote behind ordinary digits, raised or in a circle. Raised digits alone are digits."""
 
 
 def _twin(character: str) -> bytes:
@@ -63,6 +66,7 @@ def as_latin_1(text: str) -> bytes | None:
 def twins_of(text: str) -> bytes:
     """The text in ASCII, character for character. What nobody sees is `IGNORABLE`."""
     if not text.isascii():
+        text = _NOTE_MARK.sub(lambda mark: "*" * len(mark[0]), text)
         if (latin := as_latin_1(text)) is not None:
             return latin.translate(_LATIN_TWINS).translate(_CONTROLS_IGNORED)
         if len(text) < len(text.encode("utf-8", "replace")) - _PIECES_MAX:

@@ -8,12 +8,13 @@ from shared.card_data.brands import DIGITS_MAX
 from shared.card_data.effort import Effort
 from shared.card_data.plain import APART
 from shared.card_data.scan import CardData, find_card_data, has_card_data, mask_card_data
+from shared.card_data.verification_values import is_cvv_name
 
 _LEAVES_MAX = 1_000
 _EFFORT_MAX_US = 700
 _PLACE_LENGTH_MAX = 120
-_NAMES = frozenset({"name", "key", "type", "field", "label", "id"})
-_VALUES = frozenset({"value", "val", "content", "data", "text"})
+_NAMES = frozenset({"name", "key", "k", "type", "field", "label", "id"})
+_VALUES = frozenset({"value", "val", "v", "stringValue", "content", "data", "text"})
 
 _Line = tuple[tuple[object, ...], str]
 """The path of a member, and what it says."""
@@ -64,6 +65,8 @@ def _lines(value: object) -> Iterator[_Line]:
                     if named is not None and name in _VALUES and not isinstance(inner, Mapping):
                         yield (*path, name), f"{named}: {scalar_text(inner)}"
                 waiting.extend(((*path, name), inner) for name, inner in reversed(list(item.items())))
+                if len(item) <= _LIST_AS_ONE_MAX and path and is_cvv_name(_name(path)):
+                    yield from (((*path, name), f"{_name(path)}: {scalar_text(inner)}") for name, inner in item.items())
             case list() | tuple():
                 together = map(scalar_text, item) if len(item) <= _LIST_AS_ONE_MAX else ()
                 yield path, f"{_name(path)}: {' '.join(together)}"
@@ -73,7 +76,8 @@ def _lines(value: object) -> Iterator[_Line]:
 
 
 _LIST_AS_ONE_MAX = 8
-"""Scalars that are looked at together: the digits of a verification value, or the groups of a card number."""
+"""Scalars that are looked at together: the digits of a verification value, or the groups of a card number; or members of an object that
+has the name of such a value."""
 
 
 def _name(path: tuple[object, ...]) -> str:

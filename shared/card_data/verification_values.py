@@ -1,46 +1,84 @@
 """Finds card verification values, PINs and the tracks of magnetic stripes (PCI DSS 3.3.1): they are known by their names alone."""
 
 import re
+import string
 from collections.abc import Iterator
 from typing import Final
 
 from shared.card_data.effort import Effort
 from shared.card_data.plain import as_ascii
 
+TO_NAMES: Final = bytes.maketrans(string.ascii_uppercase.encode() + b"+", string.ascii_lowercase.encode() + b" ")
+"""Names are looked for in lower case, and a plus sign is a blank of a form."""
+
 # -- names, in lower case: any sign stands for a letter that is not ASCII ----------------------------------------------------------------
 
-# `cid`, as American Express has it, is not among them: it is somebody's customer id as often.
+# `cid`, as American Express has it, counts behind `amex`, `card` or `cc` only: it is somebody's customer id as often.
 _END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?x{0,8}+(?![a-z])"
 """Letters that are not ASCII read as x: `CVV\u7801`."""
 _FIRST = rb"(?:(?<![a-z0-9].)|(?<=card.)|(?<=payment.)|(?<=cc.)|(?<=credit.)|(?<=debit.))"
 """A first letter that begins a word, or stands behind one of these: `cardCsc`."""
 
+_OF_A_RESULT = rb"(?:check|result|resp|match|status|error|fail|verif|valid|reason|time|date|count|fee|[_-]id(?![a-z]))"
+"""What a gateway says of a verification value has names with these: `cvc_check`, `cvvResponseCode`."""
+_ANY_END = rb"(?![a-z0-9_\-]{0,24}?%b)[a-z_\-][a-z0-9_\-]{0,24}+" % _OF_A_RESULT
+"""`cvvEntered`, `cvv_plain`, `cvvCode2`."""
+
 _CVV = rb"c(?:v[vc](?:[1-3](?![0-9])|(?:[_\-. ][1-3])??)|\.v\.[vc]\.?|cv2?|v[dn]2|av2|sv2)s?" + _END
+_CVV_IN_A_NAME = rb"cv[vc]" + _ANY_END
 _DE: Final = rb"[_\- ]?(?:d[ei][_\- ]?)?"
 """`code de s\u00e9curit\u00e9`, `codeSecurite`."""
+_OF_A_CARD = rb"(?:(?<=amex.cid)|(?<=amexcid)|(?<=card.cid)|(?<=cardcid)|(?<=cc.cid)(?<![a-z]cc.cid))"
 _SPELT: Final = {
-    b"security": rb"security[_\- ]?(?:code|value|number|digits)(?![a-z])",
+    b"security": rb"security[_\- ]?(?:code|cd|value|number|digits)(?![a-z])",
     b"verification": rb"verification[_\- ]?(?:code|value|number)(?![a-z])",
     b"cryptogram": rb"cryptogram(?:me)?(?![a-z])",
     rb"code%b(?:s.c|v.r)" % _DE: rb"code%b(?:s.curit|v.rific)[a-z?]{1,6}+" % _DE,
     rb"c.digo%b(?:segur|verif)" % _DE: rb"c.digo%b(?:segur|verific)[a-z?]{1,6}+" % _DE,
     rb"codice%b(?:sicur|verif)" % _DE: rb"codice%b(?:sicurezza|verifica)" % _DE,
     b"sicherheits": rb"sicherheits(?:code|nummer|ziffer|zahl)",
-    b"fziffer": rb"fziffer(?<=pr.fziffer)",
-    b"fnummer": rb"fnummer(?<=pr.fnummer)",
-    b"kod": rb"kod(?:(?<=kerhetskod)|(?<=kerhedskod)|(?<=venlik.kod)).?(?![a-z])",
-    b"code": rb"code(?<=beveiligingscode)",
-    b"cid": rb"cid(?:(?<=amex.cid)|(?<=amexcid))(?![a-z])",
+    b"fziffer": rb"fziffer(?:(?<=pr.fziffer)|(?<=pruefziffer))",
+    b"fnummer": rb"fnummer(?:(?<=pr.fnummer)|(?<=pruefnummer))",
+    b"kod": rb"kod(?:(?:(?<=kerhetskod)|(?<=kerhedskod)|(?<=venlik.kod)).?(?![a-z])|[_\- ]?(?:bezpiecz|zabezpiecz)[a-z]{1,12}+)",
+    b"code": rb"code(?:(?<=beveiligingscode)|(?<=veiligheidscode))",
+    b"cid": rb"cid%b(?![a-z])" % _OF_A_CARD,
 }
 """As people spell it, by what it begins with, or has in the middle."""
 _ANY_SPELT = b"|".join(_SPELT.values())
-_SHORT = rb"c(?:%b(?:v[dn2]|av|sc)|ard[_\-. ]?(?:code|verification))%b" % (_FIRST, _END)
-_PIN = rb"p%bin(?:[_\- ]?block)?(?![a-z])" % _FIRST
-_PIN_CODE = rb"p%bin[_\- ]?code(?![a-z])" % _FIRST
-_TRACK = rb"t%brack[_\- ]?(?:[12]|one|two)(?:[_\- ]?data)?(?![a-z])" % _FIRST
+_CARD_CODE = (
+    rb"ard[_\-. ]?(?:code|validation|verification"
+    rb"|(?:sec(?:urity)?|val(?:idation)?|ver(?:if(?:ication)?)?)[_\-. ]?(?:code|cd|val(?:ue)?|num(?:ber)?|no|nr|digits))"
+)
+"""`cardCode`, `CardSecVal`, `card_validation_code`."""
+_SHORT = rb"c(?:%b(?:v[dn2]|av|sc|v[_-]?num(?:ber)?)|vx(?:(?<=cardcvx)|(?<=card.cvx))|%b)%b" % (
+    _FIRST,
+    _CARD_CODE,
+    _END,
+)
+
+_PIN_WORDS: Final = (b"card", b"payment", b"credit", b"debit", b"cc", b"atm", b"user", b"new", b"old", b"confirm")
+_PIN_END = rb"(?:[_\- ]?(?:number|num|nummer|nr|value|val|data|digits))"
+_PIN = rb"p%bin(?:[_\- ]?code)?(?![a-z])" % _FIRST
+_PIN_OF_A_CARD = rb"p(?:(?:%b)in%b?|%bin%b)(?![a-z])" % (
+    b"|".join(rb"(?<=%b.)|(?<=%b[_\-. ].)" % (word, word) for word in _PIN_WORDS),
+    _PIN_END,
+    _FIRST,
+    _PIN_END,
+)
+_PIN_BLOCK = rb"pin[_\- ]?(?:block|blk)(?![a-z])"
+_EQUIVALENT = rb"(?:[_\- ]?(?:equivalent|equiv|eq))?(?:[_\- ]?data)?(?![a-z])"
+_TRACK = rb"t%brack[_\- ]?(?:[123]|one|two|three)%b" % (_FIRST, _EQUIVALENT)
+_ANY_TRACKS = rb"t%bracks?%b(?:[_\- ]?[123])?" % (_FIRST, _EQUIVALENT)
 _IS_NAME = re.compile(
-    rb"(?:[a-z]{0,20}|.*[^a-z])%b|(?:.*[^a-z0-9])?(?:%b|%b|%b|%b|%b)"
-    % (_CVV, _ANY_SPELT, _SHORT, _PIN, _PIN_CODE, _TRACK),
+    rb"(?:[a-z]{0,20}|.*[^a-z])(?:%b|%b)|(?:.*[^a-z0-9])?(?:%b)|.*(?:%b|%b|%b)"
+    % (
+        _CVV,
+        _CVV_IN_A_NAME,
+        b"|".join((_ANY_SPELT, _SHORT, _PIN, _TRACK)),
+        _PIN_OF_A_CARD,
+        _PIN_BLOCK,
+        rb"track[_\- ]?data",
+    ),
     re.DOTALL,
 )
 
@@ -58,29 +96,43 @@ _SENTENCE = (
     rb"(?![a-z \r\n?-]{0,32}(?:check|result|response|match|status|error|fail))[a-z \r\n?-]{1,32}?(?:(?<=[ \n])%b|[:=])[^0-9a-z]{1,8}+"
     % _VERB
 )
-_MEMBER = rb"[\"'\\<](?:\s*:\s*\{)?[^{}]{1,80}?[^a-z](?:val(?:ue)?|content|data|text)%b\s*[:=>]\s*\[?%b" % (
+_VALUE_NAME = rb"(?:val|(?:string|int|long|number|raw|field|text)?value|v|content|data|text)"
+_MEMBER = rb"[\"'\\<](?:\s*:\s*\{)?[^{}]{1,80}?(?:\{[^{}]{0,80}\}[^{}]{0,80}?)?(?<![a-z])%b%b\s*[:=>]\s*\[?%b" % (
+    _VALUE_NAME,
     _QUOTE,
     _QUOTE,
 )
 """The name is a value itself: `{"name": "cvv", "type": "text", "value": "987"}`."""
+_INSIDE = (
+    rb"%b(?:\s*:\s*\{\s*%b(?![a-z_]{0,20}?%b)[a-z_]{1,20}+%b\s*:\s*%b|\s[^<>=]{1,40}=[^<>]{1,40}>\s*|\s*</[a-z0-9:]{1,16}>\s*<[^<>]{1,40}>\s*)"
+    % (_QUOTE, _QUOTE, _OF_A_RESULT, _QUOTE, _QUOTE)
+)
+"""In an object, in an element with attributes, or in the next element: `{"cvv": {"raw": "987"}}`, `<td>cvv</td><td>987</td>`."""
 
 # -- values ------------------------------------------------------------------------------------------------------------------------------
 
 _NO_RESULT = rb"(?![_\-. ]?check%b\s*[:=]\s*%b[a-z])" % (_QUOTE, _QUOTE)
 """`"cvc_check": "pass"` is what every charge of a gateway says. Looking behind each would cost more than all else in its evidence."""
 _DIGITS = rb"((?:[0-9]{3,4}|[0-9](?:[^0-9a-z]{1,12}[0-9]){2,3})(?![0-9a-z])(?!\.[0-9]*[1-9]))"
-_BEHIND_SURE = rb"(?:%b|%b|%b)%b" % (_NEXT, _SENTENCE, _MEMBER, _DIGITS)
-_BEHIND_SHORT = rb"(?:%b|%b)%b" % (_SIGN, _MEMBER, _DIGITS)
-_PIN_DIGITS = rb"((?:[0-9]{4,%d}|[0-9](?:[^0-9a-z]{1,12}[0-9]){3,%d})(?![0-9a-z]))"
+_BEHIND_SURE = rb"(?:%b|%b|%b|%b)%b" % (_NEXT, _SENTENCE, _MEMBER, _INSIDE, _DIGITS)
+_BEHIND_SHORT = rb"(?:%b|%b|%b)%b" % (_SIGN, _MEMBER, _INSIDE, _DIGITS)
+_PIN_DIGITS = rb"((?:%b|[0-9](?:[^0-9a-z]{1,12}[0-9]){3,5})(?![0-9a-z]))"
+_DIGITS_OF_A_PIN = _PIN_DIGITS % rb"[0-9]{4,5}|0[0-9]{5}"
+"""Of six digits only those that are no postal code of India, which stands behind `PIN` as well."""
+_DIGITS_OF_A_CARDS_PIN = _PIN_DIGITS % rb"[0-9]{4,6}"
+_BLOCK = rb"((?:(?:[0-9a-f]{2}[ :-]?){8,16}|[0-9]{4,6})(?![0-9a-z])|[0-9a-z/ ]{11}=|[0-9a-z/ ]{22}==)"
+"""Eight or sixteen bytes in hexadecimal or base64, whose plus signs read as blanks here (ISO 9564-1); or a PIN."""
 _TRACK_DATA = rb"([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)"
 _TRACK_DATA_BEFORE = rb"([^\"'\\,<]{0,20}[0-9]{4}[^\"'\\,<]{0,100}+)"
 """What comes before a name is bounded: a text of many such values without a name must not be read to its end for each of them."""
+_LIKE_A_TRACK = rb"([;%]?b?[0-9*x]{4,19}+(?:[=d][0-9]{4}|\^[^\"\\^]{0,26}\^[0-9]{4})[^\"'\\,<]{0,100}+)"
+"""`track` is a word of many meanings."""
 
 
 def _before(value: bytes, *names: bytes) -> bytes:
     """The value comes first: `{"value": "987", "name": "card_cvv"}`."""
     return (
-        rb"\s*\[?\s*%b%b%b\s*\]?\s*[,<][^{}]{0,80}?(?:name|key|type|field|label|id)%b\s*[:=>]\s*%b"
+        rb"\s*\[?\s*%b%b%b\s*\]?\s*[,<][^{}]{0,80}?(?:name|key|k|type|field|label|id)%b\s*[:=>]\s*%b"
         rb"[a-z0-9_\-. \[]{0,24}?(?:%b)(?=[\"'\\<\]])" % (_QUOTE, value, _QUOTE, _QUOTE, _QUOTE, b"|".join(names))
     )
 
@@ -122,19 +174,23 @@ class _NamedValue:
 _RULES: Final = (
     _NamedValue(rb"c(?:v[vcdn]|cv|\.v\.|av2|sv2)", _CVV + _NO_RESULT, _BEHIND_SURE),
     *(_NamedValue(hint, name, _BEHIND_SURE) for hint, name in _SPELT.items()),
-    _NamedValue(rb"c(?:v[dn2]|av|sc|ard[_\-. ]?(?:code|ver))", _SHORT, _BEHIND_SHORT),
-    _NamedValue(b"pin", _PIN, _SIGN + _PIN_DIGITS % (6, 5)),
-    _NamedValue(b"pin", _PIN_CODE, _SIGN + _PIN_DIGITS % (5, 4)),  # six digits are a postal code of India
+    _NamedValue(b"cv[vc]", _CVV_IN_A_NAME, _BEHIND_SHORT),
+    _NamedValue(rb"c(?:v[dn2x_-]|av|sc|ard[_\-. ]?(?:code|sec|va|ver))", _SHORT, _BEHIND_SHORT),
+    _NamedValue(b"pin", _PIN, _SIGN + _DIGITS_OF_A_PIN),
+    _NamedValue(b"pin", _PIN_OF_A_CARD, _SIGN + _DIGITS_OF_A_CARDS_PIN),
+    _NamedValue(b"pin", _PIN_BLOCK, _SIGN + _BLOCK),
     _NamedValue(b"track", _TRACK, _SIGN + _TRACK_DATA),
+    _NamedValue(b"track", _ANY_TRACKS, _SIGN + _LIKE_A_TRACK),
 )
-_VALUE: Final = rb"(?:val(?:ue)?|content|data|text)%b\s*[:=>]" % _QUOTE
+_VALUE: Final = rb"(?:val(?:ue)?|(?<![a-z])v|content|data|text)%b\s*[:=>]" % _QUOTE
 _REVERSED: Final = _NamedValue(
     _VALUE,
     _VALUE,
-    rb"(?:%b|%b|%b)"
+    rb"(?:%b|%b|%b|%b)"
     % (
-        _before(_DIGITS, _CVV, _ANY_SPELT, _SHORT),
-        _before(_PIN_DIGITS % (6, 5), _PIN),
+        _before(_DIGITS, _CVV, _CVV_IN_A_NAME, _ANY_SPELT, _SHORT),
+        _before(_DIGITS_OF_A_PIN, _PIN),
+        _before(_DIGITS_OF_A_CARDS_PIN, _PIN_OF_A_CARD),
         _before(_TRACK_DATA_BEFORE, _TRACK),
     ),
     name_us=_REVERSED_US,
@@ -142,14 +198,14 @@ _REVERSED: Final = _NamedValue(
 _ANY_CVV = re.compile(b"c(?=v[vc])" + _CVV[1:])
 # One of these is in every name. A search for each first letter is faster than one for all of them.
 _C_HINT = re.compile(
-    rb"c(?:v[vcnd2]|cv|\.v\.[vc]|sv2|sc|av|ard[_\-. ]?(?:code|ver)"
+    rb"c(?:v(?:[vcnd2]|[_-]num|x(?:(?<=cardcvx)|(?<=card.cvx)))|cv|\.v\.[vc]|sv2|sc|av|ard[_\-. ]?(?:code|sec|va|ver)"
     rb"|ode%b(?:s.c|v.r)|odice%b(?:sicur|verif)|.digo%b(?:segur|verif)|ryptogram"
-    rb"|ode(?<=iligingscode)|id(?:(?<=amex.cid)|(?<=amexcid)))" % (_DE, _DE, _DE),
+    rb"|ode(?:(?<=iligingscode)|(?<=ligheidscode))|id%b)" % (_DE, _DE, _DE, _OF_A_CARD),
     re.DOTALL,
 )
 # The whole word comes first, so that the search is one for it.
-_ANY_PIN = re.compile(rb"pin%b(?:[_\- ]?(?:block|code))?(?![a-z])" % _FIRST.replace(b".)", b"...)"))
-_ANY_TRACK = re.compile(rb"track%b[_\- ]?(?:[12]|one|two)" % _FIRST.replace(b".)", b".....)"))
+_ANY_PIN = re.compile(rb"pin(?:[_\- ]?(?:block|blk|code)|%b)?(?![a-z])" % _PIN_END)
+_ANY_TRACK = re.compile(rb"track(?:[_\- ]?(?:[123]|one|two|three|data|eq)|s?(?![a-z]))")
 
 # What the steps cost, in microseconds.
 _BYTE_US, _C_US, _WORD_US = 0.008, 0.025, 0.2
@@ -172,12 +228,12 @@ def may_name_a_value(lowered: bytes) -> bool:
 
 def is_cvv_name(name: str) -> bool:
     """Whether a member or setting of this name holds a card verification value, a PIN or the track of a magnetic stripe."""
-    return _IS_NAME.fullmatch(as_ascii(name).lower()) is not None
+    return _IS_NAME.fullmatch(as_ascii(name).translate(TO_NAMES)) is not None
 
 
 def verification_values(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
     """Where verification values stand in this ASCII text behind their names, as (start, end). Raises `TooMuchEffort`."""
-    lowered = data.lower()
+    lowered = data.translate(TO_NAMES)
     words = lowered.count(b"pin") + lowered.count(b"track")
     effort.spend(len(data) * _BYTE_US + lowered.count(b"c") * _C_US + words * _WORD_US)
     if not may_name_a_value(lowered):

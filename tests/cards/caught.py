@@ -32,6 +32,9 @@ SEPARATORS = {
     "a middle dot": "\u00b7",
     "a bullet": "\u2022",
     "a colon": ":",
+    "two colons": "::",
+    "three colons": ":::",
+    "a hyphen between colons": ":-:",
     "a star": "*",
     "a tabulator": "\t",
     "a line break": "\n",
@@ -87,7 +90,28 @@ GLUED = {
     "letters around": ("x", "y"),
     "words around": ("Nr", "gueltig"),
     "a colon before": ("PAN:", ""),
+    "hexadecimal behind": ("", "deadbeef"),
+    "a letter of hexadecimal": ("", "a"),
+    "a letter of hexadecimal before": ("a", ""),
+    "the mark of a footnote": ("", "\u00b2"),
+    "a circled mark": ("", "\u2460"),
 }
+WITHIN = {
+    "a form": "pay+with+{}+please",
+    "a form with an expiry date": "text=card+{}+exp+12%2F28",
+    "a form after a full stop": "note=my+card.+{}",
+    "an element of HTML": "<span>{}</span>",
+    "an element of HTML with an expiry date": "<span>{} 12/28</span>",
+    "a path": "/parent/{}",
+    "the data of a chip, track 2": "{}D28121010000012300000F",
+    "the data of a chip, tag and track 2": "5713{}D28121010000012300000F",
+    "the data of a chip, after a word": "Track2 equivalent data (57): {}d28121010000012300000f",
+    "an order with an expiry date": "order {} 12/28 123",
+    "an order with an expiry date and its word": "REF-{} exp 12/2028",
+    "an order with an expiry date between bars": "SO-2026-{}|12|2028|123",
+    "an order in a form, with an expiry date": "order_number={}+12%2F28",
+}
+"""Where a number stands that was not seen there once."""
 
 
 def _base64(text: str) -> str:
@@ -118,6 +142,9 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "form": lambda text: urllib.parse.quote_plus(f"card={text}"),
     "HTML, decimal": lambda text: "".join(f"&#{ord(character)};" for character in text),
     "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(character):x};" for character in text),
+    "HTML, bullets": lambda text: text.replace(" ", "&bull;").replace("-", "&num;"),
+    "HTML, thin spaces": lambda text: text.replace(" ", "&ThinSpace;").replace("-", "&VerticalLine;"),
+    "HTML, raised": lambda text: text.translate({ord(digit): f"&sup{digit};" for digit in "123"}),
     "HTML, no-break spaces": lambda text: text.replace(" ", "&nbsp;"),
     "JSON escapes": lambda text: "".join(f"\\u{ord(character):04x}" for character in text),
     "JSON escapes, escaped": lambda text: "".join(f"\\\\u{ord(character):04x}" for character in text),
@@ -139,6 +166,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 }
 BYTE_BY_BYTE: dict[str, Callable[[str], str]] = {
     "bytes in hexadecimal, blanks": lambda text: text.encode().hex(" "),
+    "bytes in hexadecimal, by hexdump": lambda text: _as_hexdump(text.encode()),
     "bytes in hexadecimal, colons": lambda text: text.encode().hex(":"),
     "bytes in hexadecimal, hyphens, capitals": lambda text: text.encode().hex("-").upper(),
     "bytes in hexadecimal, on lines": lambda text: text.encode().hex("\n"),
@@ -177,8 +205,21 @@ def _floating(digits: str, written: int) -> str:
     return f"{digits[0]}.{digits[1:written]}E{len(digits) - 1}"
 
 
+def _as_hexdump(data: bytes) -> str:
+    """As `hexdump -C` writes it, without addresses and characters."""
+    lines = (data[at : at + 16] for at in range(0, len(data), 16))
+    return "\n".join(f"{line[:8].hex(' ')}  {line[8:].hex(' ')}".rstrip() for line in lines)
+
+
+def _on_chip(digits: str) -> str:
+    """With tag and length, as chips have it in hexadecimal: digits in pairs, F behind an odd one, and the next tag."""
+    padded = digits + "F" * (len(digits) % 2)
+    return f"5A{len(padded) // 2:02X}{padded}5F2403281231"
+
+
 NOTATIONS: dict[str, Callable[[str], str]] = {
     "a number in floating point": lambda digits: _floating(digits, max(len(digits.rstrip("0")), LENGTH_MIN)),
+    "the data of a chip": _on_chip,
     "a list of its digits": lambda digits: json.dumps([int(digit) for digit in digits]),
     "a list of its digits, on lines": lambda digits: json.dumps([int(digit) for digit in digits], indent=4),
     "a list of its digits, as texts": lambda digits: json.dumps([*digits], indent=2),
@@ -201,8 +242,24 @@ CODES = (
     "NO",
     "CARD-REF",
     "CREDITCARD",
+    "KAART",
+    "KARTA",
+    "KORT",
+    "CCN",
+    "ID",
+    "NO-ID",
+    "MYPAN",
+    "FPAN",
+    "PAYMENT",
+    "PAY-NO",
 )
 """Before a card number, with a hyphen: they look like the code of an order, and are none."""
+
+
+def _as_member(name: str, form: str, value: str) -> str:
+    return json.dumps({name: form.format(value)})
+
+
 VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
     "a setting": lambda value: f"cvv={value}",
     "a sentence": lambda value: f"the CVC is {value}",
@@ -224,10 +281,41 @@ VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
     "an object in an object": lambda value: json.dumps({"cvv": {"value": {"text": value}}}),
     "behind it in brackets": lambda value: f"{value} (CVV)",
     "behind it in a sentence": lambda value: f"{value} is the cvc",
+    "in a form": lambda value: f"the+security+code+is+{value}",
+    "in a form, in French": lambda value: f"code+de+securite+{value}",
+    "key and value in short": lambda value: json.dumps({"k": "cvv", "v": value}),
+    "value and key in short": lambda value: json.dumps({"v": value, "k": "cvv"}),
+    "a typed value": lambda value: json.dumps({"name": "cvv", "stringValue": value}),
+    "a value behind an object": lambda value: json.dumps({"name": "cvv", "meta": {"a": 1}, "value": int(value)}),
+    "any member of an object": lambda value: json.dumps({"cvv": {"raw": value}}),
+    "an element with attributes": lambda value: f'<cvv type="x">{value}</cvv>',
+    "a property list": lambda value: f"<key>cvv</key><string>{value}</string>",
+    "a row of a table": lambda value: f"<tr><td>CVC</td><td>{value}</td></tr>",
+    "escaped XML": lambda value: f"&lt;cvv&gt;{value}&lt;/cvv&gt;",
     "a PIN, a list": lambda value: json.dumps({"pin": list(f"{value}0")}),
     "a PIN, value and name": lambda value: json.dumps({"value": f"{value}0", "name": "card_pin"}),
     "a PIN": lambda value: f'{{"pin":"{value}0"}}'[:15],
-    "a track": lambda value: f'{{"track2":";5018{value}=2812101"}}',
+    "a PIN of six digits": lambda value: f'{{"card_pin":"{value}{value}"}}',
+    "a PIN of a word": lambda value: f"PIN number: {value}0",
+    "a PIN block": lambda value: f'{{"pinBlock":"0412345678901{value}"}}',
+    "an encrypted PIN block": lambda value: f'{{"pin_block":"{value}4AB12CDEF0012"}}',
+    "a PIN block in base64": lambda value: json.dumps({"pinBlock": _base64_of(bytes.fromhex(f"{value}0abcdef123456"))}),
+    **{
+        f"a PIN, {name}": partial(_as_member, name, "{}0")
+        for name in ("pinNumber", "PIN_NUMBER", "pinValue", "pinData", "newPin", "userPin", "atm-pin")
+    },
+    **{
+        f"a track, {name}": partial(_as_member, name, ";5018{}=2812101")
+        for name in ("track", "tracks", "track2", "track3", "track2_equivalent", "track2EquivalentData", "trackData")
+    },
+    **{
+        f"in {name}": partial(_as_member, name, "{}")
+        for name in (
+            *("cc_cid", "payment[cc_cid]", "cardCid", "CardSecVal", "cardValidationNum", "cvNumber", "card_cvNumber"),
+            *("card_validation_code", "pruefnummer", "pruefziffer", "kartenpruefnummer", "cvvCode2", "cvvEntered"),
+            *("cvvNew", "cvv_plain", "cardCvx", "ssl_cvv2cvc2", "securityCd", "veiligheidscode", "ccvv", "cvn2"),
+        )
+    },
 }
 
 
@@ -237,6 +325,15 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "over several members": lambda digits: json.dumps({f"{at}": int(digit) for at, digit in enumerate(digits)}),
     "put together by a program": lambda digits: '" + "'.join((digits[:7], digits[7:])),
     "commas between all digits": ",".join,
+    "slashes between pairs": lambda digits: "/".join(_in_pieces(digits, 2)),
+    "underscores between all digits": "_".join,
+    "bars between all digits": "|".join,
+    "line breaks between all digits": "\n".join,
+    "two blanks between all digits": "  ".join,
+    "four signs between groups": lambda digits: printed(digits, " :: "),
+    "other digits before it": lambda digits: f"0000{digits}",
+    "behind a code": lambda digits: f"REF#{digits}",
+    "behind a word for orders": lambda digits: f"order {digits}",
     "floating point, of a number with many zeros": lambda digits: _floating(digits, LENGTH_MIN - 1),
     "base64 with blanks": lambda digits: " ".join(_in_pieces(_base64(digits), 4)),
     "hexadecimal with blanks": lambda digits: " ".join(_in_pieces(_hex(digits), 4)),
@@ -303,6 +400,8 @@ def _in_company() -> Iterator[tuple[str, Kind]]:
         yield f"printed, then {name}", partial(_around, " ", "", behind)
     for name, (before, behind) in GLUED.items():
         yield f"glued to {name}", partial(_around, "", before, behind)
+    for name, text in WITHIN.items():
+        yield f"in {name}", partial(_within, text)
     for code in CODES:
         yield f"behind {code}-", partial(_around, "", f"{code}-", "")
 
@@ -390,6 +489,10 @@ def _verification_value(write: Callable[[str], str], encode: Callable[[str], str
 
 def _around(separator: str, before: str, behind: str, source: Random) -> str:
     return _plain(before + printed(any_number(source), separator) + behind)
+
+
+def _within(text: str, source: Random) -> str:
+    return text.format(any_number(source))
 
 
 def _in_notation(write: Callable[[str], str], source: Random) -> str:

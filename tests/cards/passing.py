@@ -75,6 +75,8 @@ def _times() -> Iterator[tuple[str, Kind]]:
     yield "snowflake of Twitter", Kind(partial(_snowflake, 1_288_834_974_657, 22))
     yield "snowflake of Discord", Kind(partial(_snowflake, 1_420_070_400_000, 22))
     yield "snowflake of Instagram", Kind(partial(_snowflake, 1_314_220_021_721, 23))
+    yield "ticks of .NET", Kind(lambda source: int(source.uniform(6.385e17, 6.42e17)))
+    yield "ticks of .NET, of the winter of 2025", Kind(lambda source: f"6390{_of(source, DIGITS, 14)}")
     yield "sonyflake", Kind(lambda source: str(int(source.uniform(1e10, 4e10)) << 24 | source.getrandbits(24)))
 
 
@@ -108,6 +110,11 @@ ORDER_NUMBERS = {
     "behind ORD-": ("note", "ORD-{}"),
     "behind PO": ("note", "PO{}"),
     "behind a code and a year": ("note", "SO-2026-{}"),
+    "behind a code of three words": ("note", "ORDER-NO-{}"),
+    "before a date": ("note", "Order no. {} 12/28/2026"),
+    "before a time": ("note", "ORD-{} 12:28:123"),
+    "before an amount": ("note", "ORD-{} 12.28 EUR"),
+    "in an element": ("note", "<order>{}</order>"),
 }
 MAY_BE_A_CARDS = {14: 0.006, 15: 0.004, 16: 0.04, 19: 0.0025}
 """Lengths that brands issue, and the share that may be refused."""
@@ -121,6 +128,11 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
     yield "creditor's reference", Kind(_creditor_reference)
     yield "SIRET, in a member named so", Kind(_siret, name="siret")
     yield "postal code of India", Kind(lambda source: str(source.randrange(110_000, 860_000)), name="pincode")
+    yield "postal code of India, as a pin", Kind(lambda source: source.randrange(110_000, 860_000), name="pin")
+    for form in ("Bengaluru, PIN: {}", "Pin Code - {}", "Mumbai PIN={}"):
+        yield f"address in India, {form}", Kind(partial(_postal_code, form))
+    yield "what a gateway says of a verification value", Kind(_result, name="cvvResponseCode")
+    yield "number of a song", Kind(lambda source: source.randrange(1, 10_000), name="track")
     for country in IBANS:
         yield f"IBAN, {country}", Kind(partial(_iban, country))
         yield f"IBAN, {country}, in groups", Kind(partial(_iban_in_fours, country))
@@ -134,6 +146,14 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
     yield "list of ages", Kind(lambda source: [source.randrange(18, 80) for _ in range(source.randrange(12, 60))])
     yield "list of percentages", Kind(lambda source: [source.randrange(101) for _ in range(40)])
     yield "customer's number", Kind(lambda source: source.randrange(1000, 9999), name="cid")
+
+
+def _postal_code(form: str, source: Random) -> str:
+    return form.format(source.randrange(110_000, 860_000))
+
+
+def _result(source: Random) -> str:
+    return str(source.randrange(100, 1_000))
 
 
 def _of(source: Random, alphabet: str, length: int) -> str:

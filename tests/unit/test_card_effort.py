@@ -79,6 +79,28 @@ UNITS = (
         "code de securit",
         "digo de seguridad ",
     ),
+    *(
+        "&bull;",
+        "&bull;4",
+        "&x;",
+        "5A08",
+        "5A084242424242424241F",
+        "4242424242424241D2812101",
+        "4242424242424D281210",
+        "4::4::",
+    ),
+    *("cvv{", 'cvv":{"', "cvv={}{}", "cvvx{x}", "cvv a=b>", "cvv</a><b>", "cvvx", "cvv_plain ", "cvvc=", "pinblock:"),
+    *(
+        "pinblock:" + "a" * 40,
+        "track:4242",
+        "track=%b4242^",
+        "track;4242=281",
+        "newpin",
+        "cc_cid ",
+        "card sec code ",
+        "security+code+",
+    ),
+    *("4242\u00b2", "4\u00b2", "4242\u2460\u2460", "34 34 34 34 34 34 34 34  34 34 34 34 ", "  ", "34  "),
     *('cvv "value":123,' + "x" * 74, "security code code is ", "track1=1234", "cvv is is ", '"a":{"cvv":"x'),
     *("{", "[", '{"a":', "[],", "{},", '"",', '"\\""', "1,", "1e5,", "9999999999999999999,", '"a":1,', "-"),
 )
@@ -87,6 +109,8 @@ AFTER_A_NAME = (
     "data:1234,id=a.a.a.a.a id=ccccccccccccc",
     "content=1234<name=",
     "text:1234 ",
+    "v:987,k:x ",
+    "v:987,{}k=cx",
     "value: 987, name: cvx ",
 )
 """Values come before their names only in a text that has such a name."""

@@ -233,6 +233,12 @@ def test_more_numbers_of_a_cards_shape_than_chance_explains_count_as_one() -> No
         '{"amount_minor":630400000000}',
         "4222222222222",
         "DE95 4242 4242 4242 4242 42",
+        "ORD-NO-4242424242424242",
+        '{"dd.trace_id":"4242424242424242"}',
+        '{"parentSpanId":"4242424242424242"}',
+        '["ORD-4242424242424242", 1228]',
+        '{"tel":"+378282246310005"}',
+        "call +378282246310005",
     ],
 )
 def test_what_stands_before_a_bare_number_says_that_it_is_no_card(text: str) -> None:
@@ -405,6 +411,18 @@ def test_escapes_do_not_hide_a_security_code(body: bytes) -> None:
         b'{"note":"CVC opened 2026"}',
         b'{"note":"article 123, cvv checked"}',
         b'{"note":"kod 123"}',
+        b'{"cvvResponseCode":"200"}',
+        b'{"cvv2_match":"123"}',
+        b'{"cvc":{"status":200}}',
+        b'{"acc_cid":"1234"}',
+        b'{"customer[cid]":"1234"}',
+        b'{"cardValue":"150"}',
+        b'{"pinBlock":"encrypted"}',
+        b"the PIN block: see line 12 of the file",
+        b'{"type":"cvv","interval":150}',
+        b'{"pin":560001}',
+        b'{"track":"1234"}',
+        b'{"tracks":["1234"]}',
     ],
 )
 def test_no_security_code(body: bytes) -> None:

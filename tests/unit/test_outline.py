@@ -14,7 +14,7 @@ from tests.cards.caught import INVISIBLE, SEPARATORS, numbers
 from tests.cards.numbers import any_number
 
 ONE, OTHER = "4242424242424242", "5555555555554444"
-BESIDE_DIGITS = {"any encoding beside ids", "any encoding beside hexadecimal"}
+BESIDE_DIGITS = {"any encoding beside ids", "any encoding beside hexadecimal", "the data of a chip"}
 """An outline keeps those."""
 
 
