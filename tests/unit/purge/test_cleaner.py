@@ -66,7 +66,15 @@ def test_one_number_is_found_behind_encodings(text: str) -> None:
     assert not ONE.holds(ONE.text(text))
 
 
-@pytest.mark.parametrize("text", ["4000056655665556", f"1{NUMBER}", f"{NUMBER}0", NUMBER[:-1], "4242", "", "INV-1"])
+@pytest.mark.parametrize("text", ["57130{}D28121010000012300000F", "5A08{}5F2403", "0000{}", "{}0"])
+def test_one_number_is_found_within_other_digits(text: str) -> None:
+    """It can be read there."""
+    assert ONE.holds(text.format(NUMBER))
+    assert NUMBER not in ONE.text(text.format(NUMBER))
+    assert NUMBER not in ONE.body(f"data: {text.format(NUMBER)}".encode()).decode()
+
+
+@pytest.mark.parametrize("text", ["4000056655665556", f"{NUMBER[:8]}0{NUMBER[8:]}", NUMBER[:-1], "4242", "", "INV-1"])
 def test_another_number_is_left(text: str) -> None:
     assert ONE.text(text) == text
 
