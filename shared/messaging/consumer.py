@@ -30,6 +30,7 @@ from shared.amqp.transport import FrameTransport
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED
 from shared.messaging.losses import Losses
+from shared.messaging.topology import delivery_limit_of
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
@@ -141,7 +142,7 @@ class Consumer:
         self.queue = queue
         self.link = link
         self._gather_s = gather_s
-        self._losses = Losses(prefetch, wary=wary)
+        self._losses = Losses(prefetch, wary=wary, delivery_limit=delivery_limit_of(queue))
         self._prefetch = 0
         """The prefetch of the channel that is open."""
         self._readiness = readiness

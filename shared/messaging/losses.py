@@ -5,25 +5,29 @@ carry. Each loss counts a delivery against every unacknowledged message, so besi
 limit as well. A consumer that takes one message at a time loses its connection with that message alone, until the broker dead-letters it.
 """
 
+from typing import Final
+
+from shared.messaging.topology import DELIVERY_LIMIT
 from shared.retry_policy import OUTAGE
 
 LOSSES_MAX = 2
 """Losses in a row after which a consumer takes one message at a time."""
-PAUSE_ALONE_S = 0.1
-"""The longest wait after a loss with which nothing came, while one message is taken at a time. The broker gives out the message that ends
-connections before all others, and they wait until it has reached the delivery limit: with this wait half a minute on a busy machine
-(measured with RabbitMQ 4.0.5)."""
+ALONE: Final = OUTAGE
+"""The policy while one message is taken at a time and none comes. Its waits grow with each delivery limit's worth of losses, not with each
+loss. The broker gives out the message that ends connections before all others, and they wait until it has reached the limit: half a minute
+on a busy machine (measured with RabbitMQ 4.0.5). What resets connections before a delivery counts against no message, and may never end."""
 
 
 class Losses:
     """The losses of one consumer.
 
     `prefetch` is the number of messages that it may hold unacknowledged while all is well. With `wary` it begins as after losses, because
-    it cannot know how its process ended the last time.
+    it cannot know how its process ended the last time. `delivery_limit` is that of its queue.
     """
 
-    def __init__(self, prefetch: int, *, wary: bool = False) -> None:
+    def __init__(self, prefetch: int, *, wary: bool = False, delivery_limit: int = DELIVERY_LIMIT) -> None:
         self._full_prefetch = prefetch
+        self._delivery_limit = delivery_limit
         self._failures = 0
         self._in_a_row = 0
         self._acknowledged = 0
@@ -74,6 +78,8 @@ class Losses:
 
         `nothing_came` says that the consumer had begun and was lost without a delivery: what ended it was on its way. Otherwise a broken
         network is as likely, and the message at the head of the queue must not pay for it with its deliveries.
+
         """
-        delay_s = OUTAGE.delay_s(max(1, self._failures))
-        return min(delay_s, PAUSE_ALONE_S) if self._is_alone and nothing_came else delay_s
+        if self._is_alone and nothing_came:
+            return ALONE.delay_s(1 + max(0, self._in_a_row - LOSSES_MAX) // (self._delivery_limit + 1))
+        return OUTAGE.delay_s(max(1, self._failures))

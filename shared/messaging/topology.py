@@ -445,6 +445,11 @@ _WITH_WORDS_OF_OTHERS: Final = frozenset({COMMANDS, SUSPECT_COMMANDS, DEAD_LETTE
 """Queues to which others can write, or where what they wrote may come."""
 
 
+def delivery_limit_of(queue: str) -> int:
+    """Deliveries of a message before the broker takes it out of this queue."""
+    return next((one.delivery_limit for one in QUEUES if one.name == queue), DELIVERY_LIMIT)
+
+
 def is_of_services(queue: str) -> bool:
     """Whether only services write to this queue. What they say was looked through for card data where it came in: at the border, from a
     gateway, or from staff."""

@@ -23,6 +23,7 @@ from shared.messaging import losses
 from shared.messaging.consumer import BATCH_BYTES_MAX, PREFETCH, Consumer, Delivery
 from shared.messaging.topology import DEAD_LETTERS, DELIVERY_LIMIT, UNREADABLE_DEAD_LETTERS
 from shared.observability.health import Readiness
+from shared.retry_policy import OUTAGE
 from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.proxy import Network, Proxy, Rule
 from tests.support.databases import rows
@@ -72,7 +73,7 @@ async def test_only_the_deadly_message_becomes_a_dead_letter(
     environment: Environment, upstream: UpstreamClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More neighbours than a prefetch stand before and behind it."""
-    monkeypatch.setattr(losses, "PAUSE_ALONE_S", 0.0)
+    monkeypatch.setattr(losses, "ALONE", replace(OUTAGE, maximum_s=0.0))
     neighbours = [f"healthy {number}".encode() for number in range(2 * PREFETCH)]
     for number, body in enumerate(neighbours):
         if number in {3, PREFETCH}:
@@ -114,7 +115,9 @@ async def test_a_message_that_ends_connections_does_not_stop_the_other_queue_of_
     stack: Stack, environment: Environment, upstream: UpstreamClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It leaves `dead-letters` by the way out, and the dead letters behind it are stored. A policy lowers the limit for the test."""
-    monkeypatch.setattr(losses, "PAUSE_ALONE_S", 1.0)  # so a busy machine stores the case long before the limit
+    monkeypatch.setattr(
+        losses, "ALONE", replace(OUTAGE, initial_s=1.0)
+    )  # so a busy machine stores the case long before the limit
     vhost, limit = environment.stack.vhost, 60
     policy = ("lower", f"^{DEAD_LETTERS}$", f'{{"delivery-limit": {limit}}}', "--apply-to", "queues")
     stack.broker.ctl("set_policy", "--vhost", vhost, *policy)
@@ -142,7 +145,7 @@ async def test_a_message_that_ends_connections_does_not_stop_the_other_queue_of_
             await upstream.send(in_doubt())
             await until(cases, what="the case")
             assert resets.fired <= limit, "the case did not wait for the end of the deadly message"
-            monkeypatch.setattr(losses, "PAUSE_ALONE_S", 0.0)
+            monkeypatch.setattr(losses, "ALONE", replace(OUTAGE, maximum_s=0.0))
             await until(moved, within_s=DEADLINE_S, what="the deadly message on its way out")
             await until(stored, what="the two healthy dead letters")
     finally:

@@ -1,6 +1,7 @@
 """How many messages a consumer takes after losses, and how long it waits."""
 
-from shared.messaging.losses import LOSSES_MAX, PAUSE_ALONE_S, Losses
+from shared.messaging.losses import LOSSES_MAX, Losses
+from shared.messaging.topology import DELIVERY_LIMIT
 from shared.retry_policy import OUTAGE
 
 PREFETCH = 400
@@ -75,8 +76,18 @@ def test_the_wait_grows_until_something_is_acknowledged() -> None:
 def test_the_wait_is_short_only_while_one_message_is_taken_and_none_came() -> None:
     """If a delivery came, a broken network is as likely: its losses must not use up the limit of the message at the head within seconds."""
     losses = lost(20)
-    assert losses.delay_s(nothing_came=True) <= PAUSE_ALONE_S
+    assert losses.delay_s(nothing_came=True) <= OUTAGE.initial_s
     assert losses.delay_s(nothing_came=False) > 1.0
+
+
+def test_the_wait_grows_when_losses_go_on_beyond_what_one_message_can_cause() -> None:
+    """A middlebox that resets before the first delivery never uses up the limit of a message: ten connections a second, for ever."""
+    one_message = LOSSES_MAX + DELIVERY_LIMIT
+    assert lost(one_message).delay_s(nothing_came=True) <= OUTAGE.initial_s
+    for limits in range(1, 5):
+        delay_s = lost(limits * (DELIVERY_LIMIT + 1) + one_message).delay_s(nothing_came=True)
+        assert OUTAGE.initial_s * 2.0 ** (limits - 1) < delay_s <= OUTAGE.initial_s * 2.0**limits
+    assert lost(1_000_000).delay_s(nothing_came=True) >= OUTAGE.maximum_s * (1 - OUTAGE.jitter)
 
 
 def test_one_loss_of_a_wary_consumer_is_no_reason_to_be_unready() -> None:
