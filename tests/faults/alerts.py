@@ -324,7 +324,9 @@ FAULTS: Final = (
         "dead-letters", ("DeadLetters", "DeadLettersUnreadable"), "a dead letter, and a message that is unreadable",
         dead_letters,
     ),
-    AlertingFault("stuck", ("QueueStuck",), "a message that the broker keeps for ever", stuck, 60.0),
+    AlertingFault(
+        "stuck", ("QueueStuck", "QueueStandsStill"), "a message that the broker keeps for ever", stuck, 120.0
+    ),
     AlertingFault(
         "alarm", ("BrokerAlarm", "NotReady", "OutboxLag"), "the broker has no memory left", alarm, 60.0, alone=True
     ),

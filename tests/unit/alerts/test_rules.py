@@ -61,6 +61,13 @@ def _rise(name: str, job: str, **labels: str) -> dict[str, str]:
     return {_of(job, name, **labels): f"5x9 7x{HOUR}"}
 
 
+def _queue(name: str, messages: str, consumers: int = 2) -> dict[str, str]:
+    return {
+        _of("rabbitmq_queues", "rabbitmq_detailed_queue_messages", queue=name): messages,
+        _of("rabbitmq_queues", "rabbitmq_detailed_queue_consumers", queue=name): f"{consumers}x200",
+    }
+
+
 TRIALS: Final[Mapping[str, AlertTrial]] = {
     "MoneyInDoubtTooLong": AlertTrial(
         _age("remit_money_in_doubt_oldest_seconds", "payment_gateway", state="in_doubt", currency="EUR")
@@ -238,6 +245,18 @@ TRIALS: Final[Mapping[str, AlertTrial]] = {
         "1 messages in the queue invoice.commands are neither ready nor with a consumer.",
         (9, 15, 40),
     ),
+    "QueueStandsStill": AlertTrial(
+        {
+            **_queue("invoice.commands", "0x9 5000x100 4000 0x60"),  # all ready
+            **_queue("saga.events", " ".join(["3 1 7 5"] * 50)),  # steady traffic that never leaves it empty
+            **_queue("invoice.settlement", "0+50x100 0x60", consumers=0),  # nobody consumes: another alert
+            **_queue("crm.events", "9x200"),  # somebody else's
+        },
+        80,
+        {"severity": "page", "queue": "invoice.commands"},
+        "The queue invoice.commands is consumed, and has not become shorter for an hour: 5k messages or more.",
+        (9, 60, 112),
+    ),
     "BrokerAlarm": AlertTrial(
         {
             _of("rabbitmq", "rabbitmq_alarms_memory_used_watermark"): "0x100",
@@ -325,7 +344,7 @@ HEALTHY: Final = {
     _of("saga", "remit_sagas_oldest_seconds", state="settling"): "0.01x200",
     _of("rabbitmq", "rabbitmq_alarms_memory_used_watermark"): "0x200",
     _of("rabbitmq", "rabbitmq_alarms_free_disk_space_watermark"): "0x200",
-    _of("rabbitmq_queues", "rabbitmq_detailed_queue_consumers", queue="saga.events"): "2x200",
+    **_queue("saga.events", " ".join(["3 1 7 5"] * 50)),
 }
 
 
