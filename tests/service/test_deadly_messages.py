@@ -26,6 +26,7 @@ from shared.observability.health import Readiness
 from shared.retry_policy import OUTAGE
 from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.proxy import Network, Proxy, Rule
+from tests.support import amqp_1_0
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -94,6 +95,34 @@ async def test_only_the_deadly_message_becomes_a_dead_letter(
     assert [letter.message.body for letter in dead] == [DEADLY + b" 3", DEADLY + b" %d" % PREFETCH]
     assert await upstream.depth(DEAD_LETTERS) == 0
     assert resets.fired == 2 * (DELIVERY_LIMIT + 1)
+
+
+@pytest.mark.timeout(180)
+async def test_what_rabbitmq_4_cannot_carry_over_becomes_a_dead_letter(
+    stack: Stack, environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real cause, without a proxy: a UUID among the properties of a message that came by AMQP 1.0."""
+    version = stack.broker.ctl("version").split()[-1]
+    if not version.startswith("4.0."):
+        pytest.skip(
+            f"the broker here is RabbitMQ {version}, and only 4.0 is known to end connections over such a property"
+        )
+    monkeypatch.setattr(losses, "ALONE", replace(OUTAGE, maximum_s=0.0))
+    neighbours = [f"healthy {number}".encode() for number in range(PREFETCH)]
+    for body in neighbours[: PREFETCH // 2]:
+        await upstream.send_raw(body)
+    await amqp_1_0.send(environment.rabbitmq_url, QUEUE, amqp_1_0.message_with_uuid(DEADLY))
+    for body in neighbours[PREFETCH // 2 :]:
+        await upstream.send_raw(body)
+    async with consuming_from(environment.rabbitmq_url, Readiness()) as consumer:
+        handled = await handle(consumer, at_least=len(neighbours))
+
+        async def drained() -> bool:
+            return await upstream.depth(QUEUE) == 0
+
+        await until(drained, what="the end of the deadly message")
+    assert {delivery.body for delivery in handled} == set(neighbours)
+    assert await upstream.depth(DEAD_LETTERS) == 1
 
 
 async def test_after_two_losses_one_message_is_taken_at_a_time_and_readiness_says_so(
