@@ -97,6 +97,14 @@ async def started(system: System, file: Path) -> str:
     return printed
 
 
+def fits_a_terminal(printed: str) -> None:
+    """It is as wide as a terminal but for what must be copied whole, and what is typed stays what it is."""
+    fitted = fit(Text(printed), COLUMNS).plain
+    too_long = [line for line in fitted.splitlines() if len(line) > COLUMNS]
+    assert not [line for line in too_long if not re.fullmatch(r"\s*(\S+ {2,})?\S+", line)], "but for one whole address"
+    assert re.sub(r" \\\n +", " ", fitted).split() == printed.split(), "a shell reads the same"
+
+
 @pytest.mark.timeout(300)  # fifteen programs, one after the other, on a busy machine
 async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path) -> None:
     file = tmp_path / "env"
@@ -104,10 +112,7 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
     await sign_in_as_printed(printed)
     assert file.stat().st_mode & 0o777 == 0o600
     assert whole_system.stack.rabbitmq_url not in printed, "it holds a password"
-    fitted = fit(Text(printed), COLUMNS).plain
-    too_long = [line for line in fitted.splitlines() if len(line) > COLUMNS]
-    assert not [line for line in too_long if not re.fullmatch(r"\s*(\S+ {2,})?\S+", line)], "but for one whole address"
-    assert re.sub(r" \\\n +", " ", fitted).split() == printed.split(), "a shell reads the same"
+    fits_a_terminal(printed)
     commands = re.findall(r"^  (remit .*)$", printed, re.MULTILINE)
     (payment,) = re.findall(r"--payment-id (\S+)", printed)
 
