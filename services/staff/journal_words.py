@@ -123,8 +123,8 @@ def tell(action: str, details: Mapping[str, Any]) -> Told:
 
 
 def tried(action: str) -> str:
-    """What somebody tried who was refused, in words."""
-    return f"tried to {TRIED[action]}" if action in TRIED else f"tried: {_words(action)}"
+    """What somebody tried who was refused, in words. Of the address of a form the end says what it does."""
+    return f"tried to {TRIED[action]}" if action in TRIED else f"tried: {_words(action.rpartition('/')[2])}"
 
 
 def facts(details: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -206,10 +206,13 @@ async def refuse_sign_in(database: Database, person: Person, code: str, *, who: 
 
 
 async def note_refused_request(
-    database: Database, asker: UUID, act: str, code: str, *, who: Actor, now: datetime
+    database: Database, subject: UUID, act: str, code: str, *, who: Actor, now: datetime
 ) -> None:
-    """Note that somebody asked for what their role does not allow. `asker` is the id of the person or of the token."""
-    await _note(database, JournalEntry.of(who, now, "refused", asker, {"action": act, "code": code}))
+    """Note that somebody asked for what was refused before any action saw it. Nothing of what was written is noted.
+
+    `subject` is what it is about, or else the id of the person or of the token.
+    """
+    await _note(database, JournalEntry.of(who, now, "refused", subject, {"action": act, "code": code}))
 
 
 async def end_session(

@@ -42,12 +42,21 @@ def done(
     `undo` is the address of the act that takes it back, until `undo_until`.
     """
     if result.refusal is not None:
-        code = result.refusal.value
-        raise Refused(
-            code, sentence(result.text, result.name), _STATUS.get(code, HTTPStatus.CONFLICT), _FIELDS.get(code)
-        )
+        raise refused(result)
     told = text or sentence(result.text, result.name)
     return Done(text=told, location=location, entry=result.entry, undo=undo, undo_until=undo_until)
+
+
+def refused(result: ActionResult, *, is_noted: bool = True) -> Refused:
+    """The refusal of an act. Actions note what they refuse about a subject; `is_noted` is false for what only looked whether one would."""
+    code = "invalid" if result.refusal is None else result.refusal.value
+    return Refused(
+        code,
+        sentence(result.text, result.name),
+        _STATUS.get(code, HTTPStatus.CONFLICT),
+        _FIELDS.get(code),
+        is_noted=is_noted and result.subject is not None,
+    )
 
 
 def sentence(text: str, name: str | None = None) -> str:

@@ -20,7 +20,7 @@ class SeeAlso(BaseModel):
 class RefusedRequest(Exception):
     """Somebody asked for what cannot be done. `sentence` says what to do instead; `field` is the field of the form at fault.
 
-    `headers` are those of the answer. `see` is a page that may help.
+    `headers` are those of the answer. `see` is a page that may help. `is_noted`: the journal tells of it already, or need not.
     """
 
     def __init__(
@@ -31,11 +31,13 @@ class RefusedRequest(Exception):
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
         see: SeeAlso | None = None,
+        *,
+        is_noted: bool = False,
     ) -> None:
         super().__init__(code)
         self.code, self.sentence, self.status, self.field = code, sentence, int(status), field
         self.headers: Mapping[str, str] = headers or {}
-        self.see = see
+        self.see, self.is_noted = see, is_noted
 
 
 Refused = RefusedRequest
@@ -43,17 +45,21 @@ Refused = RefusedRequest
 
 
 def too_often(wait_s: int, sentence: str | None = None) -> RefusedRequest:
-    """The refusal of one try too many, with the seconds after which it may be tried again (RFC 9110, 10.2.3)."""
+    """The refusal of one try too many, with the seconds after which it may be tried again (RFC 9110, 10.2.3).
+
+    It is not journalled: nobody shall fill the journal by it.
+    """
     told = sentence or f"Too many tries. Again in {wait_s} seconds."
-    return RefusedRequest("too_often", told, HTTPStatus.TOO_MANY_REQUESTS, headers={"retry-after": str(wait_s)})
+    headers = {"retry-after": str(wait_s)}
+    return RefusedRequest("too_often", told, HTTPStatus.TOO_MANY_REQUESTS, headers=headers, is_noted=True)
 
 
 class Mistaken(RefusedRequest):
     """What was typed cannot be taken: a sentence for each field."""
 
-    def __init__(self, mistakes: Mapping[str, str]) -> None:
+    def __init__(self, mistakes: Mapping[str, str], code: str = "invalid") -> None:
         first = next(iter(mistakes))
-        super().__init__("invalid", mistakes[first], HTTPStatus.UNPROCESSABLE_ENTITY, first)
+        super().__init__(code, mistakes[first], HTTPStatus.UNPROCESSABLE_ENTITY, first)
         self.mistakes = dict(mistakes)
 
 

@@ -35,6 +35,7 @@ from services.staff.desk.problems import Mistaken, Problem, Refused, sentence_of
 from services.staff.desk.sessions import Visitor, visitor_of, why_not
 from services.staff.people import Actor, Role
 from services.staff.people_store import KeptForm
+from shared.ids import read_uuid
 from shared.records import dataclass, field
 from shared.web.limiter import Limiter
 
@@ -330,9 +331,24 @@ class FormAct:
         model = typing.get_type_hints(self._handler, include_extras=True).get("form", Act)
         return typing.cast("type[Act]", model)
 
-    async def done(self, request: Request, desk: Desk, visitor: Visitor, form: Act) -> Done:
-        """Do it, once. Raises `Refused`."""
-        await self._check(request, desk, visitor)
+    async def done(self, request: Request, desk: Desk, visitor: Visitor, read: Callable[[], Act]) -> Done:
+        """Do what the form says that `read` returns, once. Raises `Refused`. Whoever is here is known, and so the journal tells of it."""
+        limiter: Limiter = request.app.state.acts_limiter
+        if (wait_s := limiter.wait_s(str(visitor.id))) > 0:
+            raise too_often(wait_s)
+        try:
+            return await self._done(request, desk, visitor, read)
+        except Refused as refused:
+            if not refused.is_noted:
+                about = next(filter(None, map(read_uuid, request.path_params.values())), visitor.id)
+                actor, now = visitor.actor, desk.clock()
+                await note_refused_request(desk.database, about, self.address, refused.code, who=actor, now=now)
+            raise
+
+    async def _done(self, request: Request, desk: Desk, visitor: Visitor, read: Callable[[], Act]) -> Done:
+        if (why := await _why_not(desk, visitor, self.needs)) is not None:
+            raise Refused("not_allowed", why, HTTPStatus.FORBIDDEN)
+        form = read()
         arguments = self.parameters.bind(request.path_params, request.query_params)
         given = _given(self.parameters.given, desk, request, with_request(visitor, form.once))
         if "form" in inspect.signature(self._handler).parameters:
@@ -346,16 +362,6 @@ class FormAct:
             act=request.url.path.removeprefix(API),
             do=lambda: self._handler(**arguments, **given),
         )
-
-    async def _check(self, request: Request, desk: Desk, visitor: Visitor) -> None:
-        limiter: Limiter = request.app.state.acts_limiter
-        if (wait_s := limiter.wait_s(str(visitor.id))) > 0:
-            raise too_often(wait_s)
-        if (why := await _why_not(desk, visitor, self.needs)) is not None:
-            await note_refused_request(
-                desk.database, visitor.id, self.address, "not_allowed", who=visitor.actor, now=desk.clock()
-            )
-            raise Refused("not_allowed", why, HTTPStatus.FORBIDDEN)
 
     async def html(self, request: Request, room: Room) -> Response:
         """What a form of a browser asks for: 303 to a page that tells what was done, or the form again with its mistakes."""
@@ -371,7 +377,7 @@ class FormAct:
             raise
         security.check_form_key(sent.get(FORM_KEY), visitor.cookie or "")
         try:
-            done = await self.done(request, desk, visitor, self._form(sent))
+            done = await self.done(request, desk, visitor, lambda: self._form(sent))
         except Refused as refused:
             return await self._again(request, desk, visitor, sent, page, refused)
         if done.secret is not None and page is not None:
@@ -428,7 +434,7 @@ class FormAct:
             if visitor.cookie is not None:
                 security.check_origin(request, desk.settings.url)
                 security.check_form_key(request.headers.get("x-remit-form-key"), visitor.cookie)
-            return await self.done(request, desk, visitor, form)
+            return await self.done(request, desk, visitor, lambda: form)
 
         form = inspect.Parameter(
             "form", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[self.model, Body()]

@@ -557,7 +557,7 @@ async def check(payment_id: UUID, form: DecideForm, desk: Desk) -> Checked:
         raise _no_case(payment_id)
     wanted = domain.Resolve(form.resolution, form.version, form.receipt_number)
     if (refused := payments.refusal_of(kept, wanted, desk.clock())) is not None:
-        acted.done(refused, "")
+        raise acted.refused(refused, is_noted=False)
     return Checked(
         text="Nothing is sent yet: check it.",
         location=f"/cases/{payment_id}/check",
@@ -702,10 +702,11 @@ def _at(payment_id: UUID, part: str = "") -> str:
 
 def _refuse_unfit(**texts: str | None) -> None:
     """Raise `Mistaken` with a sentence at each text that must not be kept."""
-    unfit_ones = {name: unfit(**{name: text}) for name, text in texts.items()}
-    mistakes = {name: acted.sentence(one.text) for name, one in unfit_ones.items() if one is not None}
-    if mistakes:
-        raise Mistaken(mistakes)
+    found = {name: unfit(**{name: text}) for name, text in texts.items()}
+    unfit_ones = {name: one for name, one in found.items() if one is not None}
+    if unfit_ones:
+        codes = [str(one.refusal) for one in unfit_ones.values()]
+        raise Mistaken({name: acted.sentence(one.text) for name, one in unfit_ones.items()}, codes[0])
 
 
 # -- from the database to the page -----------------------------------------------------------------------------------------------------

@@ -187,5 +187,5 @@ def _done(result: ActionResult, name: str, field: str | None = None) -> Done:
     text = sentence(result.text, name)
     if result.refusal is not None:
         status = _STATUS.get(result.refusal, 409) if isinstance(result.refusal, ActionRefusal) else 409
-        raise Refused(result.refusal.value, text, status, field)
+        raise Refused(result.refusal.value, text, status, field, is_noted=result.subject is not None)
     return Done(text=text, location="/people", entry=result.entry)

@@ -108,9 +108,7 @@ async def change_password(form: OwnPasswordForm, desk: Desk, visitor: Visitor, a
     guesses: Guesses = request.app.state.guesses
     guesses.check(request, person.name)
     if not await passwords.is_right(form.password_now, person.password):
-        code, now = "wrong_password", desk.clock()
-        await accounts.note_refused_request(desk.database, person.id, "set_password", code, who=actor, now=now)
-        raise Mistaken({"password_now": "This is not your password now."})
+        raise Mistaken({"password_now": "This is not your password now."}, "wrong_password")
     guesses.was_right(request, person.name)
     if (why := unfit_password(form.password)) is not None:
         raise Mistaken({"password": why})

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field
 
-from services.staff.desk.routing import Act, Desk, Done, Refused, Room
+from services.staff.desk.routing import ACTS_BURST, Act, Desk, Done, Refused, Room
 from services.staff.desk.sessions import cookie_name, new_secret
 from services.staff.people import Actor, Role
 from shared.ids import new_id
@@ -182,6 +182,38 @@ async def test_without_the_role_the_button_is_not_available_and_the_act_refused_
         (entry,) = await connection.fetch("SELECT who, details FROM journal WHERE action = 'refused'")
     assert entry["who"] == "vic"
     assert entry["details"]["code"] == "not_allowed"
+
+
+async def refusals(desk: DeskUnderTest) -> list[tuple[str, str]]:
+    """Who was refused, and why, as the journal has it. It has nothing of what was written."""
+    async with desk.desk.database.connection() as connection:
+        entries = await connection.fetch("SELECT who, details FROM journal WHERE action = 'refused' ORDER BY position")
+    assert all(set(entry["details"]) <= {"action", "code", "via"} for entry in entries)
+    assert {entry["details"]["action"] for entry in entries} <= {"/sheets/{number}/notes"}
+    return [(entry["who"], entry["details"]["code"]) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("", "invalid"), ("x" * 1_001, "invalid"), ("wrong", "card_data"), ("refuse", "version_differs")]
+)
+async def test_whatever_a_known_person_is_refused_is_noted_once(desk: DeskUnderTest, text: str, code: str) -> None:
+    browser = await resolver(desk)
+    await browser.submit(await browser.open("/sheets/7"), ACT, text=text)
+    assert await refusals(desk) == [("ann.resolver", code)]
+
+
+async def test_nobody_fills_the_journal_with_refusals(desk: DeskUnderTest) -> None:
+    """What comes from another site, too often, or from somebody who is not signed in, is refused and not noted."""
+    browser, program = await resolver(desk), await desk.token("eager", Role.RESOLVER)
+    drawn = await browser.open("/sheets/7")
+    await browser.submit(drawn, ACT, text="", form_key="guess")
+    await browser.post(ACT, {**drawn.form(ACT).fields, "text": ""}, origin="https://evil.example")
+    for _ in range(ACTS_BURST + 5):
+        await program.post(f"/api/v1{ACT}", json={"once": str(new_id()), "text": "refuse"})
+    assert await refusals(desk) == [("eager", "version_differs")] * ACTS_BURST
+    desk.clock.forward(minutes=31)
+    assert (await browser.submit(drawn, ACT, text="")).status == 401
+    assert len(await refusals(desk)) == ACTS_BURST
 
 
 async def test_the_same_by_a_program(desk: DeskUnderTest, sheet: Sheet) -> None:

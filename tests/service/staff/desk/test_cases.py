@@ -424,6 +424,30 @@ async def test_a_contradiction_names_receipt_and_refund(desk: DeskUnderTest) -> 
     assert "Refund re_3QJx81" in facts
 
 
+async def test_what_is_refused_about_a_case_is_noted_there_once(environment: Environment, desk: DeskUnderTest) -> None:
+    payment_id = await keep_case(desk.desk.database, LIMIT)
+    browser, here = await ann(desk), f"/cases/{payment_id}"
+    stale = await checked(browser, payment_id)
+    await checked(browser, payment_id, evidence="card 4242424242424242")
+    await checked(browser, payment_id, version=3)
+    await browser.submit(await browser.open(here), f"{here}/notes", note="4242424242424242")
+    await browser.submit(await browser.open(here), f"{here}/ask", invoice_id="4242424242424242")
+    await tell_case(desk.desk.database, payment_id, Settled(6, CaseStatus.CAPTURED, decided_by=None))
+    await sent(browser, stale)
+    found = await rows(
+        environment.databases["staff"],
+        "SELECT subject, details FROM journal WHERE action = 'refused' ORDER BY position",
+    )
+    assert {row["subject"] for row in found} == {payment_id}
+    assert [(row["details"]["action"], row["details"]["code"]) for row in found] == [
+        ("/cases/{payment_id}/check", "card_data"),
+        ("/cases/{payment_id}/check", "version_differs"),
+        ("/cases/{payment_id}/notes", "card_data"),
+        ("/cases/{payment_id}/ask", "card_data"),
+        ("resolve", "nothing_to_decide"),
+    ]
+
+
 async def test_a_check_page_without_a_decision_says_what_to_do(desk: DeskUnderTest) -> None:
     payment_id = await keep_case(desk.desk.database, LIMIT)
     page = await (await ann(desk)).open(f"/cases/{payment_id}/check")

@@ -471,6 +471,7 @@ async def test_what_waits_for_a_second_person_is_not_called_discarded(desk: Desk
     small, *large = [(await keep_request(desk.desk.database, amount))[0] for amount in amounts]
     page = await ann.open("/dead-letters?queue=payment_gateway.requests")
     assert "Above the limit such a request waits for a second person." in page.text
+    assert "Select at least one." in (await ann.submit(page, "/replays", what="selected")).text
     fields = {**page.form("/replays").fields, "seen": desk.clock().isoformat(), "why": "no use"}
     first = await ann.post("/dead-letters/discard", {**fields, "once": str(uuid4()), "id": [str(large[0])]})
     assert "1 waits for a second person, and nothing is sent before." in first.text

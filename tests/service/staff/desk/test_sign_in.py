@@ -84,7 +84,9 @@ async def test_whoever_finds_a_browser_open_guesses_no_faster(desk: DeskUnderTes
     assert "Sign in" in changed.text
     async with desk.desk.database.connection() as connection:
         noted = await connection.fetch("SELECT details FROM journal WHERE action = 'refused'")
-    assert {row["details"]["action"] for row in noted} == {"set_password"}
+    assert {(row["details"]["action"], row["details"]["code"]) for row in noted} == {
+        ("/settings/password", "wrong_password")
+    }
 
 
 async def test_a_session_ends_after_half_an_hour_without_a_click(desk: DeskUnderTest) -> None:
