@@ -13,6 +13,7 @@ from services.staff.actions.results import (
     moment_text,
     unfit,
 )
+from services.staff.domain import DecisionRefusal
 from services.staff.people import Actor
 from services.staff.proposals import ProposalRefusal, is_same_person
 from services.staff.store import JournalEntry, KeptCase
@@ -62,14 +63,20 @@ async def note(
 
 @journals_refusals("take_note")
 async def take_note(
-    database: Database, payment_id: UUID, *, text: str, who: Actor, clock: Clock = system_clock
+    database: Database, payment_id: UUID, *, text: str, seen: int, who: Actor, clock: Clock = system_clock
 ) -> ActionResult:
-    """Take note of a contradiction: the gateway says otherwise than a person decided. `text` says what was learned."""
+    """Take note of a contradiction: the gateway says otherwise than a person decided. `text` says what was learned.
+
+    `seen` is the version at which the gateway said what `who` saw. If it contradicted another decision since, that is not noted.
+    """
 
     async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object] | ActionResult:
         case, version = kept.case, kept.case.contradicted_version
         if version is None or not case.is_contradicted:
             return _nothing_to_note(kept)
+        if version != seen:
+            changed = f"the gateway contradicts another decision since, at version {version}, not {seen}: look again"
+            return ActionResult(payment_id, changed, DecisionRefusal.VERSION_DIFFERS)
         await store.note_contradiction(tx, replace(case, noted_version=version), now)
         return {"note": text, "contradicted": version}
 

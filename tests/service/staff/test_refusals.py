@@ -102,7 +102,7 @@ class Subjects:
             cases.claim: [{}],
             cases.unclaim: [{}],
             cases.note: [{"text": text}],
-            cases.take_note: [{"text": text}],
+            cases.take_note: [{"text": text, "seen": 1}],
             proposals.agree: [{"proposal_id": one, "saw": text} for one in self.proposals],
             proposals.disagree: [{"proposal_id": one, "saw": text} for one in self.proposals],
             proposals.withdraw: [{}, {"proposal_id": self.proposals[0]}],

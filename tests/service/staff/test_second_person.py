@@ -366,7 +366,7 @@ async def test_a_note_is_kept_in_the_journal(database: Database) -> None:
 
 async def test_what_contradicts_a_decision_stands_on_the_case_until_somebody_takes_note(database: Database) -> None:
     payment_id = await keep_case(database)
-    early = await cases.take_note(database, payment_id, text="nothing", who=BEN)
+    early = await cases.take_note(database, payment_id, text="nothing", seen=6, who=BEN)
     assert early.refusal is ProposalRefusal.NOTHING_TO_NOTE
     await tell_case(database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
     assert (await kept_case_of(database, payment_id)).contradicted_at is None
@@ -374,12 +374,24 @@ async def test_what_contradicts_a_decision_stands_on_the_case_until_somebody_tak
     shown = await kept_case_of(database, payment_id)
     assert (shown.contradicted_at, shown.noted_at, shown.case.is_contradicted) == (NOW, None, True)
     await tell_case(database, payment_id, Settled(7, CaseStatus.REFUNDED))
-    assert (await cases.take_note(database, payment_id, text="the dashboard lagged", who=ANN)).ok
+    assert (await cases.take_note(database, payment_id, text="the dashboard lagged", seen=6, who=ANN)).ok
     noted = await kept_case_of(database, payment_id)
     assert (noted.case.is_contradicted, noted.noted_at is not None, noted.contradicted_at) == (False, True, NOW)
-    again = await cases.take_note(database, payment_id, text="me too", who=BEN)
+    again = await cases.take_note(database, payment_id, text="me too", seen=6, who=BEN)
     assert again.refusal is ProposalRefusal.NOTHING_TO_NOTE
     assert "somebody took note of it at " in again.text
+
+
+async def test_note_is_taken_of_the_contradiction_that_was_shown(database: Database) -> None:
+    """Meanwhile somebody decided anew, and the gateway contradicts that, too."""
+    payment_id = await keep_case(database)
+    for version in (5, 8):
+        await tell_case(database, payment_id, Settled(version, CaseStatus.NOT_CHARGED, decided_by="ben.resolver"))
+        await tell_case(database, payment_id, Settled(version + 1, CaseStatus.CAPTURED))
+    stale = await cases.take_note(database, payment_id, text="the dashboard lagged", seen=6, who=ANN)
+    assert stale.refusal is DecisionRefusal.VERSION_DIFFERS
+    assert (await kept_case_of(database, payment_id)).case.is_contradicted
+    assert (await cases.take_note(database, payment_id, text="it lagged twice", seen=9, who=ANN)).ok
 
 
 # -- the limits ------------------------------------------------------------------------------------------------------------------------

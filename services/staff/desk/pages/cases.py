@@ -385,6 +385,12 @@ class CaseNoteForm(Act):
     note: Note
 
 
+class TakeNoteForm(CaseNoteForm):
+    """What was learned about a contradiction, and the version at which the gateway said what the page showed."""
+
+    version: int = Field(ge=1, le=2**31 - 1)
+
+
 class Checked(Done):
     """A decision that was checked, and not sent yet. It is kept a day, with the results of forms."""
 
@@ -689,10 +695,12 @@ async def keep_note(payment_id: UUID, form: CaseNoteForm, desk: Desk, actor: Act
 
 
 @room.act("/cases/{payment_id}/noted", needs=Role.RESOLVER)
-async def noted(payment_id: UUID, form: CaseNoteForm, desk: Desk, actor: Actor) -> Done:
+async def noted(payment_id: UUID, form: TakeNoteForm, desk: Desk, actor: Actor) -> Done:
     """Take note of what contradicts a decision."""
     _refuse_unfit(note=form.note)
-    result = await case_actions.take_note(desk.database, payment_id, text=form.note, who=actor, clock=desk.clock)
+    result = await case_actions.take_note(
+        desk.database, payment_id, text=form.note, seen=form.version, who=actor, clock=desk.clock
+    )
     return acted.done(result, _at(payment_id))
 
 
