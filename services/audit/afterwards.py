@@ -6,7 +6,7 @@ from services.audit import payments
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
 from services.audit.payments import moment, open_here
-from services.audit.refunds import given_back_here
+from services.audit.refunds import elsewhere, given_back_there
 from services.audit.stores import LEDGER, Stores
 
 
@@ -20,7 +20,7 @@ async def settled_agrees(counted: Tally, stores: Stores) -> None:
             if open_here(row):
                 continue
             counted.look()
-            for why in _differences(row, charges, theirs, disputes, given_back_here(ours)):
+            for why in _differences(row, charges, theirs, disputes, ours):
                 if row["due_at"] is not None and not row["overdue"]:
                     counted.in_flight()
                 elif not _is_decided_on(row, charges, theirs, disputes):
@@ -29,10 +29,10 @@ async def settled_agrees(counted: Tally, stores: Stores) -> None:
 
 
 def _differences(
-    row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow], back_here: int
+    row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow], ours: list[StoredRow]
 ) -> Iterator[str]:
     """What differs. Whether there is a charge at all is judged by `captured_here_and_there`."""
-    taken, back, status = _sum(charges), _sum(theirs), row["status"]
+    taken, back, back_here, status = _sum(charges), _sum(theirs), given_back_there(ours), row["status"]
     if status == "captured":
         if charges and taken != row["amount_minor"]:
             yield f"captured here with {row['amount_minor']}, and there with {taken}"
@@ -40,7 +40,7 @@ def _differences(
             yield f"captured here and {back_here} of it given back, and there {back} was"
         if any(one["status"] not in _JUDGED for one in disputes):
             yield "captured here, and disputed there"
-    elif status == "refunded" and back != taken:
+    elif status == "refunded" and not taken - elsewhere(ours) <= back <= taken:
         yield f"refunded here, and there {back} of {taken} was given back"
     elif status == "refund_failed" and back != back_here:
         yield f"kept here but for {back_here}, and {back} was given back there"

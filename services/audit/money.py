@@ -347,7 +347,7 @@ async def books_balance(counted: Tally, stores: Stores) -> None:
         if (paid := _first(events, "Paid")) is not None:
             currency = paid["data"]["currency"]
             here[currency] -= sum(amount for _, amount in refunds.on_invoice(events).values())
-            there[currency] += refunds.by_hand(ours)
+            there[currency] += refunds.by_hand(ours) - refunds.elsewhere(ours)
         for currency in sorted({*here, *there}):  # for each payment, so that two errors do not balance each other
             if here[currency] != there[currency]:
                 why = f"the gateway holds {there[currency]} {currency}, the invoice has {here[currency]} (minor units)"

@@ -74,14 +74,15 @@ _LOST_THERE = "SELECT id, payment_intent, amount, currency, created FROM dispute
 def _refunds(given_back: str) -> str:
     return f"""
     SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created,
-           lower(json_extract(d.metadata, '$.refund_id')) AS refund_id
+           CASE WHEN lower(json_extract(d.metadata, '$.payment_id')) = lower(json_extract(i.metadata, '$.payment_id'))
+                THEN lower(json_extract(d.metadata, '$.refund_id')) END AS refund_id
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM ({given_back})) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
     LEFT JOIN refund_details d ON d.refund = r.id ORDER BY 1, r.id"""  # noqa: S608 - constants
 
 
 _OUR_REFUNDS = """
     SELECT payment_id, refund_id::text AS refund_id, reason, status, asked_minor, amount_minor, by_hand_minor, gateway_id, decided_by,
-           updated_at
+           made_elsewhere, updated_at
     FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""
@@ -131,7 +132,7 @@ def charges(stores: Stores) -> Keyed:
 
 
 def refunds(stores: Stores) -> Keyed:
-    """Successful refunds in the gateway's books, and what disputes took: it went back, too."""
+    """Successful refunds in the gateway's books, and what disputes took: it went back, too. A `refund_id` is ours, and of this payment."""
     both = f"{_MADE_THERE} UNION ALL {_LOST_THERE}"
     return _from_ledger(stores, _refunds(both if _has_disputes(stores) else _MADE_THERE))
 

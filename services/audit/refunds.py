@@ -19,21 +19,35 @@ def by_hand(ours: list[StoredRow]) -> int:
     return minor
 
 
-def given_back_here(ours: list[StoredRow]) -> int:
-    """What our rows say was given back: by us, and by hand as far as the gateway said."""
-    return by_hand(ours) + sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE)
+def elsewhere(ours: list[StoredRow]) -> int:
+    """What was given back without the gateway, as people said who knew that it had not done so."""
+    return sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE and row["made_elsewhere"])
+
+
+def given_back_there(ours: list[StoredRow]) -> int:
+    """What our rows say was given back at the gateway: by us, and by hand as far as the gateway said."""
+    return by_hand(ours) + _made(ours) - elsewhere(ours)
+
+
+def _made(ours: list[StoredRow]) -> int:
+    return sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE)
 
 
 def miscounted(
     captured: int, amount: int, ours: list[StoredRow], theirs: list[StoredRow], *, known: bool
 ) -> Iterator[str]:
-    """Captures minus refunds are what our rows say is left. `known`: whether our rows were given."""
+    """Captures minus refunds are what our rows say is left, and our refunds are of no more than the captures.
+
+    `known`: whether our rows were given.
+    """
+    if _made(ours) > max(captured, amount):
+        yield f"our refunds are {_made(ours)} of {max(captured, amount)}"
     net = captured - sum(refund["amount"] for refund in theirs)
     if net < 0:
         yield f"{-net} more was given back than was captured"
         return
     under_way = {0, *(row["amount_minor"] or 0 for row in ours if row["status"] == _AT_WORK)}
-    expected = {0, amount, *(amount - given_back_here(ours) - minor for minor in under_way)}
+    expected = {0, amount, *(amount - given_back_there(ours) - minor for minor in under_way)}
     if known and net not in expected:
         yield f"captures minus refunds are {net}, neither 0 nor {amount}, nor what our refunds leave"
 

@@ -5,7 +5,8 @@ answer is compared with what we have settled (`meaning_of`). Which are looked at
 
 - A person's decision: on the ladder, then once a day, until the gateway agrees. Decisions are rare, and a wrong one costs the whole amount.
   One about a capture that is disputed is looked at until the dispute is won or lost.
-- A refund, of the whole or of a part: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
+- A refund, of the whole or of a part: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too. One
+  that a person called made elsewhere is not looked for, and hides none of the others.
 - What was cancelled: once, a day later. A cancel is final by the gateway's own word, so this only finds what that word is worth.
 - A capture: not by itself. Looking at every capture would cost more requests than charging it. What happens to one later, a dispute or a
   refund in the dashboard, is rare, so somebody else tells which one to look at: the gateway's events, and `remit reconcile --look` every
@@ -33,7 +34,7 @@ from services.payment_gateway.domain import (
     Policy,
 )
 from services.payment_gateway.gateways import port
-from services.payment_gateway.refunds import made, refunded_minor
+from services.payment_gateway.refunds import elsewhere_minor, made, made_there, refunded_there_minor
 from shared.records import replace
 
 
@@ -46,6 +47,7 @@ class Meaning(StrEnum):
     CHARGEABLE = "cancel it again"
     FOUND = "cancel it"
     CAPTURED_LATE = "a late capture"
+    FORGOTTEN = "a refund of ours that we had forgotten"
     LESS_REFUNDED = "ask about each refund"
     CONTRADICTS = "a case: the charge"
     DENIED = "a case, if it goes on"
@@ -55,17 +57,11 @@ class Meaning(StrEnum):
 
 def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     """What the gateway's answer means for a settled payment: the whole table. Raises AssertionError if the payment is not settled."""
-    meaning = _compared(answer, payment)
+    meaning, shown = _compared(answer, payment), payment.gateway_side
     is_denied = isinstance(answer, port.NotFound) and payment.status in CHARGED
-    if (
-        (is_denied or meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED})
-        and payment.decided_by
-        and payment.gateway_side is not None
-    ):
-        shown = payment.gateway_side
-        # The money went back, and not by a refund: by a dispute, or it never came.
-        is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, shown))
-        return Meaning.KNOWN if is_gone or _as_shown(shown, domain.side_of(answer)) else meaning
+    is_decided = (is_denied or meaning is Meaning.CONTRADICTS) and payment.decided_by is not None
+    if is_decided and shown is not None and _as_shown(shown, domain.side_of(answer)):
+        return Meaning.KNOWN
     return meaning
 
 
@@ -73,15 +69,6 @@ def _as_shown(shown: GatewaySide, side: GatewaySide) -> bool:
     """Whether the gateway says what it showed before. A dispute that goes on is no news, until somebody has won or lost it."""
     both_open = domain.is_dispute_open(shown) and domain.is_dispute_open(side)
     return replace(shown, dispute=side.dispute) == side if both_open else shown == side
-
-
-def _never_came(answer: GatewayAnswer, shown: GatewaySide) -> bool:
-    """Whether a person called given back what the gateway says it never captured."""
-    return shown.answer in NEVER_CAPTURED and isinstance(answer, port.NoRefund) and answer.left_minor is None
-
-
-NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})
-"""What the gateway answers of a payment that it has, and did not capture: the kinds of `NOT_PAID`."""
 
 
 def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
@@ -111,19 +98,46 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
 
 
 def _compared_capture(answer: port.Captured, payment: Payment) -> Meaning:
-    """The capture is ours, and as much of it went back as we know of. If it is less, a refund came back: one of ours, or of others."""
-    if domain.difference_of(answer, payment) is not None:
+    """The capture is ours, and what went back is what we know of. If a refund came back, one of ours or of others, each is asked about."""
+    difference = domain.difference_of(answer, payment)
+    if difference is not OutcomeReason.CAPTURE_DIFFERS and domain.forgotten_refund(payment, answer) is not None:
+        return Meaning.FORGOTTEN
+    if difference is not OutcomeReason.CAPTURE_DIFFERS and domain.came_back(payment, answer):
+        return Meaning.LESS_REFUNDED
+    if difference is not None:
         return Meaning.CONTRADICTS
-    is_less = answer.gone_minor < refunded_minor(payment.refunds)
-    return Meaning.LESS_REFUNDED if is_less and made(payment.refunds) else Meaning.AGREES
+    is_less = answer.gone_minor < refunded_there_minor(payment.refunds)
+    return Meaning.LESS_REFUNDED if is_less and made_there(payment.refunds) else Meaning.AGREES
 
 
 def _compared_refund(answer: port.Refunded | port.RefundFailed | port.NoRefund, payment: Payment) -> Meaning:
-    """Where all had to go back, it does not matter who gave it back: `side_of` says whether anything is left."""
+    """Where all had to go back, it does not matter who gave it back."""
     is_kept, is_partial = payment.status is PaymentStatus.REFUND_FAILED, payment.status is PaymentStatus.CAPTURED
-    if isinstance(answer, port.Refunded) or (domain.side_of(answer).answer == domain.GIVEN_BACK and not is_partial):
+    if isinstance(answer, port.Refunded):
         return Meaning.REFUNDED if is_kept else Meaning.AGREES
-    return Meaning.AGREES if is_kept else Meaning.NOT_REFUNDED
+    if is_partial or not _is_all_back(answer, payment):
+        return Meaning.AGREES if is_kept else Meaning.NOT_REFUNDED
+    if is_kept:
+        return Meaning.REFUNDED
+    is_all_elsewhere = bool(made(payment.refunds)) and not made_there(payment.refunds)
+    return Meaning.KNOWN if is_all_elsewhere or answer.left_minor is None else Meaning.AGREES
+
+
+def _is_all_back(answer: port.RefundFailed | port.NoRefund, payment: Payment) -> bool:
+    """Whether no more is left at the gateway than a person knew to be given back elsewhere."""
+    if answer.left_minor is None:
+        return isinstance(answer, port.NoRefund) and _never_came(payment)
+    return answer.left_minor <= elsewhere_minor(payment.refunds)
+
+
+def _never_came(payment: Payment) -> bool:
+    """Whether a person called given back what the gateway said it never captured."""
+    shown = payment.gateway_side
+    return payment.decided_by is not None and shown is not None and shown.answer in NEVER_CAPTURED
+
+
+NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})
+"""What the gateway answers of a payment that it has, and did not capture: the kinds of `NOT_PAID`."""
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -134,8 +148,7 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
         case Meaning.AGREES:
             return _confirmed(payment, answer, policy)
         case Meaning.KNOWN:
-            goes_on = domain.is_late(payment) or domain.is_dispute_open(payment.gateway_side)
-            return _next_look(payment, policy) if goes_on else PaymentTransition(payment)
+            return _known(payment, policy)
         case Meaning.TELLS_NOTHING:
             return _look_again(payment, step, answer, policy)
         case Meaning.CHARGEABLE if step is GatewayStep.CANCEL:
@@ -152,6 +165,11 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             return domain.contradicted(payment, _why(answer, payment), answer, policy)
         case Meaning.DENIED:
             return _denied(payment, step, answer, policy)
+        case Meaning.FORGOTTEN:
+            assert isinstance(answer, port.Captured)  # noqa: S101 - the meaning says so
+            found = domain.forgotten_refund(payment, answer)
+            assert found is not None  # noqa: S101 - as before
+            return domain.recovered(payment, answer, found)
         case Meaning.LESS_REFUNDED:
             return PaymentTransition(payment, then=GatewayStep.INQUIRE_REFUND)
         case Meaning.NOT_REFUNDED:
@@ -182,10 +200,18 @@ def _why(answer: GatewayAnswer, payment: Payment) -> OutcomeReason:
 
 def _confirmed(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """The gateway agrees. If it is the first time that it agrees with a person, its own looks begin now."""
-    side = domain.side_of(answer)
+    is_whole = payment.status is PaymentStatus.REFUNDED  # but for what went back elsewhere
+    side = GatewaySide(domain.GIVEN_BACK) if is_whole else domain.side_of(answer)
     if payment.decided_by and payment.gateway_side != side:
         payment = replace(payment, gateway_side=side, rung=-1)
     return _next_look(payment, policy)
+
+
+def _known(payment: Payment, policy: Policy) -> PaymentTransition:
+    """The gateway says what a person knew. The looks go on where something else may still change."""
+    has_refunds = payment.status is PaymentStatus.CAPTURED and bool(made_there(payment.refunds))
+    goes_on = has_refunds or domain.is_late(payment) or domain.is_dispute_open(payment.gateway_side)
+    return _next_look(payment, policy) if goes_on else PaymentTransition(payment)
 
 
 def _look_again(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:

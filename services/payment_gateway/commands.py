@@ -15,6 +15,7 @@ from services.payment_gateway import refunds
 from services.payment_gateway.domain import (
     CAPTURED,
     CHARGED,
+    NO_REFUND,
     WENT_BACK,
     Outcome,
     OutcomeReason,
@@ -25,6 +26,7 @@ from services.payment_gateway.domain import (
     ResolutionRefusal,
     ResolutionRefused,
     begin_refund,
+    by_hand_id,
     captured_minor,
     given_back_by_hand_minor,
     is_dispute_open,
@@ -33,6 +35,7 @@ from services.payment_gateway.domain import (
     move,
     next_step,
     put_to_work,
+    refund_at_work,
     refund_kept,
     refund_made,
     reopen_refund,
@@ -219,7 +222,7 @@ def _refund(command: Refund, payment: Payment) -> PaymentTransition:
     """
     known = refunds.find(payment.refunds, command.refund_id)
     wrong_currency = command.currency is not None and payment.currency not in {None, command.currency}
-    if wrong_currency or (known is not None and known.asked_minor != command.amount_minor):
+    if wrong_currency or (known is not None and not _is_same(known, command)):
         raise RefundIdReusedError("refund_id_reused: a refund has this id and another amount, or the currency differs")
     if known is not None:
         return PaymentTransition(payment, republish=True, about_version=known.version or None)
@@ -229,6 +232,11 @@ def _refund(command: Refund, payment: Payment) -> PaymentTransition:
     if payment.status in CHARGED and refunds.at_work(payment.refunds) is None:
         return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
     return PaymentTransition(replace(payment, refunds=(*payment.refunds, refund)), delay_s=0.0)
+
+
+def _is_same(known: refunds.PaymentRefund, command: Refund) -> bool:
+    """Whether the refund was asked for with this amount. Of one that we had forgotten only the amount is known that it came to."""
+    return known.reason == refunds.FORGOTTEN or known.asked_minor == command.amount_minor
 
 
 def _resolve(command: Resolve, payment: Payment) -> PaymentTransition:
@@ -250,7 +258,7 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
         case (PaymentStatus.NEEDS_DECISION, ("refunded" | "give_back")):
             return _decided_about_a_difference(command, payment)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
-            return _refund_decided(refund_made(payment, decided_by=by), Outcome.REFUNDED)
+            return _called_made(payment, by)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
             return _refund_decided(refund_kept(payment, decided_by=by), Outcome.REFUND_FAILED)
         case (PaymentStatus.REFUND_FAILED, "refund_again") if not payment.decided_by:
@@ -280,6 +288,20 @@ def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | R
     return PaymentTransition(captured, outcome, delay_s=WATCHED_AT_ONCE_S)
 
 
+def _called_made(payment: Payment, by: str) -> PaymentTransition | ResolutionRefusal:
+    """A person says that the refund at work was made. No more can have been given back than our books leave.
+
+    If the gateway had said by then that it was not, it was made elsewhere.
+    """
+    refund, left_minor = refund_at_work(payment), _left_minor(payment)
+    is_too_much = refund.asked_minor is not None and refund.asked_minor > left_minor
+    if is_too_much or left_minor <= 0:
+        return "does_not_fit"
+    side = payment.gateway_side
+    knew = payment.status is PaymentStatus.REFUND_FAILED and side is not None and side.answer == NO_REFUND
+    return _refund_decided(refund_made(payment, decided_by=by, elsewhere=knew), Outcome.REFUNDED)
+
+
 def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
     """A capture is not as it should be: it was given back already, or it is given back now.
 
@@ -292,7 +314,8 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
         return "does_not_fit"
     refund = _refund_of_difference(payment, is_made=is_made)
     if is_made:
-        made = refund_made(put_to_work(payment, refund), decided_by=command.decided_by)
+        elsewhere = _shows_capture(payment) and given_back_by_hand_minor(payment) == 0
+        made = refund_made(put_to_work(payment, refund), decided_by=command.decided_by, elsewhere=elsewhere)
         return _refund_decided(made, Outcome.REFUNDED)
     return PaymentTransition(begin_refund(payment, replace(refund, asked_by=command.decided_by)), delay_s=0.0)
 
@@ -305,11 +328,11 @@ def _refund_of_difference(payment: Payment, *, is_made: bool) -> refunds.Payment
     """
     known = refunds.find(payment.refunds, payment.payment_id)
     if known is None and _was_told_as_captured(payment):
-        refund_id = uuid5(payment.payment_id, f"decided:{payment.version}")
+        if not is_made:
+            return refunds.PaymentRefund(uuid5(payment.payment_id, f"decided:{payment.version}"), GIVE_BACK)
         minor = given_back_by_hand_minor(payment)
-        is_part = is_made and 0 < minor < _left_minor(payment)
-        words = WENT_BACK if is_made else GIVE_BACK
-        return refunds.PaymentRefund(refund_id, words, asked_minor=minor if is_part else None)
+        is_part = 0 < minor < _left_minor(payment)
+        return refunds.PaymentRefund(by_hand_id(payment), WENT_BACK, asked_minor=minor if is_part else None)
     return replace(known or refunds.whole(payment.payment_id, GIVE_BACK), amount_minor=None)
 
 
@@ -341,4 +364,5 @@ def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
         return PaymentTransition(case, Outcome.NEEDS_DECISION, delay_s=0.0)
     reopened = reopen_refund(payment, decided.refund_id, new_key=False)
     case = told(move(reopened, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.REOPENED))
+    case = replace(case, gateway_side=None)  # it is asked anew
     return PaymentTransition(case, Outcome.REFUND_FAILED, delay_s=0.0)

@@ -438,7 +438,7 @@ def on_late_answer(
         case port.Refunded() if (now := refunds.at_work(payment.refunds)) is not None:
             before = refunds.at_work(asked.refunds)
             is_same = before is not None and before.refund_id == now.refund_id
-            return _refunded(payment, answer.refund_id, policy) if is_same else None
+            return _refunded(payment, answer, policy) if is_same else None
         case _:
             return None
 
@@ -501,14 +501,8 @@ def adopted(payment: Payment, gateway_id: str) -> Payment:
 
 def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
-        case port.Captured() if payment.reason == OutcomeReason.UNKNOWN_HERE:
-            return contradicted(
-                payment, OutcomeReason.UNKNOWN_HERE, answer, policy
-            )  # what it is, only a person can say
-        case port.Captured() if (difference := difference_of(answer, payment)) is not None:
-            return contradicted(payment, difference, answer, policy)
         case port.Captured():
-            return captured(payment, answer, policy)
+            return _after_capture(payment, answer, policy)
         case _ if payment.settled_as is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
             return contradicted(
                 payment, OutcomeReason.NOT_CAPTURED, answer, policy
@@ -532,6 +526,16 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
             raise _unexpected(payment, answer)
 
 
+def _after_capture(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
+    if payment.reason == OutcomeReason.UNKNOWN_HERE:
+        return contradicted(payment, OutcomeReason.UNKNOWN_HERE, answer, policy)  # what it is, only a person can say
+    if payment.settled_as is PaymentStatus.CAPTURED and (found := forgotten_refund(payment, answer)) is not None:
+        return recovered(payment, answer, found)
+    if (difference := difference_of(answer, payment)) is not None:
+        return contradicted(payment, difference, answer, policy)
+    return captured(payment, answer, policy)
+
+
 def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | None:
     """Why this capture is not the one we asked for, or not ours but for what we gave back ourselves, or None if it is.
 
@@ -542,7 +546,7 @@ def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | No
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
         return OutcomeReason.CAPTURE_DIFFERS
-    if answer.gone_minor > refunds.refunded_minor(payment.refunds):
+    if answer.gone_minor > refunds.refunded_there_minor(payment.refunds) + _unbooked_minor(payment, answer):
         return OutcomeReason.DISPUTED if answer.lost_minor else OutcomeReason.REFUNDED_AT_GATEWAY
     return OutcomeReason.DISPUTED if answer.is_contested else None
 
@@ -557,7 +561,8 @@ def captured(payment: Payment, answer: port.Captured, policy: Policy) -> Payment
     if is_late(after):
         # The saga has ended and never asks. If the first announcement is lost, only a reminder tells it.
         return PaymentTransition(after, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
-    return PaymentTransition(after, Outcome.CAPTURED, delay_s=next_look_s(after, policy))
+    look_s = 0.0 if forgotten_refund(after, answer) else next_look_s(after, policy)
+    return PaymentTransition(after, Outcome.CAPTURED, delay_s=look_s)
 
 
 def contradicted(payment: Payment, reason: str, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -620,8 +625,8 @@ def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTra
 def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     refund = refund_at_work(payment)
     match answer:
-        case port.Refunded(refund_id=refund_id):
-            return _refunded(payment, refund_id, policy)
+        case port.Refunded():
+            return _refunded(payment, answer, policy)
         case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND:
             return _not_made(payment, answer, policy)
         case port.RefundFailed() if step is GatewayStep.INQUIRE_REFUND and refund.gateway_id == answer.refund_id:
@@ -648,41 +653,58 @@ def begin_refund(payment: Payment, refund: PaymentRefund) -> Payment:
 
 def put_to_work(payment: Payment, refund: PaymentRefund) -> Payment:
     """The payment, in the status it has, with this refund at work. It may have ended before."""
-    return _with_refund(payment, replace(refund, status=PaymentRefundStatus.AT_WORK, decided_by=None))
+    begun = replace(refund, status=PaymentRefundStatus.AT_WORK, decided_by=None, made_elsewhere=False)
+    return _with_refund(payment, begun)
 
 
 def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, policy: Policy) -> PaymentTransition:
     """The gateway's list shows that the refund was not made: make it, of no more than is left."""
     if payment.status is PaymentStatus.REFUND_FAILED:
-        return _remind(payment, policy)
+        return _remind(replace(payment, gateway_side=side_of(answer)), policy)
+    if (found := forgotten_refund(payment, answer)) is not None:
+        return recovered(payment, answer, found)
     if payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung >= len(policy.ladder_s):
         # There is no doubt any more: nothing that was sent is still on its way. A person can have it made again.
         reason = code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.GATEWAY_UNAVAILABLE
         return _refund_failed(payment, reason, policy, side_of(answer))
     if answer.left_minor is None:
         return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy, side_of(answer))
-    before = refund_at_work(payment)
-    if before.takes_rest and answer.left_minor == 0:
-        return _given_back_by_hand(payment, policy)
-    refund = refunds.measured(before, payment.refunds, captured_minor(payment), answer.left_minor)
-    if refund.by_hand_minor and refunds.find(payment.refunds, payment.payment_id) is None:
-        return _tell_given_back_by_hand(payment, refund.by_hand_minor)
-    if refund.amount_minor is None or refund.amount_minor > answer.left_minor:
+    return _make(payment, answer, answer.left_minor, policy)
+
+
+def _make(
+    payment: Payment, answer: port.NoRefund | port.RefundFailed, left_minor: int, policy: Policy
+) -> PaymentTransition:
+    before, captured = refund_at_work(payment), captured_minor(payment)
+    ours_minor = refunds.made_there_minor(payment.refunds) + _unbooked_minor(payment, answer)
+    by_hand_minor = max(captured - left_minor - ours_minor, 0)
+    refund, room_minor = refunds.measured(before, payment.refunds, captured, left_minor, by_hand_minor)
+    if before.takes_rest and room_minor == 0:
+        return _given_back_by_hand(payment, side_of(answer), policy)
+    if told_minor := _untold_minor(payment, by_hand_minor):
+        return _tell_given_back_by_hand(payment, told_minor)
+    if refund.amount_minor is None or refund.amount_minor > room_minor:
         return _refund_failed(_with_refund(payment, refund), OutcomeReason.REFUND_TOO_LARGE, policy, side_of(answer))
     if before.amount_minor not in {None, refund.amount_minor}:
         refund = replace(refund, key_number=before.key_number + 1)  # a key always comes with the same parameters
     return PaymentTransition(_with_refund(payment, refund), then=GatewayStep.REFUND)
 
 
+def _untold_minor(payment: Payment, by_hand_minor: int) -> int:
+    """What others gave back at the gateway, as far as the invoice has to hear of it: not where it never took the money."""
+    if refunds.find(payment.refunds, payment.payment_id) is not None:
+        return 0
+    return refunds.capped(by_hand_minor, payment.refunds, captured_minor(payment))
+
+
 def _tell_given_back_by_hand(payment: Payment, minor: int) -> PaymentTransition:
     """Others gave a part back at the gateway, and the invoice does not know: it is told like a refund that was made. Then ours goes on.
 
-    Where the invoice has never taken the money, nobody needs to be told. The list has shown that ours was not made, so it is not in doubt:
-    if it comes to be again, that is said anew.
+    The list has shown that ours was not made, so it is not in doubt: if it comes to be again, that is said anew.
     """
     after = replace(move(payment, PaymentStatus.REFUNDING), rung=payment.rung)
     told_as = refunds.PaymentRefund(
-        uuid5(payment.payment_id, f"by hand:{after.version}"),
+        by_hand_id(payment),
         WENT_BACK,
         asked_minor=minor,
         status=PaymentRefundStatus.REFUNDED,
@@ -693,34 +715,101 @@ def _tell_given_back_by_hand(payment: Payment, minor: int) -> PaymentTransition:
     return PaymentTransition(after, Outcome.REFUNDED, then=GatewayStep.INQUIRE_REFUND)
 
 
-def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
+def by_hand_id(payment: Payment) -> UUID:
+    """The id of the next refund that others made. It has their number: if we forget it, it is told under the same id again."""
+    number = 1 + sum(refund.reason == WENT_BACK for refund in payment.refunds)
+    return uuid5(payment.payment_id, f"given back there:{number}")
+
+
+TellsOfRefunds = port.Captured | port.NoRefund | port.RefundFailed
+"""Answers that tell of all refunds of the payment."""
+
+
+def _forgotten(payment: Payment, answer: TellsOfRefunds) -> refunds.Forgotten:
+    """What we forgot. The refunds of a late capture are the saga's, and the invoice does not hear of them."""
+    if is_late(payment):
+        return {}
+    return refunds.forgotten(payment.refunds, answer.standing or (), payment.payment_id, captured_minor(payment))
+
+
+def came_back(payment: Payment, answer: TellsOfRefunds) -> Refunds:
+    """The refunds that were made, and stand at the gateway no more, as far as it tells."""
+    return () if answer.standing is None else refunds.came_back(payment.refunds, answer.standing)
+
+
+def _unbooked_minor(payment: Payment, answer: TellsOfRefunds) -> int:
+    """How much more the gateway gave back by refunds of ours than our books say: what we forgot, without what came back."""
+    back_minor = refunds.made_there_minor(came_back(payment, answer))
+    return sum(refund.amount_minor for refund in _forgotten(payment, answer).values()) - back_minor
+
+
+def forgotten_refund(payment: Payment, answer: TellsOfRefunds) -> UUID | None:
+    """Our id of a refund that the gateway made, and that our books lack, or None. One that is pending is still asked for by its saga."""
+    found = _forgotten(payment, answer).items()
+    return next((refund_id for refund_id, refund in found if not refund.is_pending), None)
+
+
+def recovered(payment: Payment, answer: TellsOfRefunds, refund_id: UUID) -> PaymentTransition:
+    """The payment with a refund that we had forgotten, under its own id: so whoever knows of it books nothing twice. Then work goes on."""
+    known, found = refunds.find(payment.refunds, refund_id), _forgotten(payment, answer)[refund_id]
+    lost = known or refunds.PaymentRefund(refund_id, refunds.FORGOTTEN, asked_minor=found.amount_minor)
+    made = replace(
+        lost,
+        status=PaymentRefundStatus.REFUNDED,
+        amount_minor=found.amount_minor,
+        version=payment.next_version,
+        gateway_id=found.gateway_id,
+        decided_by=None,
+    )
+    after = refunds.changed(payment.refunds, made)
+    is_busy = refunds.at_work(after) is not None
+    status = PaymentStatus.REFUNDING if is_busy else _status_after(payment, after)
+    moved = replace(move(payment, status, refunds=after), rung=payment.rung if is_busy else 0)
+    return PaymentTransition(moved, Outcome.REFUNDED, delay_s=0.0)
+
+
+def _given_back_by_hand(payment: Payment, side: GatewaySide, policy: Policy) -> PaymentTransition:
     """The refund of the rest finds nothing left. If somebody gave it back at the gateway, that is this refund."""
     if _status_after(payment, payment.refunds) is PaymentStatus.REFUNDED:
-        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
-    return _refunded(_with_refund(payment, replace(refund_at_work(payment), amount_minor=None)), None, policy)
+        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy, side)
+    rest = replace(refund_at_work(payment), amount_minor=None)
+    return _refunded(_with_refund(payment, rest), None, policy)
 
 
-def _refunded(payment: Payment, gateway_id: str | None, policy: Policy) -> PaymentTransition:
-    """Record that the refund at work was made."""
-    shown = _printable(gateway_id or "", RECEIPT_LENGTH_MAX)
-    made = refund_made(payment, gateway_id=None if has_card_data(shown) else shown or None)
+def _refunded(payment: Payment, answer: port.Refunded | None, policy: Policy) -> PaymentTransition:
+    """Record that the refund at work was made: by others, if there is no answer about it. The gateway knows best how much it gave back."""
+    shown = _printable(answer.refund_id if answer else "", RECEIPT_LENGTH_MAX)
+    gateway_id = None if has_card_data(shown) else shown or None
+    made = refund_made(payment, gateway_id=gateway_id, amount_minor=answer.amount_minor if answer else None)
     return PaymentTransition(made, Outcome.REFUNDED, delay_s=next_look_s(made, policy))
 
 
-def refund_made(payment: Payment, *, gateway_id: str | None = None, decided_by: str | None = None) -> Payment:
-    """The payment after its refund at work was made. If something is left it is captured again, and its next refund begins."""
+def refund_made(
+    payment: Payment,
+    *,
+    gateway_id: str | None = None,
+    amount_minor: int | None = None,
+    decided_by: str | None = None,
+    elsewhere: bool = False,
+) -> Payment:
+    """The payment after its refund at work was made. If something is left it is captured again, and its next refund begins.
+
+    `amount_minor` is what the gateway says that it gave back. `elsewhere`: the person who decided so knew that the gateway made no refund.
+    """
     refund, version = refund_at_work(payment), payment.next_version
     ended = replace(
         refund,
         status=PaymentRefundStatus.REFUNDED,
-        amount_minor=_amount_of(payment, refund),
+        amount_minor=amount_minor or amount_of(payment, refund),
         version=version,
         gateway_id=gateway_id or refund.gateway_id,
         decided_by=decided_by,
+        made_elsewhere=elsewhere,
     )
     after = refunds.changed(payment.refunds, ended)
     # The rest is all there is, even if `captured_minor` is not what the gateway captured: what it showed of that may be gone by now.
-    status = PaymentStatus.REFUNDED if ended.takes_rest else _status_after(payment, after)
+    is_rest = ended.takes_rest and (ended.amount_minor or 0) >= amount_of(payment, refund)
+    status = PaymentStatus.REFUNDED if is_rest else _status_after(payment, after)
     return move(payment, status, refund_id=gateway_id, refunds=after, decided_by=decided_by)
 
 
@@ -739,7 +828,7 @@ def refund_kept(payment: Payment, *, decided_by: str) -> Payment:
 
 
 def refunds_asked_about(payment: Payment) -> tuple[UUID, ...]:
-    """Our ids of the refunds that an inquiry is about: the one at work, else those that were made; or the one whose money stays.
+    """Our ids of the refunds that an inquiry is about: the one at work, else those that were made there; or the one whose money stays.
 
     If none was made it is the newest: the gateway cannot be asked about nothing.
     """
@@ -747,7 +836,7 @@ def refunds_asked_about(payment: Payment) -> tuple[UUID, ...]:
         return (refund.refund_id,)
     if payment.status is PaymentStatus.REFUND_FAILED:
         return (payment.payment_id,)
-    return tuple(one.refund_id for one in refunds.made(payment.refunds) or payment.refunds[-1:])
+    return tuple(one.refund_id for one in refunds.made_there(payment.refunds) or payment.refunds[-1:])
 
 
 def refund_failed_late(
@@ -762,8 +851,8 @@ def refunded_after_all(
     payment: Payment, answer: port.Refunded | port.RefundFailed | port.NoRefund, policy: Policy
 ) -> PaymentTransition:
     """A person let the money of a refund stay, and the gateway gave it back."""
-    gateway_id = answer.refund_id if isinstance(answer, port.Refunded) else None
-    return _refunded(reopen_refund(payment, payment.payment_id, new_key=False), gateway_id, policy)
+    made = answer if isinstance(answer, port.Refunded) else None
+    return _refunded(reopen_refund(payment, payment.payment_id, new_key=False), made, policy)
 
 
 def reopen_refund(payment: Payment, refund_id: UUID | None, *, new_key: bool) -> Payment:
@@ -779,10 +868,14 @@ def _begins_next(payment: Payment) -> bool:
     return is_free and refunds.waiting(payment.refunds) is not None
 
 
-def _amount_of(payment: Payment, refund: PaymentRefund) -> int:
-    """The amount of the refund. Where the gateway never said what is left, it is what is left by what we know."""
-    known = refund.amount_minor or refund.asked_minor
-    return captured_minor(payment) - refunds.refunded_minor(payment.refunds) if known is None else known
+def amount_of(payment: Payment, refund: PaymentRefund) -> int:
+    """The amount of the refund. One of the rest is of no more than our books leave; all of that, if the gateway never said what is left."""
+    captured = captured_minor(payment)
+    if refund.asked_minor is not None:
+        return refund.asked_minor
+    if refund.amount_minor is None:
+        return captured - refunds.refunded_minor(payment.refunds)
+    return refunds.capped(refund.amount_minor, payment.refunds, captured)
 
 
 def captured_minor(payment: Payment) -> int:
@@ -801,7 +894,7 @@ def given_back_by_hand_minor(payment: Payment) -> int:
     side = payment.gateway_side
     if side is None or side.refunded_minor is None or side.currency != payment.currency:
         return 0
-    return max(side.refunded_minor + side.lost_minor - refunds.refunded_minor(payment.refunds), 0)
+    return max(side.refunded_minor + side.lost_minor - refunds.refunded_there_minor(payment.refunds), 0)
 
 
 def _with_refund(payment: Payment, refund: PaymentRefund) -> Payment:
@@ -816,7 +909,7 @@ def told(payment: Payment) -> Payment:
 def _try_failed(payment: Payment, answer: port.RefundFailed, policy: Policy) -> PaymentTransition:
     """The gateway refused the refund, or it failed there. What our balance cannot pay now is tried again on the ladder."""
     if payment.status is PaymentStatus.REFUND_FAILED:
-        return _remind(payment, policy)
+        return _remind(replace(payment, gateway_side=side_of(answer)), policy)
     if answer.code in LACK_OF_BALANCE and payment.rung < len(policy.ladder_s):
         return _later(payment, answer, policy)
     return _refund_failed(payment, code_of(answer.code), policy, side_of(answer))
@@ -968,12 +1061,12 @@ def next_look_s(payment: Payment, policy: Policy) -> float | None:
         rung = max(payment.rung - 1, 0)  # the first look is taken at once
         return policy.ladder_s[rung] if rung < len(policy.ladder_s) else policy.watch_s
     match payment.status:
-        case PaymentStatus.CAPTURED if refunds.refunded_minor(payment.refunds) == 0:
+        case PaymentStatus.CAPTURED | PaymentStatus.REFUNDED if refunds.refunded_there_minor(payment.refunds) > 0:
+            looks_s = policy.refund_looks_s
+        case PaymentStatus.CAPTURED:
             looks_s = policy.capture_looks_s
         case PaymentStatus.DECLINED | PaymentStatus.NOT_CHARGED if payment.gateway_id is not None:
             looks_s = policy.cancel_looks_s
-        case PaymentStatus.CAPTURED | PaymentStatus.REFUNDED:
-            looks_s = policy.refund_looks_s
         case _:
             looks_s = ()
     return looks_s[payment.rung] if payment.rung < len(looks_s) else None

@@ -24,11 +24,11 @@ _CHANGED = ["status", "amount_minor", "by_hand_minor", "version", "key_number", 
 _UPSERT = f"""INSERT INTO refunds ({_COLUMNS}) SELECT {_COLUMNS} FROM unnest($1::refund_row[])
     ON CONFLICT (payment_id, refund_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}, updated_at = now()"""  # noqa: S608 - our names
-_ASKED_BY = """UPDATE refunds r SET asked_by = u.asked_by
-    FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (payment_id, refund_id, asked_by)
+_OF_PEOPLE = """UPDATE refunds r SET asked_by = u.asked_by, made_elsewhere = u.made_elsewhere
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[]) AS u (payment_id, refund_id, asked_by, made_elsewhere)
     WHERE r.payment_id = u.payment_id AND r.refund_id = u.refund_id"""
-"""Few refunds have it, so it is no part of the other statement."""
-_SELECT = f"SELECT {_COLUMNS}, asked_by FROM refunds WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id, position"  # noqa: S608 - our names
+"""What people said of refunds. Few have it, so it is no part of the other statement."""
+_SELECT = f"SELECT {_COLUMNS}, asked_by, made_elsewhere FROM refunds WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id, position"  # noqa: S608 - our names
 
 OF_BUILD_BEFORE = "the invoice could not take the money"
 """The reason of a refund that a build before this one began: it did not keep the saga's words."""
@@ -53,18 +53,25 @@ async def attach(tx: Tx, payments: Mapping[UUID, Payment]) -> dict[UUID, Payment
 async def save(writes: WriteBatch | Tx, changes: Iterable[tuple[Payment, Payment]]) -> None:
     """Store the refunds that differ between a payment before and after. The payment's row is locked, or its fence was checked."""
     changed = [
-        (after, position, refund)
+        (after, position, refund, known)
         for before, after in changes
         if after.refunds is not before.refunds
         for position, refund in enumerate(after.refunds, start=1)
-        if refund != find(before.refunds, refund.refund_id)
+        if refund != (known := find(before.refunds, refund.refund_id))
     ]
     if changed:
-        await writes.execute(_UPSERT, [_row(*one) for one in changed])
-    asked = [(after.payment_id, refund) for after, _, refund in changed if refund.asked_by]
-    if asked:
-        ids = [payment_id for payment_id, _ in asked], [refund.refund_id for _, refund in asked]
-        await writes.execute(_ASKED_BY, *ids, [refund.asked_by for _, refund in asked])
+        await writes.execute(_UPSERT, [_row(after, position, refund) for after, position, refund, _ in changed])
+    said = [
+        (after.payment_id, refund) for after, _, refund, known in changed if _of_people(refund) != _of_people(known)
+    ]
+    if said:
+        ids = [payment_id for payment_id, _ in said], [refund.refund_id for _, refund in said]
+        told = [refund.asked_by for _, refund in said], [refund.made_elsewhere for _, refund in said]
+        await writes.execute(_OF_PEOPLE, *ids, *told)
+
+
+def _of_people(refund: PaymentRefund | None) -> tuple[str | None, bool]:
+    return (refund.asked_by, refund.made_elsewhere) if refund else (None, False)
 
 
 def _row(payment: Payment, position: int, refund: PaymentRefund) -> tuple[object, ...]:
@@ -91,6 +98,7 @@ def _refund(row: Record) -> PaymentRefund:
         gateway_id=row["gateway_id"],
         decided_by=row["decided_by"],
         asked_by=row["asked_by"],
+        made_elsewhere=row["made_elsewhere"],
         **{name: row[name] for name in names},
     )
 

@@ -167,6 +167,8 @@ def _after(known: AskedRefund | None, fact: RefundFact) -> AskedRefund | None:
 def _outcome(before: AskedRefund, fact: RefundOutcome) -> AskedRefund:
     newer = replace(before, version=fact.version, is_recorded=False, code=None)
     match fact:
+        case RefundMade() if _is_told(before, fact):
+            return replace(before, version=fact.version)  # the gateway service had forgotten it, and found it again
         case RefundMade():
             made = replace(newer, status=AskedRefundStatus.MADE, amount_minor=fact.amount_minor)
             return replace(made, currency=fact.currency, decided_by=fact.decided_by)
@@ -178,6 +180,14 @@ def _outcome(before: AskedRefund, fact: RefundOutcome) -> AskedRefund:
             return replace(newer, status=status, code=fact.code)
         case _:
             assert_never(fact)
+
+
+def _is_told(known: AskedRefund, fact: RefundMade) -> bool:
+    """Whether the invoice has recorded the refund as this fact says it."""
+    recorded = (
+        (known.amount_minor, known.currency) if known.status is AskedRefundStatus.MADE and known.is_recorded else None
+    )
+    return recorded == (fact.amount_minor, fact.currency)
 
 
 def reminders(refunds: AskedRefunds) -> tuple[RefundCommand, ...]:

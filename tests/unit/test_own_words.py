@@ -178,7 +178,7 @@ def test_an_id_of_other_characters_is_no_id(text: str) -> None:
     fits = text == ""
     assert isinstance(prepared, port.Prepared if fits else port.Unknown)
     assert isinstance(answers.read_token(replace_id(reply, f"pm_{text}")), port.Tokenised if fits else port.Unknown)
-    refund = answers.read_refund({"id": f"re_{text}", "status": "succeeded", "amount": 1}, 1, "")
+    refund = answers.read_refund({"id": f"re_{text}", "status": "succeeded", "amount": 1}, 1, "EUR", "")
     assert isinstance(refund, port.Refunded if fits else port.Unknown)
 
 

@@ -13,6 +13,7 @@ from services.payment_gateway.gateways.choose import Mode, open_gateway
 from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX, evidence
 from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
+from shared.records import replace
 
 ID = "pi_1"
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
@@ -104,7 +105,7 @@ def _refund(status: str, amount: int = 1250, *, of: UUID | None = REFUND_ID, **m
     ("refunds", "meaning"),
     [
         ([], port.NoRefund("seen 0 refunds, 0 of 1250 given back", 1250, REFUND_ID)),
-        ([_refund("succeeded")], port.Refunded("re_succeeded", "seen 1 refunds, 1250 of 1250 given back")),
+        ([_refund("succeeded")], port.Refunded("re_succeeded", "seen 1 refunds, 1250 of 1250 given back", 1250)),
         (
             [_refund("pending", pending_reason="insufficient_funds"), _refund("failed")],
             port.RefundPending("re_pending", "seen 2 refunds, 1250 of 1250 given back insufficient_funds"),
@@ -121,7 +122,7 @@ def _refund(status: str, amount: int = 1250, *, of: UUID | None = REFUND_ID, **m
         ),
         (
             [_refund("failed"), _refund("succeeded")],
-            port.Refunded("re_succeeded", "seen 2 refunds, 1250 of 1250 given back"),
+            port.Refunded("re_succeeded", "seen 2 refunds, 1250 of 1250 given back", 1250),
         ),
         (
             [_refund("succeeded", 250, of=OTHER_ID), _refund("succeeded", 300, of=None)],
@@ -145,12 +146,66 @@ def _refund(status: str, amount: int = 1250, *, of: UUID | None = REFUND_ID, **m
 def test_the_list_of_refunds_tells_of_ours_and_of_what_is_left(
     refunds: list[answers.Json], meaning: port.RefundAnswer
 ) -> None:
-    assert answers.read_refunds(refunds, CHARGE, REFUND_ID) == meaning
+    answer = answers.read_refunds(refunds, CHARGE, REFUND_ID)
+    if isinstance(answer, port.NoRefund | port.RefundFailed):
+        answer = replace(answer, standing=None)
+    assert answer == meaning
 
 
 def test_a_refund_of_another_amount_is_not_ours() -> None:
-    assert answers.read_refund(_refund("succeeded"), 1250, "seen") == port.Refunded("re_succeeded", "seen")
-    assert isinstance(answers.read_refund(_refund("succeeded"), 250, "seen"), port.Unknown)
+    assert answers.read_refund(_refund("succeeded"), 1250, "EUR", "seen") == port.Refunded("re_succeeded", "seen", 1250)
+    assert isinstance(answers.read_refund(_refund("succeeded"), 250, "EUR", "seen"), port.Unknown)
+
+
+def _named(**texts: str) -> dict[str, Any]:
+    return _refund(
+        "succeeded", 250, of=None, metadata={"refund_id": str(OTHER_ID), "payment_id": str(PAYMENT_ID)} | texts
+    )
+
+
+PAYMENT_ID = UUID(int=1)
+NAMED = port.StandingRefund("re_succeeded", 250, PAYMENT_ID, OTHER_ID)
+
+
+@pytest.mark.parametrize(
+    ("refund", "read"),
+    [
+        (_named(), NAMED),
+        (_named(refund_id=str(OTHER_ID).upper()), NAMED),
+        (_named() | {"status": "pending"}, replace(NAMED, is_pending=True)),
+        (_named(payment_id=str(UUID(int=9))), replace(NAMED, payment_id=UUID(int=9))),
+        (_named(refund_id="see ticket 4711"), replace(NAMED, refund_id=None)),
+        (_named(refund_id=""), replace(NAMED, refund_id=None)),
+        (_named(payment_id="INV-1"), replace(NAMED, payment_id=None)),
+        (_named() | {"metadata": {"refund_id": 72, "payment_id": None}}, port.StandingRefund("re_succeeded", 250)),
+        (_named() | {"metadata": "both"}, port.StandingRefund("re_succeeded", 250)),
+        (_named() | {"status": "failed"}, None),
+        (_named() | {"status": "strange"}, None),
+        (_named() | {"amount": "250"}, None),
+        (_named() | {"id": "re_4242424242424242"}, None),
+    ],
+)
+def test_a_refund_names_ours_only_in_texts_that_read_as_ids(
+    refund: answers.Json, read: port.StandingRefund | None
+) -> None:
+    assert answers.standing_refunds([refund], "EUR") == ((read,) if read else ())
+
+
+def test_refunds_that_stand_are_told_oldest_first_beside_what_is_left() -> None:
+    both: list[answers.Json] = [_named(refund_id=str(UUID(int=73))), _named()]
+    told = answers.read_refunds(both, CHARGE, REFUND_ID)
+    assert isinstance(told, port.NoRefund)
+    assert [one.refund_id for one in told.standing or ()] == [OTHER_ID, UUID(int=73)]
+    failed = answers.read_refunds([_refund("failed"), *both], CHARGE, REFUND_ID)
+    assert isinstance(failed, port.RefundFailed)
+    assert failed.standing == told.standing
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "amount_minor"), [(1250, "EUR", 1250), (125000, "ISK", 1250), (12, "MGA", 1200)]
+)
+def test_the_amount_of_a_refund_is_told_in_minor_units(amount: int, currency: str, amount_minor: int) -> None:
+    assert answers.standing_refunds([_named() | {"amount": amount}], currency)[0].amount_minor == amount_minor
 
 
 def test_a_saved_failure_has_spent_its_key() -> None:
@@ -335,12 +390,16 @@ async def test_the_memory_gateway_charges_at_most_once_and_keeps_a_cancel() -> N
     assert await gateway.cancel(prepared.gateway_id, key="k4") == captured
     part = port.RefundOrder(REFUND_ID, UUID(int=1), 250, "EUR")
     too_much = port.RefundOrder(OTHER_ID, UUID(int=1), 1_250, "EUR")
-    made = port.Refunded(f"re_memory_{REFUND_ID.hex}", "memory")
-    assert await gateway.inquire_refund(prepared.gateway_id, REFUND_ID) == port.NoRefund("memory", 1_250, REFUND_ID)
+    made = port.Refunded(f"re_memory_{REFUND_ID.hex}", "memory", 250)
+    named = (port.StandingRefund(made.refund_id, 250, UUID(int=1), REFUND_ID),)
+    none = port.NoRefund("memory", 1_250, REFUND_ID, standing=())
+    assert await gateway.inquire_refund(prepared.gateway_id, REFUND_ID) == none
     assert [await gateway.refund(prepared.gateway_id, part, key="k5") for _ in range(2)] == [made, made]
     assert await gateway.inquire_refund(prepared.gateway_id, REFUND_ID) == made
     assert isinstance(await gateway.refund(prepared.gateway_id, too_much, key="k6"), port.RefundFailed)
-    assert await gateway.inquire_refund(prepared.gateway_id, OTHER_ID) == port.NoRefund("memory", 1_000, OTHER_ID)
+    left = port.NoRefund("memory", 1_000, OTHER_ID, named)
+    assert await gateway.inquire_refund(prepared.gateway_id, OTHER_ID) == left
+    assert await gateway.inquire(prepared.gateway_id) == replace(captured, refunded_minor=250, standing=named)
     assert await gateway.inquire("pi_unknown") == port.NotFound("memory")
 
 

@@ -42,6 +42,14 @@ class _Payment:
         """What was given back."""
         return sum(refund.amount_minor for refund in self.refunds)
 
+    @property
+    def standing(self) -> tuple[port.StandingRefund, ...]:
+        """Its refunds, as `port.Captured` tells of them."""
+        return tuple(
+            port.StandingRefund(_refund_id(refund.refund_id), refund.amount_minor, refund.payment_id, refund.refund_id)
+            for refund in self.refunds
+        )
+
 
 class MemoryGateway:
     """A gateway in memory (see `port.Gateway`). Every request takes `latency_s` seconds."""
@@ -98,20 +106,21 @@ class MemoryGateway:
         if known.left_minor is None or order.amount_minor > known.left_minor:
             return port.RefundFailed("amount_too_large", "memory", left_minor=known.left_minor)
         self._payments[gateway_id] = replace(payment, refunds=(*payment.refunds, order))
-        return port.Refunded(_refund_id(order.refund_id), "memory")
+        return port.Refunded(_refund_id(order.refund_id), "memory", order.amount_minor)
 
     async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
         await self._wait()
         payment = self._payments.get(gateway_id)
         if payment is None:
             return port.NotFound("memory")
-        made = {refund.refund_id for refund in payment.refunds}
+        made = {refund.refund_id: refund.amount_minor for refund in payment.refunds}
         unmade = next((refund_id for refund_id in refund_ids if refund_id not in made), None)
         if unmade is None:
-            return port.Refunded(_refund_id(refund_ids[-1]), "memory")
+            return port.Refunded(_refund_id(refund_ids[-1]), "memory", made[refund_ids[-1]])
         if payment.status is not _Status.CAPTURED:
             return port.NoRefund("memory")
-        return port.NoRefund("memory", payment.order.amount_minor - payment.refunded_minor, unmade)
+        left_minor = payment.order.amount_minor - payment.refunded_minor
+        return port.NoRefund("memory", left_minor, unmade, payment.standing)
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         await self._wait()
@@ -141,9 +150,10 @@ class MemoryGateway:
                 return port.Unconfirmed("memory")
             case _Status.CAPTURED:
                 receipt = gateway_id.replace("pi_", "ch_", 1)
-                return port.Captured(
-                    gateway_id, order.amount_minor, order.currency, receipt, "memory", payment.refunded_minor
-                )
+                captured = port.Captured(gateway_id, order.amount_minor, order.currency, receipt, "memory")
+                if not payment.refunds:
+                    return captured
+                return replace(captured, refunded_minor=payment.refunded_minor, standing=payment.standing)
             case _Status.DECLINED:
                 return port.Declined(DECLINED_TOKENS[order.method_token], "memory")
             case _Status.CANCELLED:

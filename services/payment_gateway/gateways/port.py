@@ -139,12 +139,27 @@ class Dispute:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingRefund:
+    """A refund that the gateway has made, or has not finished (`is_pending`). `gateway_id` is the gateway's id of it.
+
+    `payment_id` and `refund_id` are the ids of ours that its texts there name, or None. Anybody who makes a refund there can write them.
+    """
+
+    gateway_id: str
+    amount_minor: int
+    payment_id: UUID | None = None
+    refund_id: UUID | None = None
+    is_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """The card was charged. `amount_minor` is in the minor unit of `currency`, as the gateway reports it.
 
     `refunded_minor` of it was given back since, by whomever. `disputed` means that the customer disputes the charge, or did so: the gateway
     may have taken the money back. `dispute` is the dispute that matters most, or None if nobody can say how it stands. `lost_minor` was
-    lost in disputes, as far as its currency is that of the charge. An answer to `execute` or `cancel` may tell none of these.
+    lost in disputes, as far as its currency is that of the charge. `standing` are its refunds but for those that failed, oldest first. An
+    answer to `execute` or `cancel` may tell none of these.
     """
 
     gateway_id: str
@@ -156,6 +171,7 @@ class Captured:
     disputed: bool = False
     dispute: Dispute | None = None
     lost_minor: int = 0
+    standing: tuple[StandingRefund, ...] | None = None
 
     @property
     def gone_minor(self) -> int:
@@ -299,10 +315,11 @@ class RefundOrder:
 
 @dataclass(frozen=True, slots=True)
 class Refunded:
-    """This refund was made: its amount was given back."""
+    """This refund was made: its amount was given back. `amount_minor` is that amount, or None if the gateway does not say it."""
 
     refund_id: str
     evidence: str
+    amount_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +334,7 @@ class RefundPending:
 class RefundFailed:
     """The gateway did not give the money back, and will not do so by itself.
 
-    `refund_id` is that of the refund that failed, or None if the gateway refused to begin one. `left_minor` and `about` are as for
-    `NoRefund`.
+    `refund_id` is that of the refund that failed, or None if the gateway refused to begin one. The other fields are as those of `NoRefund`.
     """
 
     code: str
@@ -326,6 +342,7 @@ class RefundFailed:
     refund_id: str | None = None
     left_minor: int | None = None
     about: UUID | None = None
+    standing: tuple[StandingRefund, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,12 +350,14 @@ class NoRefund:
     """The gateway knows the payment, and has no refund with our id.
 
     `left_minor` is what can still be given back, in the minor unit of the currency: the capture without every refund that anybody made,
-    those that are under way included. None if nothing was captured. `about` is our id, if several were asked about.
+    those that are under way included. None if nothing was captured. `about` is our id, if several were asked about. `standing` are the
+    refunds of the payment but for those that failed, oldest first.
     """
 
     evidence: str
     left_minor: int | None = None
     about: UUID | None = None
+    standing: tuple[StandingRefund, ...] | None = None
 
 
 NoAnswer = NotSent | Limited | Unknown | Misconfigured
@@ -407,7 +426,7 @@ class Gateway(Protocol):
         ...
 
     async def inquire(self, gateway_id: str) -> ChargeAnswer:
-        """Ask what the gateway knows about this payment now."""
+        """Ask what the gateway knows about this payment now, and about its refunds if it has any."""
         ...
 
     async def cancel(self, gateway_id: str, *, key: str) -> ChargeAnswer:

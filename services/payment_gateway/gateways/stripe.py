@@ -214,9 +214,22 @@ class StripeGateway:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
+        return await self._with_refunds(gateway_id, await self._charge(gateway_id))
+
+    async def _with_refunds(self, gateway_id: str, charge: port.ChargeAnswer) -> port.ChargeAnswer:
+        """The same answer, with the refunds that stand if something was given back."""
+        if not isinstance(charge, port.Captured) or not charge.refunded_minor:
+            return charge
+        refunds = await self._refunds_of(gateway_id)
+        if not isinstance(refunds, list):
+            return refunds
+        return replace(charge, standing=answers.standing_refunds(refunds, charge.currency))
+
+    async def _charge(self, gateway_id: str) -> port.ChargeAnswer:
+        """What became of the charge, with its disputes, and without its refunds."""
         return await self._state(gateway_id, await self._retrieve(gateway_id))
 
-    async def _inquire_further(self, gateway_id: str) -> port.ChargeAnswer:
+    async def _charge_further(self, gateway_id: str) -> port.ChargeAnswer:
         """The same, after another request of the same call."""
         retrieved = await self._follow_up(GatewayEndpoint.RETRIEVE, lambda: self._retrieve(gateway_id))
         return await self._state(gateway_id, retrieved)
@@ -294,7 +307,7 @@ class StripeGateway:
             answer = answers.read_charge(intent, gateway_id, reply.evidence) if intent else None
             if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined | port.Unconfirmed)):
                 return _advised(answer, reply)
-        known = await self._inquire_further(gateway_id)
+        known = await self._with_refunds(gateway_id, await self._charge_further(gateway_id))
         return (
             replace(known, evidence=evidence(reply.evidence, known.evidence)) if isinstance(reply, Rejected) else known
         )
@@ -308,11 +321,11 @@ class StripeGateway:
         reply = await self._post(_REFUNDS, key, {"payment_intent": gateway_id, "amount": amount, "metadata": metadata})
         match reply:
             case Accepted(replayed=False):
-                return answers.read_refund(reply.body, amount, reply.evidence)
+                return answers.read_refund(reply.body, amount, order.currency, reply.evidence)
             case Accepted():
-                return await self._refunds_after(await self._inquire_further(gateway_id), gateway_id, order.refund_id)
+                return await self._refunds_after(await self._charge_further(gateway_id), gateway_id, order.refund_id)
             case Rejected():
-                known = await self._refunds_after(await self._inquire_further(gateway_id), gateway_id, order.refund_id)
+                known = await self._refunds_after(await self._charge_further(gateway_id), gateway_id, order.refund_id)
                 words = evidence(reply.evidence, known.evidence)
                 if isinstance(known, port.NoRefund):
                     return port.RefundFailed(reply.code, words, left_minor=known.left_minor)
@@ -321,7 +334,7 @@ class StripeGateway:
                 return reply
 
     async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
-        return await self._refunds_after(await self.inquire(gateway_id), gateway_id, *refund_ids)
+        return await self._refunds_after(await self._charge(gateway_id), gateway_id, *refund_ids)
 
     async def _refunds_after(self, charge: port.ChargeAnswer, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
         """Ask for the refunds of a payment that stands so. An empty list only means something if the payment was captured."""

@@ -14,6 +14,7 @@ from uuid import UUID
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
+from services.payment_gateway.gateways.stripe_events import id_in, payment_id_in
 from shared.card_data.scan import has_card_data
 from shared.contracts.currencies import ISO_4217
 from shared.records import replace
@@ -280,21 +281,21 @@ REFUND_ID = "refund_id"
 """The member of a refund's metadata that holds our id of it."""
 
 
-def read_refund(refund: Json, amount: int, words: str) -> port.RefundAnswer:
-    """Read the refund that we asked for. `amount` is what we asked for, as Stripe counts it. Another amount is not our refund."""
+def read_refund(refund: Json, amount: int, currency: str, words: str) -> port.RefundAnswer:
+    """Read the refund that we asked for. `amount` is what we asked for, as Stripe counts the `currency`. Another amount is not ours."""
     if _id(refund, "re_") is None or refund.get("amount") != amount:
         return port.Unknown(evidence(words, "the answer is not the refund we asked for"))
-    return _refund_state(refund, words)
+    return _refund_state(refund, words, currency)
 
 
-def _refund_state(refund: Json, words: str) -> port.RefundAnswer:
+def _refund_state(refund: Json, words: str, currency: str) -> port.RefundAnswer:
     refund_id = _id(refund, "re_")
     if refund_id is None:
         return port.Unknown(evidence(words, "no refund in the answer"))
     status = refund.get("status")
     match status:
         case "succeeded":
-            return port.Refunded(refund_id, words)
+            return port.Refunded(refund_id, words, _refund_minor(refund, currency))
         case "pending" | "requires_action":
             acts = "the customer has to act on the refund" if status == "requires_action" else None
             return port.RefundPending(refund_id, evidence(words, _text(refund.get("pending_reason")), acts))
@@ -317,27 +318,44 @@ def read_refunds(refunds: list[Json], charge: port.Captured, refund_id: UUID) ->
     left = from_stripe(max(captured - given_back, 0), charge.currency)
     left_minor = None if left is None else max(left - charge.lost_minor, 0)  # what a dispute took cannot be given back
     words = evidence(charge.evidence, f"{len(refunds)} refunds, {given_back} of {captured} given back")
-    ours = [_refund_state(refund, words) for refund in refunds if _our_id(refund) == str(refund_id)]
+    ours = [
+        _refund_state(refund, words, charge.currency) for refund in refunds if id_in(refund, REFUND_ID) == refund_id
+    ]
     for kind in (port.Refunded, port.RefundPending, port.Unknown):
         found = next((answer for answer in ours if isinstance(answer, kind)), None)
         if found is not None:
             return found
     if left_minor == 0 and (other := next((refund for refund in refunds if refund.get("status") in _UNDER_WAY), None)):
-        return _refund_state(other, evidence(words, "another refund is under way, and nothing would be left"))
+        words = evidence(words, "another refund is under way, and nothing would be left")
+        return _refund_state(other, words, charge.currency)
+    standing = standing_refunds(refunds, charge.currency)
     failed = next((answer for answer in ours if isinstance(answer, port.RefundFailed)), None)
     if failed is None:
-        return port.NoRefund(words, left_minor, refund_id)
-    return replace(failed, left_minor=left_minor, about=refund_id)
+        return port.NoRefund(words, left_minor, refund_id, standing)
+    return replace(failed, left_minor=left_minor, about=refund_id, standing=standing)
+
+
+def standing_refunds(refunds: list[Json], currency: str) -> tuple[port.StandingRefund, ...]:
+    """Of all refunds of one payment, newest first, those that were made or are pending, oldest first."""
+    found = (_standing(refund, currency) for refund in reversed(refunds))
+    return tuple(refund for refund in found if refund is not None)
+
+
+def _standing(refund: Json, currency: str) -> port.StandingRefund | None:
+    status, gateway_id, amount_minor = refund.get("status"), _id(refund, "re_"), _refund_minor(refund, currency)
+    if status not in _UNDER_WAY | {"succeeded"} or gateway_id is None or amount_minor is None:
+        return None
+    ours = payment_id_in(refund), id_in(refund, REFUND_ID)
+    return port.StandingRefund(gateway_id, amount_minor, *ours, is_pending=status in _UNDER_WAY)
+
+
+def _refund_minor(refund: Json, currency: str) -> int | None:
+    amount = refund.get("amount")
+    return from_stripe(amount, currency) if _is_amount(amount) else None
 
 
 _NOT_GIVEN_BACK = frozenset({"failed", "canceled"})
 _UNDER_WAY = frozenset({"pending", "requires_action"})
-
-
-def _our_id(refund: Json) -> str | None:
-    metadata = refund.get("metadata")
-    value = _text(metadata.get(REFUND_ID)) if isinstance(metadata, Mapping) else None
-    return value.lower() if value else None
 
 
 def _replayed(headers: Mapping[str, str]) -> bool:

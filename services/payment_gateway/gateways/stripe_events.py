@@ -102,8 +102,13 @@ PAYMENT_ID: Final = "payment_id"
 
 def payment_id_in(intent: Mapping[str, Any]) -> UUID | None:
     """Our payment id in the metadata of a PaymentIntent, or None if we did not make it."""
-    metadata = intent.get("metadata")
+    return id_in(intent, PAYMENT_ID)
+
+
+def id_in(thing: Mapping[str, Any], name: str) -> UUID | None:
+    """The id of ours in the metadata of an object of Stripe, or None if there is none."""
+    metadata = thing.get("metadata")
     try:
-        return UUID(metadata.get(PAYMENT_ID)) if isinstance(metadata, Mapping) else None
+        return UUID(metadata.get(name)) if isinstance(metadata, Mapping) else None
     except (TypeError, ValueError, AttributeError):
         return None

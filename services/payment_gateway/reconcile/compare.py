@@ -24,7 +24,10 @@ BROKEN = frozenset({Verdict.DIFFERS, Verdict.UNKNOWN_HERE, Verdict.UNKNOWN_THERE
 
 @dataclass(frozen=True, slots=True)
 class OurPayment:
-    """A row of `payments`. Amounts are in the minor unit of ISO 4217. `refunded_minor` went back, as far as we know."""
+    """A row of `payments`. Amounts are in the minor unit of ISO 4217.
+
+    By what we know, `refunded_minor` went back at the gateway, and `elsewhere_minor` without it.
+    """
 
     payment_id: UUID
     invoice_id: str
@@ -34,6 +37,7 @@ class OurPayment:
     gateway_id: str | None
     decided_by: str | None
     refunded_minor: int = 0
+    elsewhere_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,9 @@ def _agree(ours: OurPayment, theirs: BookedPayment) -> bool:
         return theirs.status == "canceled" and not theirs.captured
     if (theirs.captured, theirs.currency) != (_counted(ours.amount_minor, ours), ours.currency) or theirs.disputed:
         return False
-    is_whole = ours.status == PaymentStatus.REFUNDED
-    return theirs.refunded == (theirs.captured if is_whole else _counted(ours.refunded_minor, ours))
+    if ours.status == PaymentStatus.REFUNDED:
+        return theirs.captured - (_counted(ours.elsewhere_minor, ours) or 0) <= theirs.refunded <= theirs.captured
+    return theirs.refunded == _counted(ours.refunded_minor, ours)
 
 
 def _counted(amount_minor: int | None, ours: OurPayment) -> int | None:

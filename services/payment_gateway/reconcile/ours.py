@@ -9,9 +9,12 @@ from services.payment_gateway.reconcile.compare import OurPayment
 from shared.persistence.database import Connection, Record
 
 _COLUMNS: Final = """payment_id, invoice_id, status, amount_minor, currency, gateway_id, decided_by,
-    (SELECT coalesce(max(r.by_hand_minor), 0) + coalesce(sum(r.amount_minor) FILTER (WHERE r.status = 'refunded'), 0)
-     FROM refunds r WHERE r.payment_id = payments.payment_id)::bigint AS refunded_minor"""
-"""`refunded_minor` is what `refunds.refunded_minor` computes."""
+    (SELECT coalesce(max(r.by_hand_minor), 0)
+            + coalesce(sum(r.amount_minor) FILTER (WHERE r.status = 'refunded' AND NOT r.made_elsewhere), 0)
+     FROM refunds r WHERE r.payment_id = payments.payment_id)::bigint AS refunded_minor,
+    (SELECT coalesce(sum(r.amount_minor) FILTER (WHERE r.status = 'refunded' AND r.made_elsewhere), 0)
+     FROM refunds r WHERE r.payment_id = payments.payment_id)::bigint AS elsewhere_minor"""
+"""The sums are what `refunds.refunded_there_minor` and `refunds.elsewhere_minor` compute."""
 
 
 async def payments_of(connection: Connection, payment_ids: Collection[UUID]) -> dict[UUID, OurPayment]:
@@ -53,4 +56,5 @@ def _payment(row: Record) -> OurPayment:
         gateway_id=row["gateway_id"],
         decided_by=row["decided_by"],
         refunded_minor=row["refunded_minor"],
+        elsewhere_minor=row["elsewhere_minor"],
     )

@@ -593,8 +593,8 @@ class FinishedBooks:
         )
         if of is not None:
             self.write(
-                "INSERT INTO refund_details VALUES (?, ?, NULL)",
-                *(f"re_{charge}_{amount}", json.dumps({"refund_id": str(of)})),
+                "INSERT INTO refund_details SELECT ?, json_set(metadata, '$.refund_id', ?), NULL FROM payment_intents WHERE id = ?",
+                *(f"re_{charge}_{amount}", str(of), intent),
             )
 
     def dispute(self, charge: str, intent: str) -> None:

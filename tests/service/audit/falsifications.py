@@ -748,6 +748,15 @@ REST: Final = (
         seen_in_production=False,
         why="the gateway's books balance without it",
     ),
+    change(
+        "payment_gateway.refunds.made_elsewhere",
+        "true",
+        of("parted"),
+        ONCE,
+        BALANCE,
+        seen_in_production=False,
+        why="the gateway's books tell whether it gave the money back",
+    ),
     change("payment_gateway.refunds.gateway_id", "'re_x'", of("parted"), ONCE, seen_in_production=False),
     change("saga.transitions.fact", "'NotCharged'", of("declined", "version = 1"), BY_COMMANDS),
     change(

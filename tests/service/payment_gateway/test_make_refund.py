@@ -10,6 +10,7 @@ import asyncpg
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.stripe import StripeGateway
 from shared.contracts import payment_gateway as messages
 from tests.service.payment_gateway.conftest import (
     PaymentGatewayFixture,
@@ -25,6 +26,7 @@ from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_sandbox_faults import ledger_rows, service
 from tests.support.databases import rows
 from tests.support.environment import Environment
+from tests.support.hasty_gateway import PATIENT_S
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
@@ -116,7 +118,7 @@ async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes
     async with start():
         await upstream.send(asking)
         captured = await payments.until(payment_id, "captured")
-        by_hand = port.RefundOrder(uuid4(), payment_id, 1_000, "EUR")
+        by_hand = port.RefundOrder(uuid4(), uuid4(), 1_000, "EUR")
         await gateway.truth.refund(captured["gateway_id"], by_hand, key="by hand")
         await upstream.send(to_make(payment_id, IDS[0], 300))
         _, told = await events.take(2)
@@ -223,3 +225,55 @@ async def test_a_refund_that_a_build_before_began_is_ended(
         await until(kept, what="the refund in the table")
     assert await refunds_of(payments, asking.payment_id) == [("refunded", 1_250)]
     assert [order.refund_id for order in gateway.refunds] == [asking.payment_id]
+
+
+async def test_a_refund_that_a_restore_took_from_us_is_told_once_more_under_its_own_id(
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, tmp_path: Path
+) -> None:
+    """And what a colleague wrote in the dashboard is none of ours: it is told as given back by others."""
+    events, asking = await upstream.tap("payment.events"), requested()
+    payment_id = asking.payment_id
+    async with Sandbox(tmp_path / "ledger.sqlite") as sandbox, service(environment, sandbox):
+        await upstream.send(asking)
+        captured = await payments.until(payment_id, "captured")
+        await upstream.send(to_make(payment_id, IDS[0], 400))
+        _, made = await events.take(2)
+        await payments.until(payment_id, "captured")
+        connection = await asyncpg.connect(payments.url, timeout=10)
+        await connection.execute("DELETE FROM refunds")
+        await connection.close()
+        colleague = StripeGateway(api_key="sk_test_1", base_url=sandbox.url, timeout_s=PATIENT_S, connections=1)
+        by_hand = port.RefundOrder(IDS[4], uuid4(), 50, "EUR")
+        assert isinstance(await colleague.refund(captured["gateway_id"], by_hand, key="k"), port.Refunded)
+        await colleague.close()
+        await upstream.send(to_make(payment_id, IDS[1], 200))
+        found, others, last = await events.take(3)
+    assert (found.data["refund"], found.data["refund_id"]) == (facts(IDS[0], 400, 400), made.data["refund_id"])
+    assert found.data["version"] > made.data["version"]
+    assert UUID(others.data["refund"]["refund_id"]) not in {IDS[0], IDS[4]}
+    assert (others.data["amount_minor"], last.data["refund"]) == (50, facts(IDS[1], 200, 650))
+
+
+async def test_what_staff_paid_by_transfer_is_neither_looked_for_nor_given_back_again(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """The decision is kept with the refund, so that the next refund does not undo it."""
+    gateway.then(GatewayStep.REFUND, Say(port.RefundFailed("expired_card", "HTTP 400", left_minor=1_250)))
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    look = messages.InquirePayment(invoice_id="INV-1", payment_id=asking.payment_id, look=True)
+    async with start():
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "captured")
+        await upstream.send(to_make(asking.payment_id, IDS[0], 400))
+        failed = await cases.next()
+        await upstream.send(decision(asking.payment_id, "refunded", failed.data["version"]))
+        await cases.next()
+        await upstream.send(to_make(asking.payment_id, IDS[1]))
+        rest = await cases.next()
+        assert (kind(rest.type), rest.data["refund"]) == ("PaymentRefunded", facts(IDS[1], 850, 1_250))
+        await upstream.send(look)
+        looked = {kind(one.type): one for one in await cases.take(2)}  # the outcome is told again
+    assert looked["PaymentInquired"].data["state"] == "refunded"
+    assert [order.amount_minor for order in gateway.refunds] == [400, 850]
+    kept = await rows(payments.url, "SELECT made_elsewhere FROM refunds ORDER BY position")
+    assert [row["made_elsewhere"] for row in kept] == [True, False]

@@ -64,7 +64,8 @@ async def test_refunds_of_the_build_before_are_carried_over(url: str, tmp_path: 
         shutil.copy(FOLDER / PRE, tmp_path)
         await migrate(url, tmp_path)
         await connection.execute(
-            "ALTER TABLE payments ADD requested_at timestamptz; ALTER TABLE refunds ADD asked_by text"
+            "ALTER TABLE payments ADD requested_at timestamptz;"
+            "ALTER TABLE refunds ADD asked_by text, ADD made_elsewhere boolean NOT NULL DEFAULT false"
         )  # later steps; this build reads them
         # An instance of the build before is still at work: it begins refunds, and ends one that was carried over.
         late = {state: await insert(connection, state) for state in STATES}

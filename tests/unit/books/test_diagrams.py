@@ -37,6 +37,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "number": (1,),
     "refunded_minor": (0, 1),
     "retry_after_s": (None,),
+    "standing": (None,),  # what is found there under our ids is told like a refund that was made
     "version": (1, 9),
 }
 BY_TYPE: dict[Any, tuple[Any, ...]] = {
@@ -119,7 +120,9 @@ PAYMENT_COMMANDS = [
     commands.Refund(ID, "x", OTHER, "x", amount_minor=40, currency="EUR"),
 ]
 """Of refunds the one that the saga asks for, and one of a part: of more there is nothing more to see."""
-ABOUT_MONEY = [answer for answer in everything(payment.GatewayAnswer) if isinstance(answer, payment.TELLS_OF_MONEY)]
+NO_OTHER_AMOUNT: dict[str, tuple[Any, ...]] = {"amount_minor": (None,)}
+"""A refund that the gateway made is of the amount that was sent."""
+ABOUT_MONEY = [*everything(port.Captured), *everything(port.Refunded, **NO_OTHER_AMOUNT)]
 """Answers that count even if they come late. That no other does is tested in tests/unit/payment_gateway."""
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
@@ -128,8 +131,8 @@ ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.EXECUTE: everything(port.ExecuteAnswer),
     payment.GatewayStep.INQUIRE: everything(port.ChargeAnswer),
     payment.GatewayStep.CANCEL: everything(port.ChargeAnswer),
-    payment.GatewayStep.REFUND: everything(port.RefundAnswer),
-    payment.GatewayStep.INQUIRE_REFUND: everything(port.RefundAnswer),
+    payment.GatewayStep.REFUND: everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
+    payment.GatewayStep.INQUIRE_REFUND: everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
 }
 
 At = tuple[payment.Payment | None, payment.GatewayStep | None]

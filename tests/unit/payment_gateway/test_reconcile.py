@@ -52,6 +52,15 @@ def test_what_went_back_in_parts_is_expected_there(there_minor: int, verdict: Ve
     assert compare(replace(OURS, refunded_minor=250), replace(THEIRS, refunded=there_minor)).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("there_minor", "verdict"),
+    [(849, Verdict.DIFFERS), (850, Verdict.AGREES), (1_250, Verdict.AGREES), (1_251, Verdict.DIFFERS)],
+)
+def test_what_went_back_elsewhere_is_not_expected_there(there_minor: int, verdict: Verdict) -> None:
+    whole = replace(OURS, status="refunded", refunded_minor=850, elsewhere_minor=400)
+    assert compare(whole, replace(THEIRS, refunded=there_minor)).verdict is verdict
+
+
 def test_money_that_a_person_let_stay_is_with_us() -> None:
     kept = replace(OURS, status="refund_failed", decided_by="ann")
     assert compare(kept, THEIRS).verdict is Verdict.AGREES

@@ -119,7 +119,6 @@ TELL_DECLINE, TELL_NOT_CHARGED = (
 )
 TELL_REJECTION, TELL_REFUND = RecordPaymentFailure(REJECTION), RecordPaymentFailure(REFUND)
 MAKE_REFUND, RECORD_REFUND = MakeRefund(ASKED), RecordRefund(IS_MADE)
-RECORD_AGAIN = RecordRefund(replace(WAS_MADE, version=NEWER, is_recorded=False))
 RECORD_ONCE_MORE = RecordRefund(replace(WAS_MADE, is_recorded=False))
 RECORD_UNMADE = RecordRefundFailure(
     replace(WAS_MADE, status=AskedRefundStatus.UNMADE, version=NEWER, code="expired_card", is_recorded=False)

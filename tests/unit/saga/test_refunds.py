@@ -203,6 +203,17 @@ def test_what_comes_before_its_request_is_not_noted_so_that_the_request_is_still
     assert kinds(after(early, ASKED)[1]) == [MakeRefund]
 
 
+def test_a_refund_that_the_gateway_service_forgot_and_found_again_is_recorded_once() -> None:
+    recorded, _ = after(ASKED, MADE, RefundRecorded(PART, 6))
+    again, says = after(replace(MADE, version=90), saga=recorded)
+    assert (says, domain.reminders(again), again.refunds[0].version) == ((), (), 90)
+    assert kinds(after(replace(CAME_BACK, version=91), saga=again)[1]) == [RecordRefundFailure]
+    for other in (replace(MADE, version=90, amount_minor=299), replace(MADE, version=90, currency="USD")):
+        assert kinds(after(other, saga=recorded)[1]) == [RecordRefund], "it came to another amount"
+    unrecorded, _ = after(ASKED, MADE)
+    assert kinds(after(replace(MADE, version=90), saga=unrecorded)[1]) == [RecordRefund]
+
+
 def test_a_request_for_what_people_made_already_is_noted_and_nothing_is_said_twice() -> None:
     saga, says = after(MADE, ASKED)
     assert (says, saga.refunds[0].reason) == ((), "damaged")

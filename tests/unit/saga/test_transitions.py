@@ -40,7 +40,6 @@ from tests.unit.saga.sagas import (
     NEWER,
     PATIENCE,
     RECORD,
-    RECORD_AGAIN,
     RECORD_ONCE_MORE,
     RECORD_REFUND,
     RECORD_UNMADE,
@@ -312,11 +311,10 @@ PART_REFUNDED = "completed, a part refunded"
 TABLE = {fact: {**row, PART_REFUNDED: to(row["completed"].status)} for fact, row in TABLE.items()}
 TABLE["requested"][PART_REFUNDED] = TABLE["requested"]["completed"]
 TABLE["refund asked"][PART_REFUNDED] = to(SagaStatus.COMPLETED, RECORD_ONCE_MORE)
-TABLE["refund made"][PART_REFUNDED] = to(SagaStatus.COMPLETED, RECORD_AGAIN, deadline_s=FIRST_S)
 TABLE["refund doubted"][PART_REFUNDED] = to(SagaStatus.COMPLETED, deadline_s=FIRST_S)
 TABLE["refund unmade"][PART_REFUNDED] = to(SagaStatus.COMPLETED, RECORD_UNMADE, deadline_s=FIRST_S)
-"""A refund that was made, and that the invoice has recorded, is still heard of: it may come back days later. If the invoice asks for it
-again, it has lost its last commit, and is told again."""
+"""A refund that was made, and that the invoice has recorded, is still heard of: it may come back days later. That it was made is no news.
+If the invoice asks for it again, it has lost its last commit, and is told again."""
 
 CELLS = [(fact, state) for fact in FACTS for state in STATES]
 ANSWERED = [("requested", state) for state, cell in TABLE["requested"].items() if cell.says] + [

@@ -79,8 +79,18 @@ WAS_GIVEN_BACK = becomes(
     Outcome.REFUNDED,
     0.0,
     decided_by="ann",
-    refunds=(replace(WHOLE, status=PaymentRefundStatus.REFUNDED, amount_minor=1_250, version=4, decided_by="ann"),),
+    refunds=(
+        replace(
+            WHOLE,
+            status=PaymentRefundStatus.REFUNDED,
+            amount_minor=1_250,
+            version=4,
+            decided_by="ann",
+            made_elsewhere=True,
+        ),
+    ),
 )
+"""The gateway shows that none of it was given back there."""
 
 ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.IN_DOUBT, "captured"): CAPTURED_BY_ANN,
@@ -132,6 +142,7 @@ ABOUT_A_CAPTURE: dict[str, dict[Resolution, Becomes]] = {
 PAID = replace(CASE, settled_as=PaymentStatus.CAPTURED, reason="reopened_by_person")
 """Told as captured, so its invoice is paid."""
 DECIDED_REFUND = uuid5(ID, f"decided:{PAID.version}")
+MADE_BY_OTHERS = uuid5(ID, "given back there:1")
 
 
 def told_to_the_invoice(status: PaymentStatus, amount_minor: int, asked_minor: int | None = None) -> Becomes:
@@ -139,7 +150,7 @@ def told_to_the_invoice(status: PaymentStatus, amount_minor: int, asked_minor: i
 
     def after(before: Payment) -> PaymentTransition:
         made = PaymentRefund(
-            DECIDED_REFUND,
+            MADE_BY_OTHERS,
             "the money was given back at the gateway",
             asked_minor=asked_minor,
             status=PaymentRefundStatus.REFUNDED,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.payment_gateway.domain import GatewaySide, GatewayStep, PaymentStatus, on_answer
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
 from services.payment_gateway.gateways import port
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
@@ -14,11 +14,13 @@ from tests.unit.payment_gateway.payments import (
     LAST,
     NO_REFUND,
     NOT_FOUND,
+    NOT_REFUNDED_THERE,
     NOT_SENT,
     POLICY,
     REFUND_FAILED,
     REFUND_PENDING,
     REFUNDED,
+    REMIND_S,
     REMINDS,
     REPLAYED,
     UNKNOWN,
@@ -42,6 +44,7 @@ WHOLE = payment(PaymentStatus.REFUNDING)
 A_PART = replace(WHOLE, refunds=(replace(WHOLE.refunds[0], asked_minor=250),))
 IN_DOUBT_LAST = payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST)
 TRIED = replace(IN_DOUBT_LAST, refunds=(replace(IN_DOUBT_LAST.refunds[0], gateway_id="re_1"),))
+REMINDS_OF_THE_LAST_ANSWER = stays(REMIND_S, republish=True, gateway_side=NOT_REFUNDED_THERE)
 SENDS_IT = about_refund(stays(then=GatewayStep.REFUND), amount_minor=1_250)
 
 TABLE: StepTable = {
@@ -81,8 +84,8 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_FAILED): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: about_refund(REMINDS, **IS_TRIED),
-        NO_REFUND: REMINDS,
+        REFUND_FAILED: about_refund(REMINDS_OF_THE_LAST_ANSWER, **IS_TRIED),
+        NO_REFUND: REMINDS_OF_THE_LAST_ANSWER,
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
@@ -100,8 +103,8 @@ TABLE: StepTable = {
     # Whether the gateway agrees with a person who kept the money.
     payment(PaymentStatus.REFUND_FAILED, decided_by="ann"): {
         REFUNDED: IS_REFUNDED,
-        REFUND_FAILED: stays(rung=0, gateway_side=GatewaySide("no_refund")),
-        NO_REFUND: stays(rung=0, gateway_side=GatewaySide("no_refund")),
+        REFUND_FAILED: stays(rung=0, gateway_side=NOT_REFUNDED_THERE),
+        NO_REFUND: stays(rung=0, gateway_side=NOT_REFUNDED_THERE),
         UNKNOWN: stays(FIRST_S, rung=1),
     },
 }
