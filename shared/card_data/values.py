@@ -65,8 +65,8 @@ def _lines(value: object) -> Iterator[_Line]:
                     if named is not None and name in _VALUES and not isinstance(inner, Mapping):
                         yield (*path, name), f"{named}: {scalar_text(inner)}"
                 waiting.extend(((*path, name), inner) for name, inner in reversed(list(item.items())))
-                if len(item) <= _LIST_AS_ONE_MAX and path and is_cvv_name(_name(path)):
-                    yield from (((*path, name), f"{_name(path)}: {scalar_text(inner)}") for name, inner in item.items())
+                if is_cvv_name(_name(path)):
+                    yield from _together(path, item)
             case list() | tuple():
                 together = map(scalar_text, item) if len(item) <= _LIST_AS_ONE_MAX else ()
                 yield path, f"{_name(path)}: {' '.join(together)}"
@@ -76,8 +76,13 @@ def _lines(value: object) -> Iterator[_Line]:
 
 
 _LIST_AS_ONE_MAX = 8
-"""Scalars that are looked at together: the digits of a verification value, or the groups of a card number; or members of an object that
-has the name of such a value."""
+"""Scalars that are looked at together: the digits of a verification value, or the groups of a card number."""
+
+
+def _together(path: tuple[object, ...], item: Mapping[object, object]) -> Iterator[_Line]:
+    """Each member with the name of the object, as in JSON: that of a verification value is outside, as in `{"cvv": {"raw": "987"}}`."""
+    for name, inner in islice(item.items(), _LIST_AS_ONE_MAX):
+        yield (*path, name), f'{_name(path)}: {{"{name}": {scalar_text(inner)}}}'
 
 
 def _name(path: tuple[object, ...]) -> str:

@@ -293,6 +293,9 @@ def test_what_is_compressed_is_no_text(compress: Callable[[bytes], bytes]) -> No
         ({"data": {"cvv": "123"}}, "data.cvv"),
         ({"data": {"card": {"name": "cvc", "value": 987}}}, "data.card.value"),
         ({"headers": {"note": {"deep": [b"4242424242424242"]}}}, "headers.note.deep"),
+        ({"headers": {"cvv": {"raw": "987"}}}, "headers.cvv.raw"),
+        ({"headers": {"k": "cvv", "v": "987"}}, "headers.v"),
+        ({"headers": {"cvc": {"status": 200}}}, None),
         ({"data": {"order_number": "4242424242424242"}}, None),
     ],
 )
