@@ -178,6 +178,8 @@ def answered(state: payment.Payment, step: payment.GatewayStep | None) -> Iterat
 def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
     """The payment without values on which nothing depends, so that there are few states."""
     counts = state.status in CONFIRMED_AGAIN
+    if state.refunds:  # the amount that was asked for was compared before
+        state = replace(state, amount_minor=100, currency="EUR")
     return replace(
         state,
         version=1,
@@ -197,6 +199,7 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
                 # one that a person decided goes on like that of the whole payment
                 refund_id=OTHER if refund.refund_id == OTHER else ID,
                 reason="",
+                by_hand_minor=0,  # it was told with this refund
                 amount_minor=None if refund.status in NO_AMOUNT else refund.amount_minor,
                 version=int(refund.version == state.version),
                 key_number=1,
