@@ -94,17 +94,16 @@ async def cases_of(
 _PROPOSED_SINCE = (
     "EXISTS (SELECT FROM proposals o WHERE o.payment_id = cases.payment_id AND o.state = 'open' AND o.proposed_at > $2)"
 )
-_CAME: Final[Mapping[CaseList, str]] = {
-    "open": f"""SELECT FROM cases WHERE {CASE_IS_OPEN} AND opened_at > $2
-        UNION ALL SELECT FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND contradicted_at > $2""",  # noqa: S608
-    "mine": f"SELECT FROM cases WHERE {_OPEN_OR_PROPOSED} AND {_MINE.replace('$4', '$3')} AND (updated_at > $2 OR {_PROPOSED_SINCE})",
-    "second": f"SELECT FROM cases WHERE {_IS_PROPOSED} AND {_PROPOSED_SINCE}",
-    "contradicted": f"SELECT FROM cases WHERE {_CONTRADICTED} AND contradicted_at > $2",
-    "settled": f"SELECT FROM cases WHERE {_IS_SETTLED} AND updated_at > $2",
-}
-_COUNT_CAME: Final = {
-    show: f"SELECT count(*) FROM (SELECT FROM ({came}) came WHERE $3::text IS NOT NULL LIMIT $1) counted"  # noqa: S608
-    for show, came in _CAME.items()
+_MINE_CAME = _MINE.replace("$4", "$3")
+_UP_TO = "came WHERE $3::text IS NOT NULL LIMIT $1) counted"
+_COUNT_CAME: Final[Mapping[CaseList, str]] = {
+    "open": f"""SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {CASE_IS_OPEN} AND opened_at > $2
+        UNION ALL SELECT FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND contradicted_at > $2) {_UP_TO}""",  # noqa: S608
+    "mine": f"""SELECT count(*) FROM (SELECT FROM (SELECT FROM cases
+        WHERE {_OPEN_OR_PROPOSED} AND {_MINE_CAME} AND (updated_at > $2 OR {_PROPOSED_SINCE})) {_UP_TO}""",  # noqa: S608
+    "second": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_IS_PROPOSED} AND {_PROPOSED_SINCE}) {_UP_TO}",  # noqa: S608
+    "contradicted": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_CONTRADICTED} AND contradicted_at > $2) {_UP_TO}",  # noqa: S608
+    "settled": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_IS_SETTLED} AND updated_at > $2) {_UP_TO}",  # noqa: S608
 }
 
 

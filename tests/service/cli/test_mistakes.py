@@ -73,7 +73,9 @@ def typed(path: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str
     called = invocations("0197b1c4-0000-7000-8000-000000000001", folder, "words")[path]
     assert not isinstance(called, str)
     with pytest.raises(SystemExit) as ended:
-        cli.main([*path, *called[0]])
+        cli.main(
+            [*path, *(called[0] if path != ("audit",) else ())]
+        )  # which looks at files of evidence before it asks a server
     shown = capsys.readouterr()
     return int(ended.value.code or 0), shown.out + shown.err
 
