@@ -55,7 +55,7 @@ FILLED: Final = (
     "replay_runs",
     "replay_items",
 )
-FILES: Final = frozenset({"/activity/download"})
+FILES: Final = frozenset({"/activity/download", "/cases/download"})
 """Addresses that answer with as much as there is."""
 
 JOURNAL: Final = """
