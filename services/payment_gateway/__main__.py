@@ -10,7 +10,7 @@ from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
 from services.payment_gateway.lease_claimer import LeaseClaimer
-from services.payment_gateway.pace import Pace
+from services.payment_gateway.pace import Pace, follow_up_within_s
 from services.payment_gateway.settings import ChargingSettings, PaymentGatewaySettings
 from services.payment_gateway.tracing import GatewayTracing
 from services.payment_gateway.webhooks import Webhooks
@@ -43,7 +43,8 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         liveness=runtime.liveness,
     )
     watch = GatewayWatch(gateway, runtime.readiness, timeout_s=settings.timeout_s)
-    pace = Pace(settings.requests_per_s, settings.endpoint_requests_per_s)
+    follow_up_s = follow_up_within_s(settings.lease_margin_s)
+    pace = Pace(settings.requests_per_s, settings.endpoint_requests_per_s, follow_up_s)
     gateway.pace_by(pace.follow_up)
     charging = Charging(
         gateway=gateway,

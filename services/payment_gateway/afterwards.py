@@ -48,6 +48,7 @@ class Meaning(StrEnum):
     FOUND = "cancel it"
     CAPTURED_LATE = "a late capture"
     FORGOTTEN = "a refund of ours that we had forgotten"
+    FOUND_THERE = "a refund that a person called made is there"
     LESS_REFUNDED = "ask about each refund"
     CONTRADICTS = "a case: the charge"
     DENIED = "a case, if it goes on"
@@ -59,10 +60,19 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     """What the gateway's answer means for a settled payment: the whole table. Raises AssertionError if the payment is not settled."""
     meaning, shown = _compared(answer, payment), payment.gateway_side
     is_denied = isinstance(answer, port.NotFound) and payment.status in CHARGED
-    is_decided = (is_denied or meaning is Meaning.CONTRADICTS) and payment.decided_by is not None
+    is_news = is_denied or meaning is Meaning.CONTRADICTS or _is_newest_decision(answer, payment)
+    is_decided = is_news and payment.decided_by is not None
     if is_decided and shown is not None and _as_shown(shown, domain.side_of(answer)):
         return Meaning.KNOWN
     return meaning
+
+
+def _is_newest_decision(answer: GatewayAnswer, payment: Payment) -> bool:
+    """Whether the answer is about the refund that the newest decision is about. The build before did not mark it as made elsewhere."""
+    if not isinstance(answer, port.RefundFailed | port.NoRefund):
+        return False
+    about = answer.about or payment.payment_id
+    return any(one.refund_id == about and one.decided_by and one.version == payment.version for one in payment.refunds)
 
 
 def _as_shown(shown: GatewaySide, side: GatewaySide) -> bool:
@@ -104,6 +114,8 @@ def _compared_capture(answer: port.Captured, payment: Payment) -> Meaning:
         return Meaning.FORGOTTEN
     if difference is not OutcomeReason.CAPTURE_DIFFERS and domain.came_back(payment, answer):
         return Meaning.LESS_REFUNDED
+    if difference is OutcomeReason.REFUNDED_AT_GATEWAY and domain.found_there(payment, answer) is not None:
+        return Meaning.FOUND_THERE
     if difference is not None:
         return Meaning.CONTRADICTS
     is_less = answer.gone_minor < refunded_there_minor(payment.refunds)
@@ -170,6 +182,9 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             found = domain.forgotten_refund(payment, answer)
             assert found is not None  # noqa: S101 - as before
             return domain.recovered(payment, answer, found)
+        case Meaning.FOUND_THERE:
+            assert isinstance(answer, port.Captured)  # noqa: S101 - the meaning says so
+            return _confirmed(domain.found_there(payment, answer) or payment, answer, policy)
         case Meaning.LESS_REFUNDED:
             return PaymentTransition(payment, then=GatewayStep.INQUIRE_REFUND)
         case Meaning.NOT_REFUNDED:

@@ -30,7 +30,7 @@ from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.ledger import GatewayAttempt
-from services.payment_gateway.pace import Pace
+from services.payment_gateway.pace import Pace, follow_up_within_s
 from services.payment_gateway.store import Lease, PaymentRow
 from services.payment_gateway.tracing import GatewayTracing
 from shared import crash_points
@@ -77,8 +77,8 @@ def _measures(step: GatewayStep, answer: str) -> tuple[Counter, Histogram]:
 
 
 def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
-    """A lease that outlasts a call which begins just before the lease would be renewed."""
-    call_s = REQUESTS_A_CALL * timeout_s
+    """A lease that outlasts a call which begins just before the lease would be renewed, with all the turns that it waits for."""
+    call_s = REQUESTS_A_CALL * timeout_s + (REQUESTS_A_CALL - 1) * follow_up_within_s(margin_s)
     return Lease(holder, seconds=call_s + margin_s, renew_below_s=call_s + margin_s / 2)
 
 
@@ -281,7 +281,7 @@ class Charging:
     async def _guarded_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """One call with a timeout. If the adapter hangs or raises, the answer is `Unknown`, as after any unreadable answer."""
         try:
-            async with asyncio.timeout(REQUESTS_A_CALL * self.call_timeout_s + 1.0):
+            async with asyncio.timeout(self._call_within_s):
                 return await self._call(step, payment, key)
         except TimeoutError:
             return port.Unknown("no answer within the time allowed")
@@ -290,6 +290,10 @@ class Charging:
         except Exception as error:  # an adapter must not raise, so this is a bug in it
             log.exception("gateway_adapter_failed", payment_id=str(payment.payment_id), step=step)
             return port.Unknown(f"the adapter failed: {type(error).__name__}")
+
+    @property
+    def _call_within_s(self) -> float:
+        return REQUESTS_A_CALL * self.call_timeout_s + (REQUESTS_A_CALL - 1) * self.pace.follow_up_within_s + 1.0
 
     async def _call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """Make the call of a step, between its two crash points."""
@@ -339,14 +343,19 @@ class Charging:
             return answer
         try:
             async with self.database.connection() as connection:
-                other = await store.capture_beside(connection, payment.payment_id)
+                others = await store.captures_beside(connection, payment.payment_id)
         except AWAY_ERRORS as error:
             return port.NotSent(f"whether it knows others could not be asked: {type(error).__name__}")
-        known = None if other is None else await self.gateway.owner(other)
-        if isinstance(known, port.NotFound):
-            log.error("gateway_of_another_account", gateway_ids=[payment.gateway_id, other])
-            return port.Unknown(f"the gateway knows neither this payment nor {other}: is the key of another account?")
-        return answer if known is None or isinstance(known, port.MadeFor) else known
+        for other in others:
+            known = await self.gateway.owner(other)
+            if not isinstance(known, port.NotFound):
+                return answer if isinstance(known, port.MadeFor) else known
+        if others:
+            log.error("gateway_of_another_account", gateway_ids=[payment.gateway_id, *others])
+            return port.Unknown(
+                f"the gateway knows neither this payment nor {others[0]}: is the key of another account?"
+            )
+        return answer
 
     async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
         """Decrypt the card and exchange it for a token. The card is in the clear within this method only."""

@@ -16,6 +16,7 @@ Three outcomes differ: declined (the bank said no), not charged (no charge happe
 Every change of status is a higher version, and each version publishes at most one outcome.
 """
 
+import itertools
 import re
 from enum import StrEnum
 from functools import cache
@@ -529,9 +530,11 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
 def _after_capture(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
     if payment.reason == OutcomeReason.UNKNOWN_HERE:
         return contradicted(payment, OutcomeReason.UNKNOWN_HERE, answer, policy)  # what it is, only a person can say
-    if payment.settled_as is PaymentStatus.CAPTURED and (found := forgotten_refund(payment, answer)) is not None:
+    difference = difference_of(answer, payment)
+    is_ours = payment.settled_as is PaymentStatus.CAPTURED and difference is not OutcomeReason.CAPTURE_DIFFERS
+    if is_ours and (found := forgotten_refund(payment, answer)) is not None:
         return recovered(payment, answer, found)
-    if (difference := difference_of(answer, payment)) is not None:
+    if difference is not None:
         return contradicted(payment, difference, answer, policy)
     return captured(payment, answer, policy)
 
@@ -546,9 +549,20 @@ def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | No
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
         return OutcomeReason.CAPTURE_DIFFERS
-    if answer.gone_minor > refunds.refunded_there_minor(payment.refunds) + _unbooked_minor(payment, answer):
+    if _unknown_minor(payment, answer) > 0:
         return OutcomeReason.DISPUTED if answer.lost_minor else OutcomeReason.REFUNDED_AT_GATEWAY
     return OutcomeReason.DISPUTED if answer.is_contested else None
+
+
+def _unknown_minor(payment: Payment, answer: port.Captured) -> int:
+    """How much more is gone at the gateway than by the refunds that we know of there."""
+    return answer.gone_minor - refunds.refunded_there_minor(payment.refunds) - _unbooked_minor(payment, answer)
+
+
+def found_there(payment: Payment, answer: port.Captured) -> Payment | None:
+    """The payment, if what else is gone at the gateway is just a refund that a person called made. None if it is not."""
+    found = refunds.found_there(payment.refunds, _unknown_minor(payment, answer))
+    return None if answer.lost_minor or found is payment.refunds else replace(payment, refunds=found)
 
 
 def captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
@@ -675,9 +689,12 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
 def _make(
     payment: Payment, answer: port.NoRefund | port.RefundFailed, left_minor: int, policy: Policy
 ) -> PaymentTransition:
-    before, captured = refund_at_work(payment), captured_minor(payment)
-    ours_minor = refunds.made_there_minor(payment.refunds) + _unbooked_minor(payment, answer)
-    by_hand_minor = max(captured - left_minor - ours_minor, 0)
+    captured = captured_minor(payment)
+    gone_minor = captured - left_minor - _unbooked_minor(payment, answer)
+    unknown_minor = gone_minor - refunds.made_there_minor(payment.refunds)
+    payment = replace(payment, refunds=refunds.found_there(payment.refunds, unknown_minor))
+    before = refund_at_work(payment)
+    by_hand_minor = max(gone_minor - refunds.made_there_minor(payment.refunds), 0)
     refund, room_minor = refunds.measured(before, payment.refunds, captured, left_minor, by_hand_minor)
     if before.takes_rest and room_minor == 0:
         return _given_back_by_hand(payment, side_of(answer), policy)
@@ -718,7 +735,9 @@ def _tell_given_back_by_hand(payment: Payment, minor: int) -> PaymentTransition:
 def by_hand_id(payment: Payment) -> UUID:
     """The id of the next refund that others made. It has their number: if we forget it, it is told under the same id again."""
     number = 1 + sum(refund.reason == WENT_BACK for refund in payment.refunds)
-    return uuid5(payment.payment_id, f"given back there:{number}")
+    taken = {refund.refund_id for refund in payment.refunds}  # others can write any id of ours into their texts
+    ids = (uuid5(payment.payment_id, f"given back there:{higher}") for higher in itertools.count(number))
+    return next(id_ for id_ in ids if id_ not in taken)
 
 
 TellsOfRefunds = port.Captured | port.NoRefund | port.RefundFailed

@@ -53,8 +53,14 @@ _ENDPOINTS: Final[dict[Asked, Asked]] = {
     GatewayEndpoint.SEARCH: GatewayStep.FIND,
 }
 """The first request of a step goes to one endpoint of the gateway. To ask about a refund begins with asking about its payment."""
-FOLLOW_UP_WITHIN_S: Final = 2.0
-"""A further request whose turn comes later is not made: its call has a lease and a timeout. Turns are given about a second ahead."""
+FOLLOW_UP_BEYOND_S: Final = 2.0
+"""How much later a further request may have its turn than the first of a call: turns are given that far ahead, so it waits behind them.
+With less, calls that all need one would begin for ever, and none would end."""
+
+
+def follow_up_within_s(lease_margin_s: float) -> float:
+    """The longest wait of a further request for its turn. A first request waits for at most half of the lease's margin (`charging`)."""
+    return lease_margin_s / 2 + FOLLOW_UP_BEYOND_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,14 @@ class _Limit:
 
 @dataclass(slots=True)
 class Pace:
-    """The pace of one instance: `per_s` calls a second, `endpoint_per_s` to each endpoint. `clock` gives seconds, `jitter` 0 to 1."""
+    """The pace of one instance: `per_s` calls a second, `endpoint_per_s` to each endpoint. `clock` gives seconds, `jitter` 0 to 1.
+
+    `follow_up_within_s`: a further request whose turn comes later is not made, since its call has a lease and a timeout.
+    """
 
     per_s: float
     endpoint_per_s: float
+    follow_up_within_s: float
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
     round: int = 0
@@ -121,8 +131,8 @@ class Pace:
     async def follow_up(
         self, endpoint: GatewayEndpoint, request: Callable[[], Awaitable[port.T]]
     ) -> port.T | port.Limited:
-        """Make a further request of a call in its turn (see `port.FollowUp`), but not if that comes after `FOLLOW_UP_WITHIN_S`."""
-        ends_s = self.clock() + FOLLOW_UP_WITHIN_S
+        """Make a further request of a call in its turn (see `port.FollowUp`), but not if that comes after `follow_up_within_s`."""
+        ends_s = self.clock() + self.follow_up_within_s
         while (wait_s := self.wait_s(endpoint)) <= ends_s - self.clock():
             turn = self.take_turn(endpoint)
             if turn.wait_s:

@@ -165,6 +165,15 @@ def came_back(refunds: Refunds, standing: Sequence[StandingRefund]) -> Refunds:
     return tuple(one for one in made_there(refunds) if one.gateway_id and not known & {one.gateway_id, one.refund_id})
 
 
+def found_there(refunds: Refunds, unknown_minor: int) -> Refunds:
+    """The refunds, of which one that a person called made stands at the gateway after all: just its amount is gone there unexplained.
+
+    The gateway had failed to make it, so it seemed to be made elsewhere. But staff gave it back in the gateway's dashboard.
+    """
+    found = next((one for one in made(refunds) if one.made_elsewhere and one.amount_minor == unknown_minor), None)
+    return changed(refunds, replace(found, made_elsewhere=False, gateway_id=None)) if found else refunds
+
+
 def told_by_hand(refunds: Refunds, told: PaymentRefund) -> Refunds:
     """The refunds with `told`, which is what others had given back: from now on it counts like one of ours."""
     return (*(replace(refund, by_hand_minor=0) for refund in refunds), told)

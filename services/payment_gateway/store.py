@@ -392,18 +392,18 @@ async def state_of(tx: Tx, payment_id: UUID, gateway_id: str) -> RowState | None
     return RowState(rows[0]["status"], rows[0]["is_held"]) if rows else None
 
 
-async def capture_beside(connection: Connection, payment_id: UUID) -> str | None:
-    """The gateway's id of the payment beside this one, by payment id, that the gateway itself called captured, or None."""
-    row = await connection.fetchrow(
+async def captures_beside(connection: Connection, payment_id: UUID) -> list[str]:
+    """The gateway's ids of some payments that the gateway called captured: those beside this one by payment id, and the last of all."""
+    rows = await connection.fetch(
         """(SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id < $1
             ORDER BY payment_id DESC LIMIT 1)
-           UNION ALL
-           (SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id > $1
+           UNION (SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id > $1
             ORDER BY payment_id LIMIT 1)
-           LIMIT 1""",
+           UNION (SELECT gateway_id FROM payments WHERE status = 'captured' AND decided_by IS NULL AND payment_id > $1
+            ORDER BY payment_id DESC LIMIT 1)""",
         payment_id,
     )
-    return row["gateway_id"] if row else None
+    return [row["gateway_id"] for row in rows]
 
 
 async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:

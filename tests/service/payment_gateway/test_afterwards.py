@@ -249,8 +249,9 @@ async def test_asking_about_a_settled_payment_asks_the_gateway_and_tells_staff(
 async def test_a_capture_that_the_gateway_denies_is_a_case_only_if_it_knows_another(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    """A key of another account denies everything: that is no case, and the log says it."""
-    cases, asking, other = await upstream.queue("staff.cases"), requested(), requested()
+    """A key of another account denies everything: that is no case, and the log says it. Two denied beside each other are no account."""
+    cases = await upstream.queue("staff.cases")
+    asking, beside, other = map(requested, sorted(uuid4() for _ in range(3)))
     wanted = {asking.payment_id: None}
     look = messages.InquirePayment(invoice_id="INV-1", payment_id=asking.payment_id, look=True)
     async with start():
@@ -258,6 +259,9 @@ async def test_a_capture_that_the_gateway_denies_is_a_case_only_if_it_knows_anot
             await upstream.send(one)
             await payments.until(one.payment_id, "captured")
         ours, gateway.truth = gateway.truth, MemoryGateway()
+        await upstream.send(beside)
+        await payments.until(beside.payment_id, "captured")
+        gateway.truth = MemoryGateway()
         await upstream.send(look)
         shown = (await told(cases, wanted, "PaymentInquired"))[asking.payment_id].data
         assert (shown["state"], shown["attempts"][-1]["answer"]) == ("captured", "unknown")

@@ -85,7 +85,7 @@ def charging(gateway: port.Gateway, *held: bool) -> Released:
         readiness=readiness,
         clock=system_clock,
         watch=cast(GatewayWatch, None),
-        pace=Pace(1_000.0, 1_000.0),
+        pace=Pace(1_000.0, 1_000.0, follow_up_within_s=2.0),
     )
 
 

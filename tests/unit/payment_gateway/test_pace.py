@@ -29,6 +29,7 @@ from services.payment_gateway.pace import (
     SETTLE_S,
     SLOWEST,
     Pace,
+    follow_up_within_s,
 )
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, ENDPOINT_REQUESTS_PER_S, REQUESTS_PER_S
 from services.payment_gateway.store import Origin, PaymentRow
@@ -115,7 +116,7 @@ def instance(rows: Rows, gateway: port.Gateway, *, per_s: float, endpoint_per_s:
         readiness=readiness,
         clock=lambda: NOW,
         watch=GatewayWatch(gateway, readiness, timeout_s=10.0),
-        pace=Pace(per_s, endpoint_per_s, asyncio.get_running_loop().time, jitter=lambda: 0.5),
+        pace=Pace(per_s, endpoint_per_s, follow_up_within_s(10.0), asyncio.get_running_loop().time, jitter=lambda: 0.5),
         jitter=lambda: 0.5,
     )
 
@@ -213,8 +214,11 @@ def clock() -> PaceClock:
     return PaceClock()
 
 
+FOLLOW_UP_S = 2.0
+
+
 def paced(clock: PaceClock, per_s: float = 100.0, endpoint_per_s: float = 10.0) -> Pace:
-    return Pace(per_s, endpoint_per_s, clock, jitter=lambda: 1.0)
+    return Pace(per_s, endpoint_per_s, FOLLOW_UP_S, clock, jitter=lambda: 1.0)
 
 
 def waits(pace: Pace, step: GatewayStep, calls: int) -> list[float]:
@@ -283,7 +287,7 @@ def test_nothing_is_sent_while_the_gateway_asks_to_wait_and_instances_do_not_res
     assert pace.wait_s(GatewayStep.INQUIRE) == 10.0
     assert pace.room(9.0) == 0
     assert pace.room(11.0) > 0
-    unjittered = Pace(100.0, 10.0, clock, jitter=lambda: 0.0)
+    unjittered = Pace(100.0, 10.0, FOLLOW_UP_S, clock, jitter=lambda: 0.0)
     unjittered.slow_down(sent_s=clock.now_s, retry_after_s=8.0)
     assert unjittered.wait_s(GatewayStep.INQUIRE) == 8.0
 
@@ -308,7 +312,7 @@ def further(
     answers: Sequence[object], endpoint: GatewayEndpoint, endpoint_per_s: float
 ) -> tuple[list[tuple[float, object]], Pace]:
     async def made() -> tuple[list[tuple[float, object]], Pace]:
-        pace = Pace(100.0, endpoint_per_s, clock=asyncio.get_running_loop().time, jitter=lambda: 0.0)
+        pace = Pace(100.0, endpoint_per_s, FOLLOW_UP_S, clock=asyncio.get_running_loop().time, jitter=lambda: 0.0)
         return await follows_up(answers, pace, endpoint), pace
 
     return run_in_virtual_time(made())
@@ -341,6 +345,38 @@ def test_a_further_request_whose_turn_comes_too_late_is_not_made() -> None:
     late = told[-1][1]
     assert isinstance(late, port.Limited)
     assert (late.is_ours, late.retry_after_s) == (True, 60.0)
+
+
+async def ask_twice_each(calls: int, per_s: float) -> tuple[float, int]:
+    """Seconds and requests until so many calls that are due together have made two requests each, of 300 ms."""
+    charging = instance(Rows(0), cast("port.Gateway", None), per_s=per_s, endpoint_per_s=per_s)
+    clock, made = asyncio.get_running_loop().time, 0
+
+    async def request() -> str:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0.3)
+        return "answered"
+
+    async def call() -> None:
+        answer: object = None
+        while answer != "answered":
+            while not await charging._has_turn(GatewayStep.INQUIRE_REFUND):
+                await asyncio.sleep(charging.pace.wait_s(GatewayStep.INQUIRE_REFUND))
+            await request()
+            answer = await charging.pace.follow_up(GatewayEndpoint.LIST_REFUNDS, request)
+
+    async with asyncio.timeout(10 * calls / per_s):
+        await asyncio.gather(*(call() for _ in range(calls)))
+    return clock(), made
+
+
+@pytest.mark.parametrize("per_s", [20.0, 80.0])
+def test_calls_that_all_need_a_further_request_end_and_waste_none(per_s: float) -> None:
+    calls = 500
+    took_s, made = run_in_virtual_time(ask_twice_each(calls, per_s))
+    assert made == 2 * calls
+    assert took_s <= 1.3 * 2 * calls / per_s
 
 
 async def speed_after(answer: port.Limited) -> float:

@@ -533,6 +533,20 @@ def test_what_others_gave_back_beside_a_transfer_is_told_whole() -> None:
     assert refunded_minor(called_made(case).refunds) == 700
 
 
+def test_what_staff_gave_back_in_the_dashboard_after_a_failure_is_that_refund() -> None:
+    """They call the failed refund made, and just its amount is gone there: it counts once."""
+    decided = paid_by_transfer(CAPTURED, 0, 400)
+    found = looked(decided, seen(400))
+    assert (found.outcome, found.then, found.payment.refunds[0].made_elsewhere) == (None, None, False)
+    assert afterwards.meaning_of(seen(400), found.payment) is afterwards.Meaning.AGREES
+    assert looked(found.payment, seen(0)).then is INQUIRE, "it came back"
+    next_one = answered(on_known(decided, refund(1, 100)).payment, (INQUIRE, port.NoRefund("", CAPTURED_MINOR - 400)))
+    assert (next_one.outcome, domain.refund_order(next_one.payment).amount_minor) == (None, 100)
+    for at in (found.payment, next_one.payment):
+        assert refunded_minor(at.refunds) == 400
+    assert looked(decided, replace(seen(0), lost_minor=400)).outcome is Outcome.NEEDS_DECISION, "a dispute is no refund"
+
+
 def test_no_person_calls_more_given_back_than_was_captured() -> None:
     """Others gave back nearly all, so ours is more than is left."""
     case = answered(asked(refund(0, 400)), *[(INQUIRE, port.NoRefund("", 20))] * 2).payment
@@ -654,6 +668,24 @@ def test_what_others_gave_back_is_told_under_the_same_id_after_we_forgot_it() ->
     second = answered(first, (INQUIRE, port.NoRefund("", 900))).payment
     assert [one.amount_minor for one in second.refunds if one.reason == WENT_BACK] == [300, 50]
     assert len({one.refund_id for one in second.refunds}) == 3
+
+
+def test_what_others_gave_back_never_takes_an_id_that_somebody_wrote_there() -> None:
+    taken = domain.by_hand_id(CAPTURED)
+    written = replace(named(0, 100), refund_id=taken)
+    recovered = looked(CAPTURED, there(written)).payment
+    case = looked(recovered, there(written, by_hand_minor=200)).payment
+    after = called_made(case)
+    assert [one.amount_minor for one in after.refunds] == [100, 200]
+    assert len({one.refund_id for one in after.refunds}) == 2
+
+
+def test_a_forgotten_refund_of_another_capture_is_not_booked_as_ours() -> None:
+    dollars = replace(there(named(0, 300)), currency="USD")
+    case = looked(CAPTURED, dollars)
+    assert (case.outcome, case.payment.reason) == (Outcome.NEEDS_DECISION, "capture_differs")
+    again = afterwards.on_answer(case.payment, GatewayStep.INQUIRE, dollars, POLICY)
+    assert (again.payment.status, again.payment.refunds) == (PaymentStatus.NEEDS_DECISION, ())
 
 
 def test_an_id_counts_once_however_often_it_stands_there() -> None:
