@@ -261,12 +261,14 @@ def _unclear(seen: OverviewSeen) -> list[Todo]:
     old = [doubt for doubt in seen.doubts if doubt.old and doubt.status not in FOR_A_PERSON]
     if not old:
         return []
-    number, since = sum(doubt.old for doubt in old), min(doubt.oldest_at for doubt in old)
+    number = sum(doubt.old for doubt in old)
+    doubtful = [case for case in seen.cases if case.status in (IN_DOUBT, REFUND_IN_DOUBT)]
+    oldest = min(doubtful, key=lambda case: case.opened_at, default=None)
+    since = min(doubt.oldest_at for doubt in old) if oldest is None else oldest.opened_at
     what = f"{'1 payment is' if number == 1 else f'{number} payments are'} in doubt for longer than 15 minutes."
     why: Words = (
         "Remit asks the gateway by itself, and no answer says yet what happened. Ask, or look there and decide.",
     )
-    oldest = next((case for case in seen.cases if case.status in (IN_DOUBT, REFUND_IN_DOUBT)), None)
     if number == 1 and oldest is not None:
         return [Todo("act", what, _about(oldest), why, "Open the case", f"/cases/{oldest.payment_id}", since)]
     return [Todo("act", what, (), (*why, " The first since ", When(since), "."), "Open the cases", "/cases", since)]

@@ -283,6 +283,23 @@ def test_the_order_of_what_to_do() -> None:
     assert verdict.oldest_at == NOW - timedelta(minutes=99)
 
 
+@pytest.mark.parametrize(
+    ("cases", "decided", "about", "since"),
+    [
+        ([case(1, "in_doubt", 1), case(2, "refund_in_doubt", 300)], set(), "INV-2, 1000 EUR", 300),
+        ([case(1, "in_doubt", 900), case(2, "in_doubt", 20)], {1}, "INV-2, 1000 EUR", 20),
+        ([case(1, "in_doubt", 16), case(2, "refund_in_doubt", 17)], set(), "", 17),
+    ],
+    ids=["a young one of another kind", "an older one that is decided", "two"],
+)
+def test_the_line_of_what_is_unclear_is_about_the_payment_that_waits_longest(
+    cases: list[CaseSeen], decided: set[int], about: str, since: float
+) -> None:
+    todo = verdict_of(seen_of(*cases, decided=decided)).todo[0]
+    assert (plain(todo.about), todo.since) == (about, NOW - timedelta(minutes=since))
+    assert todo.place == ("/cases/00000000-0000-0000-0000-000000000002" if about else "/cases")
+
+
 def test_each_kind_has_a_bound_says_what_it_leaves_out_and_hides_no_other() -> None:
     cases = tuple(case(number, minutes=number) for number in range(25))
     verdict = verdict_of(seen_of(*cases, is_broken=True))
