@@ -1,5 +1,6 @@
 """The frame of every page: the menu with its counts, the environment, the zone, the account; and how pages are rendered."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -77,21 +78,29 @@ class MenuCounts:
         self._sources, self._clock = sources, clock
         self._counted_at: datetime | None = None
         self._counts: Mapping[str, Count] | None = None
+        self._counting = asyncio.Lock()
 
     async def now(self, desk: Desk) -> Mapping[str, Count]:
         """The counts by the keys of the menu. Raises one of `AWAY_ERRORS` while the database is away."""
-        now = self._clock()
-        if self._counted_at is None or abs((now - self._counted_at).total_seconds()) >= COUNTS_HOLD_S:
-            self._counted_at = now
-            try:
-                counted = {key: await source(desk) for key, source in self._sources.items()}
-            except AWAY_ERRORS:
-                self._counts = None
-                raise
-            self._counts = {key: one for key, one in counted.items() if one is not None}
+        async with self._counting:  # who comes meanwhile waits for the same counts
+            if not self._holds():
+                await self._count(desk)
         if self._counts is None:
             raise ConnectionError("the database was away a moment ago")
         return self._counts
+
+    def _holds(self) -> bool:
+        return self._counted_at is not None and abs((self._clock() - self._counted_at).total_seconds()) < COUNTS_HOLD_S
+
+    async def _count(self, desk: Desk) -> None:
+        """A count that is cancelled was none. The second runs from its end: else all who waited for a slow one would count again."""
+        try:
+            counted = {key: await source(desk) for key, source in self._sources.items()}
+        except AWAY_ERRORS:
+            self._counts, self._counted_at = None, self._clock()
+            raise
+        self._counts = {key: one for key, one in counted.items() if one is not None}
+        self._counted_at = self._clock()
 
 
 @dataclass(frozen=True, slots=True)
