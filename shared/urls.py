@@ -167,6 +167,8 @@ def _refuse_said_twice(parts: SplitResult, query: Mapping[str, str]) -> None:
     before = {"host": hosts, "port": hosts, "user": parts.username, "password": parts.password}
     before |= {"database": path, "dbname": path}
     twice = [name for name in query if before.get(name)]
+    if twice and twice[0] == "port":
+        raise UrlError("has port as a parameter: write it behind the host, as host:5433")
     if twice:
         raise UrlError(f"has {twice[0]} as a parameter, and names it before the ? as well: leave one out")
 
@@ -181,7 +183,10 @@ def _check_tls_of_database(query: Mapping[str, str]) -> None:
     if query.get("ssl_min_protocol_version", "") > query.get("ssl_max_protocol_version", "TLSv1.3"):
         raise UrlError("has an ssl_min_protocol_version above its ssl_max_protocol_version")
     _check_authorities(query, "sslrootcert", "sslcrl")
-    _check_certificate(query, "sslcert", "sslkey", password=query.get("sslpassword", ""))
+    if "sslkey" in query:
+        _check_certificate(query, "sslcert", "sslkey", password=query.get("sslpassword", ""))
+    else:  # the driver takes the key of PGSSLKEY, or the one in ~/.postgresql
+        _check_authorities(query, "sslcert")
 
 
 def _check_authorities(query: Mapping[str, str], *names: str) -> None:

@@ -95,8 +95,8 @@ def test_tls_is_what_the_url_demands(mode: str) -> None:
         ("/x?host=a,b,c&port=1,2", r"has not as many ports as hosts: .*"),
         ("/x?host=db&port=54x2", r"has port, which must be one port, or one for each host"),
         ("/x?host=db&port=1,", r"has port, which must be one port, or one for each host"),
-        ("db/x?port=6432", r"has port as a parameter, and names it before the \? as well: leave one out"),
-        ("db:5x/x?host=db", r"has host as a parameter, and names it .*"),
+        ("db/x?port=6432", r"has port as a parameter: write it behind the host, as host:5433"),
+        ("db:5x/x?host=db", r"has host as a parameter, and names it before the \? as well: leave one out"),
         ("db/x?user=v", r"has user as a parameter, and names it .*"),
         ("db/x?dbname=y", r"has dbname as a parameter, and names it .*"),
         ("a..b/x", r"has a host that cannot be one: .*"),
@@ -155,7 +155,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("sslcert={cert}&sslkey={locked}", CHAIN),
         ("sslcert={key}&sslkey={cert}", CHAIN),
         ("sslcert={text}&sslkey={bytes}", CHAIN),
-        ("sslcert={cert}", CHAIN),
+        ("sslcert={key}", r"has sslcert, which must be a file in PEM with what it is for"),
         ("sslrootcert={cert}", None),
         ("sslrootcert={key}", r"has sslrootcert, which must be a file in PEM with what it is for"),
         ("sslcrl={bytes}", r"has sslcrl, which must be a file in PEM with what it is for"),
@@ -175,6 +175,14 @@ def test_a_file_that_a_database_url_names_holds_what_it_is_for(
     with pytest.raises(UrlError) as told:
         check_database_url(url)
     assert re.fullmatch(sentence, str(told.value))
+
+
+def test_the_key_of_a_certificate_may_be_the_one_of_libpq(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLKEY", str(files["key"]))
+    _, parameters = read_by_the_driver("postgresql://u@db/x?sslmode=require&sslcert={cert}".format(**files))
+    assert parameters.ssl
 
 
 @pytest.mark.parametrize(
