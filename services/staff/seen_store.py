@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from services.staff.domain import ASKING
+from services.staff.domain import ASKING, DECIDE_ANEW_AFTER
 from services.staff.letter_store import plan_anew
 from services.staff.runs import Halt
 from services.staff.store import CASE_IS_OPEN
@@ -35,7 +35,12 @@ _IS_CONTRADICTED: Final = f"contradicted_at IS NOT NULL AND noted_at IS NULL AND
 _IS_DECIDED: Final = f"""{CASE_IS_OPEN} AND (details #>> '{{decision,version}}')::int = version
     AND NOT jsonb_path_exists(details, '$.refusals[*] ? (@.decision_id == $.decision.id)')"""
 """Whether a decision about this version is on its way, and was not refused: the condition of the index `cases_decided`."""
-_DECIDED: Final = f"(SELECT payment_id AS decided_id FROM cases WHERE {_IS_DECIDED}) decided ON decided_id = payment_id"  # noqa: S608
+_IS_YOUNG: Final = (
+    f"(details #>> '{{decision,at}}')::timestamptz > $1::timestamptz - interval '{DECIDE_ANEW_AFTER.total_seconds()} s'"
+)
+"""Whether it keeps others from deciding, as `domain.is_decided` has it. $1 is now."""
+_DECIDED: Final = f"""(SELECT payment_id AS decided_id FROM cases WHERE {_IS_DECIDED} AND {_IS_YOUNG}) decided
+    ON decided_id = payment_id"""  # noqa: S608
 _PROPOSED: Final = (
     "(SELECT payment_id AS proposed_id FROM proposals WHERE state = 'open') proposed ON proposed_id = payment_id"
 )
@@ -43,14 +48,15 @@ DOUBTS: Final = f"""
     SELECT status, currency, count(*) AS number, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,
         count(*) FILTER (WHERE amount_minor IS NULL OR currency IS NULL) AS unknown, min(opened_at) AS oldest_at,
         count(decided_id) AS decided, count(proposed_id) FILTER (WHERE decided_id IS NULL) AS proposed,
-        count(*) FILTER (WHERE opened_at < $1 AND proposed_id IS NULL AND decided_id IS NULL) AS old
+        count(*) FILTER (WHERE opened_at < $1::timestamptz - interval '{ACT_AFTER.total_seconds()} s'
+            AND proposed_id IS NULL AND decided_id IS NULL) AS old
     FROM cases LEFT JOIN {_DECIDED} LEFT JOIN {_PROPOSED} WHERE {CASE_IS_OPEN} GROUP BY status, currency"""  # noqa: S608 - constants
 """From indexes alone: the details of a case are long, and nobody reads those of all."""
 
 
 async def doubts(connection: Connection, now: datetime) -> tuple[DoubtSeen, ...]:
     """All open cases, counted and added up by status and currency."""
-    return tuple(DoubtSeen(**row) for row in await connection.fetch(DOUBTS, now - ACT_AFTER))
+    return tuple(DoubtSeen(**row) for row in await connection.fetch(DOUBTS, now))
 
 
 async def contradicted(connection: Connection) -> int:
@@ -63,16 +69,16 @@ _CASES: Final = f"""SELECT payment_id, invoice_id, status, reason, amount_minor,
             WHERE made ->> 'step' IN {ASKING})::int AS asked
     FROM cases"""  # noqa: S608 - constants
 _LEFT: Final = f"""{_CASES} LEFT JOIN {_DECIDED} LEFT JOIN {_PROPOSED}
-    WHERE {CASE_IS_OPEN} AND status = $1 AND decided_id IS NULL AND proposed_id IS NULL ORDER BY opened_at, payment_id LIMIT $2"""
+    WHERE {CASE_IS_OPEN} AND status = $2 AND decided_id IS NULL AND proposed_id IS NULL ORDER BY opened_at, payment_id LIMIT $3"""
 _CONTRADICTED: Final = f"{_CASES} WHERE {_IS_CONTRADICTED} ORDER BY contradicted_at, payment_id LIMIT $1"
 
 
-async def first_cases(connection: Connection, found: Iterable[DoubtSeen]) -> tuple[CaseSeen, ...]:
+async def first_cases(connection: Connection, found: Iterable[DoubtSeen], now: datetime) -> tuple[CaseSeen, ...]:
     """Of each kind of case those that wait longest, and about which nobody said anything yet; then those that the gateway contradicts."""
     await plan_anew(connection)
     rows = []
     for status in sorted({doubt.status for doubt in found if doubt.left}):
-        rows += await connection.fetch(_LEFT, status, LINES_OF_A_KIND_MAX)
+        rows += await connection.fetch(_LEFT, now, status, LINES_OF_A_KIND_MAX)
     open_ones = [CaseSeen(**{**row, "contradicted_at": None}) for row in rows]
     return (*open_ones, *(CaseSeen(**row) for row in await connection.fetch(_CONTRADICTED, LINES_OF_A_KIND_MAX)))
 

@@ -155,14 +155,14 @@ async def _read(desk: Desk) -> OverviewRead:
     hears_messages = desk.settings.staff_journal == "on"
     async with desk.read() as connection:
         watched = await seen_store.watched(connection, desk.clock(), hears_instances=hears_instances)
-        doubts = await seen_store.doubts(connection, desk.clock())
+        doubts = await seen_store.doubts(connection, watched.now)
         contradicted = await seen_store.contradicted(connection)
         failed = await letter_store.open_ones(connection)
         return OverviewRead(
             watched=watched,
             doubts=doubts,
             contradicted=contradicted,
-            cases=await seen_store.first_cases(connection, doubts),
+            cases=await seen_store.first_cases(connection, doubts, watched.now),
             proposers=await seen_store.proposers(connection),
             failed=failed,
             groups=await letter_store.groups(connection, desk.clock(), at_most=GROUPS_SHOWN_MAX) if failed else [],

@@ -11,7 +11,7 @@ import pytest
 
 from services.staff import seen_store, story_store, told_store
 from services.staff.actions import payments
-from services.staff.domain import DecisionRefused, SentDecision
+from services.staff.domain import DECIDE_ANEW_AFTER, DecisionRefused, SentDecision
 from services.staff.find import By
 from services.staff.heard import hear
 from services.staff.people import Role, at_terminal
@@ -22,7 +22,7 @@ from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
 from tests.support.heard_messages import CUSTOMER, INVOICE, ISSUE, PAYMENT, healthy_payment, life_of_an_invoice
-from tests.support.kept_cases import ATTEMPT, LIMIT, NOW, keep_case
+from tests.support.kept_cases import ATTEMPT, LIMIT, keep_case
 from tests.support.kept_letters import event, keep, payment
 
 START = (datetime.now(tz=UTC) - timedelta(days=3)).replace(hour=13, minute=20, second=3, microsecond=118_000)
@@ -354,12 +354,13 @@ async def test_all_money_in_doubt_is_counted_and_added_up(
 
 async def test_what_somebody_has_said_about_a_case_is_told_apart(desk: DeskUnderTest, ann: DeskBrowser) -> None:
     database, id_ = desk.desk.database, UUID(int=9)
-    sent = SentDecision(id_, 4, "not_charged", "ben", NOW)
+    sent = SentDecision(id_, 4, "not_charged", "ben", desk.clock())
     late = DecisionRefused(UUID(int=8), 4, "needs_decision", "version_differs", "ben", "not_charged", id_)
     await keep_case(database, LIMIT, decision=sent)
     left = [
         await keep_case(database, LIMIT, decision=sent, refusals=(late,)),
         await keep_case(database, LIMIT, decision=replace(sent, version=3)),
+        await keep_case(database, LIMIT, decision=replace(sent, at=desk.clock() - DECIDE_ANEW_AFTER)),
         await keep_case(database, None),
     ]
     proposed = await keep_case(database)
@@ -367,8 +368,8 @@ async def test_what_somebody_has_said_about_a_case_is_told_apart(desk: DeskUnder
     assert (await payments.resolve(database, proposed, **wanted, who=at_terminal("ben"))).ok
     async with desk.desk.read() as connection:
         (doubt,) = await seen_store.doubts(connection, desk.clock())
-        cases = await seen_store.first_cases(connection, [doubt])
-    assert (doubt.number, doubt.decided, doubt.proposed, doubt.left, doubt.unknown) == (5, 1, 1, 3, 1)
+        cases = await seen_store.first_cases(connection, [doubt], desk.clock())
+    assert (doubt.number, doubt.decided, doubt.proposed, doubt.left, doubt.unknown) == (6, 1, 1, 4, 1)
     assert {case.payment_id for case in cases} == set(left)
     assert "1 decision is on its way." in (await ann.open("/")).text
 
