@@ -100,7 +100,7 @@ _COUNT_CAME: Final[Mapping[CaseList, str]] = {
     "open": f"""SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {CASE_IS_OPEN} AND opened_at > $2
         UNION ALL SELECT FROM cases WHERE {_CONTRADICTED} AND NOT {CASE_IS_OPEN} AND contradicted_at > $2) {_UP_TO}""",  # noqa: S608
     "mine": f"""SELECT count(*) FROM (SELECT FROM (SELECT FROM cases
-        WHERE {_OPEN_OR_PROPOSED} AND {_MINE_CAME} AND (updated_at > $2 OR {_PROPOSED_SINCE})) {_UP_TO}""",  # noqa: S608
+        WHERE {_OPEN_OR_PROPOSED} AND {_MINE_CAME} AND (updated_at > $2 OR claimed_at > $2 OR {_PROPOSED_SINCE})) {_UP_TO}""",  # noqa: S608
     "second": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_IS_PROPOSED} AND {_PROPOSED_SINCE}) {_UP_TO}",  # noqa: S608
     "contradicted": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_CONTRADICTED} AND contradicted_at > $2) {_UP_TO}",  # noqa: S608
     "settled": f"SELECT count(*) FROM (SELECT FROM (SELECT FROM cases WHERE {_IS_SETTLED} AND updated_at > $2) {_UP_TO}",  # noqa: S608
@@ -108,17 +108,20 @@ _COUNT_CAME: Final[Mapping[CaseList, str]] = {
 
 
 async def came_to(connection: Connection, show: CaseList, *, since: datetime, who: str, at_most: int) -> int:
-    """How many cases came to a list after this moment, counted up to `at_most`. `who` looks."""
+    """How many cases came to a list after this moment, counted up to `at_most`. `who` looks.
+
+    Of `mine` and `settled` those count as well that were there and have changed: nothing says since when a case has its status.
+    """
     return int(await connection.fetchval(_COUNT_CAME[show], at_most, since, who))
 
 
 async def latest_change(connection: Connection) -> datetime | None:
-    """When a case last changed, or something was last proposed about one; None if there are no cases."""
+    """When a case last changed or was claimed, or something was last proposed about one; None if there are no cases."""
     at: datetime | None = await connection.fetchval(_LATEST_CHANGE)
     return at
 
 
-_LATEST_CHANGE = f"""SELECT greatest(max(updated_at), (SELECT max(updated_at) FROM cases WHERE {_IS_SETTLED}),
+_LATEST_CHANGE = f"""SELECT greatest(max(updated_at), max(claimed_at), (SELECT max(updated_at) FROM cases WHERE {_IS_SETTLED}),
         (SELECT max(proposed_at) FROM proposals WHERE state = 'open')) FROM cases WHERE {CASE_IS_OPEN}"""  # noqa: S608 - constants
 _MINE_OF = _MINE.replace("$4", "$1")
 _COUNTS = f"""

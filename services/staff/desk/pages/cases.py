@@ -117,7 +117,7 @@ class CasesView(CasePart):
 
 
 class CasesNewsView(CasePart):
-    """How many cases came to a list since it began."""
+    """How many cases came to a list since it began; of `mine` and `settled`, came or changed."""
 
     show: CaseList
     came: int

@@ -15,7 +15,7 @@ import pytest
 from services.staff import store, story_store
 from services.staff.actions import payments
 from services.staff.desk.pages.cases import cases_news
-from services.staff.domain import CaseAttempt, CaseStatus, DecisionRefused, Settled, evolve
+from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, Settled, evolve
 from services.staff.heard import hear
 from services.staff.people import Role, at_terminal
 from services.staff.proposals import ProposalState
@@ -260,6 +260,27 @@ async def came_proposed(desk: DeskUnderTest, at: datetime) -> None:
     await sent(browser, await checked(browser, payment_id))
 
 
+async def came_to_a_person(desk: DeskUnderTest, at: datetime) -> None:
+    """It was in doubt for a day: only now somebody must decide."""
+    payment_id = await keep_case(desk.desk.database, at=at - timedelta(days=1), status=CaseStatus.IN_DOUBT)
+    waits = replace((await kept_case_of(desk.desk.database, payment_id)).case, status=CaseStatus.NEEDS_DECISION)
+    async with desk.desk.database.transaction() as tx:
+        await store.save_cases(tx, [(waits, "C-1")], at, locked={payment_id})
+
+
+async def came_claimed(desk: DeskUnderTest, at: datetime) -> None:
+    payment_id = await keep_case(desk.desk.database, at=at - timedelta(days=1), status=CaseStatus.IN_DOUBT)
+    async with desk.desk.database.transaction() as tx:
+        await store.claim_case(tx, payment_id, "ann.resolver", at)
+
+
+async def changed_settled(desk: DeskUnderTest, at: datetime) -> None:
+    """The same case each time."""
+    case = Case(UUID(int=1), "INV-1", CaseStatus.CAPTURED, 4, amount_minor=1, currency="EUR")
+    async with desk.desk.database.transaction() as tx:
+        await store.save_cases(tx, [(case, "C-1")], at, locked=await store.lock_cases(tx, [case.payment_id]))
+
+
 @pytest.mark.parametrize(
     ("show", "comes"),
     [
@@ -268,9 +289,12 @@ async def came_proposed(desk: DeskUnderTest, at: datetime) -> None:
         ("open", came_contradicted),
         ("mine", came_open),
         ("mine", came_proposed),
+        ("mine", came_to_a_person),
+        ("mine", came_claimed),
         ("second", came_proposed),
         ("contradicted", came_contradicted),
         ("settled", came_settled),
+        ("settled", changed_settled),
     ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
@@ -293,8 +317,9 @@ async def test_a_list_says_what_came_to_it_since(
     await comes(desk, desk.clock())
     await live.round()
     _, told = await listener.hear_part()
+    what = "new or changed" if show in {"mine", "settled"} else "more"
     assert (
-        f'<a class="news" href="/cases?show={show}"><span class="number">1</span> more since this list began. Show it</a>'
+        f'<a class="news" href="/cases?show={show}"><span class="number">1</span> {what} since this list began. Show it</a>'
         in told
     )
     await listener.close()
