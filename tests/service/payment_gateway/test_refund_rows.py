@@ -1,5 +1,6 @@
 """The build before kept its refund in the payment's row: the migration carries such refunds over; later ones are read, then carried."""
 
+import runpy
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from shared.persistence.migrate import migrate
 from tests.support.environment import ROOT
 
 FOLDER = ROOT / "services" / "payment_gateway" / "migrations"
-PRE = "0007_pre_refunds.py"
+PRE, POST = "0007_pre_refunds.py", "0009_post_refunds.py"
 STATES: dict[str, tuple[str, str | None]] = {
     "refunding": ("at_work", None),
     "refund_in_doubt": ("at_work", None),
@@ -87,11 +88,54 @@ async def test_refunds_of_the_build_before_are_carried_over(url: str, tmp_path: 
         (refund,) = ended.refunds
         assert (refund.status, refund.amount_minor, refund.gateway_id) == (PaymentRefundStatus.REFUNDED, 1_250, "re_2")
         for file in sorted(FOLDER.glob("0*_post_*.py")):
-            shutil.copy(file, tmp_path)
+            if file.name <= POST:
+                shutil.copy(file, tmp_path)
         await migrate(url, tmp_path, post=True)
         stored = await connection.fetch("SELECT payment_id, refund_id, status, decided_by FROM refunds")
         assert {row["payment_id"]: (row["status"], row["decided_by"]) for row in stored} == expected
         assert all(row["refund_id"] == row["payment_id"] for row in stored)
     finally:
         await database.close()
+        await connection.close()
+
+
+SIDES: dict[str, tuple[str, int, bool]] = {
+    "it had made none": ('{"answer": "no_refund"}', 6, True),
+    "nothing was gone": ('{"answer": "captured", "refunded_minor": 0}', 6, True),
+    "it had made it": ('{"answer": "refunded"}', 6, False),
+    "a part was gone": ('{"answer": "captured", "refunded_minor": 1}', 6, False),
+    "another outcome came since": ('{"answer": "no_refund"}', 7, False),
+}
+"""What the gateway had shown when a person called a refund made, the payment's version now, and whether it was made elsewhere."""
+
+
+async def test_what_people_called_made_before_is_marked_if_the_gateway_had_not_made_it(url: str) -> None:
+    await migrate(url, FOLDER, post=True)
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        ids = {name: await insert(connection, "captured") for name in SIDES}
+        for name, (side, version, _) in SIDES.items():
+            await connection.execute(
+                "UPDATE payments SET gateway_side = $2::jsonb, version = $3 WHERE payment_id = $1",
+                ids[name],
+                side,
+                version,
+            )
+            await connection.execute(
+                """INSERT INTO refunds (payment_id, refund_id, position, reason, status, amount_minor, by_hand_minor, version, key_number,
+                       decided_by) VALUES ($1, $2, 1, 'x', 'refunded', 40, 0, 6, 1, 'ann')""",
+                ids[name],
+                uuid.uuid4(),
+            )
+        for step, text in (
+            ("0016_pre_mark_decided", "DECIDED_BEFORE"),
+            ("0017_post_mark_decided", "DECIDED_MEANWHILE"),
+        ):
+            await connection.execute("UPDATE refunds SET made_elsewhere = false")
+            await connection.execute(runpy.run_path(str(FOLDER / f"{step}.py"))[text])
+            marked = await connection.fetch("SELECT payment_id FROM refunds WHERE made_elsewhere")
+            assert {row["payment_id"] for row in marked} == {
+                ids[name] for name, (*_, is_marked) in SIDES.items() if is_marked
+            }
+    finally:
         await connection.close()
