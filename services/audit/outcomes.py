@@ -195,10 +195,15 @@ def _case(case: StoredRow, row: StoredRow) -> Iterator[str]:
     )
     if case["version"] > row["version"]:
         yield f"version {row['version']}, and its case shows version {case['version']}"
-    elif case["version"] == row["version"] and case["status"] not in {row["status"], "unknown"}:
+    elif case["version"] == row["version"] and case["status"] not in {row["status"], "unknown", *_settled_as(row)}:
         yield f"{row['status']}, and its case shows {case['status']}"
     elif case["version"] == row["version"] and row["decided_by"] and case["decided_by"] != row["decided_by"]:
         yield f"{row['decided_by']} decided, and its case shows {case['decided_by']}"
+
+
+def _settled_as(row: StoredRow) -> tuple[str, ...]:
+    """What a case is called after a person let the money of a refund stay."""
+    return ("not_refunded",) if row["status"] == "refund_failed" and row["decided_by"] else ()
 
 
 def _invoice(event: StoredRow, outcomes: Sequence[SaidOutcome]) -> Iterator[str]:
