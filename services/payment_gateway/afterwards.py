@@ -110,9 +110,11 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
 def _compared_capture(answer: port.Captured, payment: Payment) -> Meaning:
     """The capture is ours, and what went back is what we know of. If a refund came back, one of ours or of others, each is asked about."""
     difference = domain.difference_of(answer, payment)
-    if difference is not OutcomeReason.CAPTURE_DIFFERS and domain.forgotten_refund(payment, answer) is not None:
+    if difference is OutcomeReason.CAPTURE_DIFFERS:
+        return Meaning.CONTRADICTS
+    if domain.forgotten_refund(payment, answer) is not None:
         return Meaning.FORGOTTEN
-    if difference is not OutcomeReason.CAPTURE_DIFFERS and domain.came_back(payment, answer):
+    if domain.came_back(payment, answer):
         return Meaning.LESS_REFUNDED
     if difference is OutcomeReason.REFUNDED_AT_GATEWAY and domain.found_there(payment, answer) is not None:
         return Meaning.FOUND_THERE

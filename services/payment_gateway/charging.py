@@ -76,9 +76,14 @@ def _measures(step: GatewayStep, answer: str) -> tuple[Counter, Histogram]:
     return metrics.GATEWAY_CALLS.labels(step=step, answer=answer), metrics.GATEWAY_CALL_SECONDS.labels(step=step)
 
 
+def longest_call_s(timeout_s: float, follow_up_s: float) -> float:
+    """How long one call of the port takes at most: its requests, and the turns that all but the first wait for."""
+    return REQUESTS_A_CALL * timeout_s + (REQUESTS_A_CALL - 1) * follow_up_s
+
+
 def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
     """A lease that outlasts a call which begins just before the lease would be renewed, with all the turns that it waits for."""
-    call_s = REQUESTS_A_CALL * timeout_s + (REQUESTS_A_CALL - 1) * follow_up_within_s(margin_s)
+    call_s = longest_call_s(timeout_s, follow_up_within_s(margin_s))
     return Lease(holder, seconds=call_s + margin_s, renew_below_s=call_s + margin_s / 2)
 
 
@@ -281,7 +286,7 @@ class Charging:
     async def _guarded_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """One call with a timeout. If the adapter hangs or raises, the answer is `Unknown`, as after any unreadable answer."""
         try:
-            async with asyncio.timeout(self._call_within_s):
+            async with asyncio.timeout(longest_call_s(self.call_timeout_s, self.pace.follow_up_within_s) + 1.0):
                 return await self._call(step, payment, key)
         except TimeoutError:
             return port.Unknown("no answer within the time allowed")
@@ -290,10 +295,6 @@ class Charging:
         except Exception as error:  # an adapter must not raise, so this is a bug in it
             log.exception("gateway_adapter_failed", payment_id=str(payment.payment_id), step=step)
             return port.Unknown(f"the adapter failed: {type(error).__name__}")
-
-    @property
-    def _call_within_s(self) -> float:
-        return REQUESTS_A_CALL * self.call_timeout_s + (REQUESTS_A_CALL - 1) * self.pace.follow_up_within_s + 1.0
 
     async def _call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """Make the call of a step, between its two crash points."""

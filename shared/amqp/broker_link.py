@@ -220,14 +220,7 @@ class BrokerLink:
             await channel.basic_consume(DIRECT_REPLY_TO, _ignore, no_ack=True, timeout=RPC_TIMEOUT_S)
             asks = Basic.Properties(reply_to=DIRECT_REPLY_TO)
             try:
-                await channel.basic_publish(
-                    b"",
-                    exchange=exchange,
-                    routing_key=unbound_key,
-                    properties=asks,
-                    mandatory=True,
-                    timeout=RPC_TIMEOUT_S,
-                )
+                await _publish_unrouted(channel, exchange, unbound_key, asks)
             except PublishError as returned:
                 return None if returned.message is None else returned.message.header.properties.reply_to
             finally:
@@ -244,14 +237,7 @@ class BrokerLink:
         forged = Basic.Properties(user_id=f"not {self.user}", expiration="none")
         with losses_as_errors():
             try:
-                await channel.basic_publish(
-                    b"",
-                    exchange=exchange,
-                    routing_key=unbound_key,
-                    properties=forged,
-                    mandatory=True,
-                    timeout=RPC_TIMEOUT_S,
-                )
+                await _publish_unrouted(channel, exchange, unbound_key, forged)
             except (ChannelPreconditionFailed, PublishError):
                 return
 
@@ -270,6 +256,18 @@ class BrokerLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             await _close_quietly(connection)
+
+
+async def _publish_unrouted(channel: Channel, exchange: str, unbound_key: str, properties: Basic.Properties) -> None:
+    """Publish an empty message that no queue takes. The broker gives it back, or refuses it."""
+    await channel.basic_publish(
+        b"",
+        exchange=exchange,
+        routing_key=unbound_key,
+        properties=properties,
+        mandatory=True,
+        timeout=RPC_TIMEOUT_S,
+    )
 
 
 async def _ignore(_: DeliveredMessage) -> None:
