@@ -4,6 +4,7 @@ The private PostgreSQL is built without TLS. So a proxy stands before it that an
 """
 
 import re
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -160,10 +161,7 @@ def tls_before(url: str, certificate: Certificate, ca: Path | None = None) -> It
                 context.wrap_socket(client, server_side=True) as secured,
                 socket.create_connection((parts.hostname or "", parts.port or 0), DEADLINE_S) as database,
             ):
-                back = Thread(target=_pass_on, args=(database, secured), daemon=True)
-                back.start()
                 _pass_on(secured, database)
-                back.join(DEADLINE_S)
 
     def accept() -> None:
         with suppress(OSError):
@@ -179,11 +177,14 @@ def tls_before(url: str, certificate: Certificate, ca: Path | None = None) -> It
         accepting.join(DEADLINE_S)
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(2**16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+def _pass_on(secured: ssl.SSLSocket, database: socket.socket) -> None:
+    """Passes on what either side says until one hangs up. In one thread: OpenSSL does not let two use one connection at a time."""
+    other = {secured: database, database: secured}
+    while ready := [secured] if secured.pending() else select.select([secured, database], [], [], DEADLINE_S)[0]:
+        for source in ready:
+            if not (said := source.recv(2**16)):
+                return
+            other[source].sendall(said)
 
 
 async def look(url: str) -> str:
