@@ -134,15 +134,17 @@ async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
             elif row["status"] in NOT_CHARGED and charges:
                 since = max(row["updated_at"], *(moment(charge) for charge in charges))
                 counted.breach(payment_id, f"{row['status']} here{decided} and captured there", since=since)
-            elif charges and not decided and row["receipt_number"] not in _receipts(charges):
+            elif charges and row["receipt_number"] not in _receipts(row, charges):
                 counted.breach(
                     payment_id, f"its receipt is {row['receipt_number']}, and there it is {charges[0]['id']}"
                 )
 
 
-def _receipts(charges: list[StoredRow]) -> set[str | None]:
-    """What may stand as a receipt: the id of the charge; the payment's, where the gateway named no charge; nothing."""
-    return {None, *(charge["id"] for charge in charges), *(charge["payment_intent"] for charge in charges)}
+def _receipts(row: StoredRow, charges: list[StoredRow]) -> set[str | None]:
+    """What may stand as a receipt: the id of the charge; the payment's, where the gateway named no charge; what a person decided by while
+    the gateway was silent; nothing."""
+    ids = (id_ for charge in charges for id_ in (charge["id"], charge["payment_intent"]))
+    return {None, *ids, *row["decided_receipts"]}
 
 
 # -- confirmed_once --------------------------------------------------------------------------------------------------------------------

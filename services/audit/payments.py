@@ -27,7 +27,10 @@ _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, reason, decided_by, due_at,
            created_at, updated_at, settled_as, gateway_side,
            EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'give_back' AND d.refusal IS NULL)
-               AS given_back, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+               AS given_back,
+           ARRAY(SELECT d.receipt_number FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'captured'
+                 AND d.refusal IS NULL) AS decided_receipts,
+           params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
            due_at < now() - make_interval(secs => $1) AS overdue, due_at > now() + make_interval(days => $2) AS far_off
     FROM payments ORDER BY payment_id"""
 

@@ -270,7 +270,8 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
 def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
     """A person says whether the card was charged. If the gateway shows a capture it was; one of another amount cannot be booked as ours.
 
-    What was told as captured has paid an invoice. No word undoes that but a refund, so it never becomes not charged.
+    What was told as captured has paid an invoice. No word undoes that but a refund, so it never becomes not charged. And the receipt that
+    was told stands: the invoice has it. What the person typed is kept with the decision.
     """
     by = command.decided_by
     if command.resolution == "not_charged":
@@ -283,7 +284,8 @@ def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | R
         return "receipt_number_required"
     if payment.reason == OutcomeReason.CAPTURE_DIFFERS or payment.gateway_id is None:
         return "does_not_fit"  # another amount cannot be booked, and what nobody has found at the gateway cannot be watched
-    captured = move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
+    receipt = payment.receipt_number or command.receipt_number
+    captured = move(payment, PaymentStatus.CAPTURED, receipt_number=receipt, decided_by=by)
     outcome = Outcome.CAPTURED_LATE if is_late(captured) else Outcome.CAPTURED
     return PaymentTransition(captured, outcome, delay_s=WATCHED_AT_ONCE_S)
 

@@ -35,7 +35,7 @@ def main() -> int:
     """Run the trials; the exit status is 0 only if every fault fired and nothing broke."""
     options = _options()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    trials = select(all_trials(), only=options.only, short=options.short)
+    trials = select(all_trials(), only=options.only, short=options.short, part=options.part)
     if not trials:
         console.print(f"no trial is called {options.only}: `python -m tests.faults list` shows them all")
         return 2
@@ -81,12 +81,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--short", action="store_true", help="a selection of every family and service, under five minutes"
     )
+    parser.add_argument("--part", type=_part, metavar="I/N", help="each Nth trial, from the Ith on")
     parser.add_argument(
         "--minutes", type=float, help=f"random mode: how long, under continuous load (default {MINUTES:g})"
     )
     parser.add_argument("--seed", type=int, help="random mode: the schedule of this seed")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"testbeds side by side (default {LANES})")
     return parser.parse_args()
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is no part, such as 3/12")
+    return int(number), int(parts)
 
 
 def _prepared(

@@ -40,8 +40,16 @@ def all_trials() -> list[Trial]:
     return trials
 
 
-def select(trials: Sequence[Trial], *, only: str | None, short: bool) -> list[Trial]:
-    """The trials whose names match one of the patterns, separated by commas; with `short` only those of the short selection."""
+def select(
+    trials: Sequence[Trial], *, only: str | None = None, short: bool = False, part: tuple[int, int] | None = None
+) -> list[Trial]:
+    """The trials whose names match one of the patterns, separated by commas. `short`: only those of the short selection. `part`: `(3, 12)`
+    is the third, fifteenth, ... of these, so twelve parts are all of them, and each has some of every large family."""
     patterns = [pattern.strip() for pattern in only.split(",")] if only else ["*"]
     chosen = [trial for trial in trials if any(fnmatchcase(trial.name, pattern) for pattern in patterns)]
-    return [trial for trial in chosen if trial.short] if short else chosen
+    if short:
+        chosen = [trial for trial in chosen if trial.short]
+    if part is not None:
+        number, parts = part
+        chosen = chosen[number - 1 :: parts]
+    return chosen

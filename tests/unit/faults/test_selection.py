@@ -33,7 +33,7 @@ def test_names_are_unique_and_every_trial_names_what_it_touches() -> None:
 def test_the_short_selection_has_every_service_and_every_family() -> None:
     everything = all_trials()
     assert {f"crash/{name}" for name in crash.SHORT} <= {trial.name for trial in everything}
-    short = select(everything, only=None, short=True)
+    short = select(everything, short=True)
     assert estimate_s(short, LANES) < 300
     assert {trial.family for trial in short} >= {"crash"}
     assert {service for trial in short for service in trial.touches} >= SERVICES
@@ -42,8 +42,15 @@ def test_the_short_selection_has_every_service_and_every_family() -> None:
 
 
 def test_a_pattern_selects() -> None:
-    chosen = select(all_trials(), only="crash/shell.before_ack:*:exit", short=False)
+    chosen = select(all_trials(), only="crash/shell.before_ack:*:exit")
     assert {trial.name for trial in chosen} == {f"crash/shell.before_ack:{service}:exit" for service in SERVICES}
+
+
+def test_the_parts_are_all_trials_each_once_and_no_part_takes_long() -> None:
+    everything = all_trials()
+    parts = [select(everything, part=(number, 12)) for number in range(1, 13)]
+    assert sorted(trial.name for part in parts for trial in part) == sorted(trial.name for trial in everything)
+    assert max(estimate_s(part, LANES) for part in parts) < 360
 
 
 async def _nothing(_bed: object, _note: Note) -> None:

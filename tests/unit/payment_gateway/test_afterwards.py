@@ -299,6 +299,15 @@ def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:
     assert (again.outcome, again.payment.version) == (Outcome.NEEDS_DECISION, stands.version + 1)
 
 
+def test_a_receipt_that_was_told_stands_whatever_a_person_types_later() -> None:
+    """The invoice and its customer have it. Where the gateway was silent, the person's is all there is."""
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    assert on_known(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment.receipt_number == "ch_1"
+    unknown = replace(payment(PaymentStatus.NEEDS_DECISION), receipt_number=None)
+    stands = on_known(unknown, Resolve(ID, "INV-1", "captured", unknown.version, "ann", "R-1")).payment
+    assert stands.receipt_number == "R-1"
+
+
 def test_after_a_lost_dispute_nobody_expects_a_refund() -> None:
     """The bank took the money back: the gateway has a dispute, and no refund."""
     case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
