@@ -133,6 +133,15 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "pm_card_chargeDeclinedIncorrectCvc": _declines("incorrect_cvc"),
     "pm_card_chargeDeclinedProcessingError": _declines("processing_error"),
     "pm_card_authenticationRequired": _declines("authentication_required"),
+    "pm_card_createDispute": Behaviour("captured; then the customer disputes it", _CAPTURED, afterwards=Deed.DISPUTE),
+    "pm_card_refundFail": Behaviour(
+        "captured; its refund succeeds, and fails later", _CAPTURED, refund=RefundBehaviour(fails_after=1)
+    ),
+    "pm_card_pendingRefund": Behaviour(
+        "captured; its refund is pending, and succeeds later",
+        _CAPTURED,
+        refund=RefundBehaviour("pending", settles_after=2),
+    ),
     # faults
     "pm_remit_slow": Behaviour(
         "acts on the confirm late (see --slow-ms), even if the client has gone", _EITHER, (Confirm(late=True),)
@@ -271,8 +280,9 @@ CARDS: dict[str, str] = {
     "4000000000000119": "pm_card_chargeDeclinedProcessingError",
     "4000002500003155": "pm_card_authenticationRequired",
     "4000002760003184": "pm_card_authenticationRequired",
-    "4000000000005126": "pm_remit_refund_fails",
-    "4000000000007726": "pm_remit_refund_pending",
+    "4000000000000259": "pm_card_createDispute",
+    "4000000000005126": "pm_card_refundFail",
+    "4000000000007726": "pm_card_pendingRefund",
 }
 
 

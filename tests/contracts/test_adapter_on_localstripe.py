@@ -21,8 +21,11 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.choose import open_gateway
 from services.payment_gateway.gateways.port import Gateway
 from tests.support.localstripe import running_localstripe
+from tests.support.waiting import until
 
 TIMEOUT_S = 15.0  # the first request waits in the listener's backlog until localstripe is up
+LATER_S = 60.0
+"""Within this time Stripe's test mode does what its test cards do later."""
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
 REFUND = port.RefundOrder(uuid4(), ORDER.payment_id, ORDER.amount_minor, ORDER.currency)
@@ -35,7 +38,12 @@ class ForeignGateway:
     url: str
     action_token: str
     key: str = "sk_test_1"
+    restricted_key: str = "rk_test_intents_readrefunds"
     strict: bool = True
+
+    @property
+    def is_stripe(self) -> bool:
+        return self.url.endswith(".stripe.com")
 
     async def post(self, path: str, **data: str) -> dict[str, Any]:
         """What our service never does: what upstream's own systems do at the gateway."""
@@ -66,7 +74,7 @@ async def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             pytest.skip(
                 "STRIPE_TEST_KEY is not set: with a key of Stripe's test mode, this case is tried at Stripe itself"
             )
-        yield ForeignGateway("https://api.stripe.com", "", key)
+        yield ForeignGateway("https://api.stripe.com", "", key, os.environ.get("STRIPE_RESTRICTED_TEST_KEY", ""))
     else:
         async with Sandbox(tmp_path / "ledger.sqlite") as sandbox:
             yield ForeignGateway(sandbox.url, "pm_remit_action_required")
@@ -109,8 +117,8 @@ async def prepared(gateway: Gateway, method: str = "pm_card_visa") -> str:
     return answer.gateway_id
 
 
-async def captured(gateway: Gateway) -> port.Captured:
-    answer = await gateway.execute(await prepared(gateway), key=a_key())
+async def captured(gateway: Gateway, method: str = "pm_card_visa") -> port.Captured:
+    answer = await gateway.execute(await prepared(gateway, method), key=a_key())
     assert isinstance(answer, port.Captured), answer
     return answer
 
@@ -297,6 +305,74 @@ async def test_a_payment_of_a_saved_card_is_found_by_our_id(gateway: Gateway, st
     found = await gateway.find(sought)
     assert isinstance(found, port.Found), found
     assert found.gateway_id == answer.gateway_id
+
+
+async def test_a_card_in_the_clear_is_exchanged_for_a_token_that_can_be_charged(
+    gateway: Gateway, strict: ForeignGateway
+) -> None:
+    answer = await gateway.tokenise(port.Card("4242424242424242", 12, 2040, "A. Holder", "10115"), key=a_key())
+    if strict.is_stripe and isinstance(answer, port.Refused | port.Misconfigured):
+        pytest.skip("this account of Stripe may not send card numbers")
+    assert isinstance(answer, port.Tokenised), answer
+    assert "4242424242424242" not in answer.evidence
+    await captured(gateway, answer.method_token)
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_dispute_is_seen_by_a_look(gateway: Gateway) -> None:
+    told = await captured(gateway, "pm_card_createDispute")
+
+    async def disputed() -> port.Captured | None:
+        seen = await gateway.inquire(told.gateway_id)
+        return seen if isinstance(seen, port.Captured) and seen.disputed else None
+
+    seen = await until(disputed, within_s=LATER_S, what="the dispute")
+    assert seen is not None
+    assert seen.is_contested
+    assert seen.dispute is not None
+    assert (seen.dispute.amount_minor, seen.dispute.currency) == (ORDER.amount_minor, ORDER.currency)
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_refund_that_fails_later_is_seen_by_a_look_and_the_money_is_there_again(gateway: Gateway) -> None:
+    told = await captured(gateway, "pm_card_refundFail")
+    assert isinstance(await gateway.refund(told.gateway_id, REFUND, key=a_key()), port.Refunded)
+
+    async def failed() -> port.RefundFailed | None:
+        seen = await gateway.inquire_refund(told.gateway_id, REFUND.refund_id)
+        return seen if isinstance(seen, port.RefundFailed) else None
+
+    seen = await until(failed, within_s=LATER_S, what="the failure")
+    assert seen is not None
+    assert seen.left_minor == ORDER.amount_minor
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_refund_that_takes_its_time_is_pending_until_it_is_made(gateway: Gateway) -> None:
+    told = await captured(gateway, "pm_card_pendingRefund")
+    assert isinstance(await gateway.refund(told.gateway_id, REFUND, key=a_key()), port.RefundPending)
+
+    async def made() -> bool:
+        return isinstance(await gateway.inquire_refund(told.gateway_id, REFUND.refund_id), port.Refunded)
+
+    await until(made, within_s=LATER_S, what="the refund")
+
+
+async def test_a_restricted_key_does_what_it_may_and_no_payment_suffers_from_the_rest(
+    gateway: Gateway, strict: ForeignGateway
+) -> None:
+    """What the key may not do is the operator's to mend: it is no refusal, and nothing was given back."""
+    if not strict.restricted_key:
+        pytest.skip("STRIPE_RESTRICTED_TEST_KEY is not set: a key that may write payments and only read refunds")
+    restricted = open_gateway(strict.url, api_key=strict.restricted_key, timeout_s=TIMEOUT_S, connections=1)
+    try:
+        told = await captured(restricted)
+        refused = await restricted.refund(told.gateway_id, REFUND, key=a_key())
+        assert isinstance(refused, port.Misconfigured), refused
+        assert isinstance(await restricted.inquire_refund(told.gateway_id, REFUND.refund_id), port.NoRefund)
+    finally:
+        await restricted.close()
+    assert isinstance(await gateway.refund(told.gateway_id, REFUND, key=a_key()), port.Refunded)
 
 
 async def test_the_gateway_says_for_which_payment_of_ours_a_payment_was_made(gateway: Gateway) -> None:
