@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import uvicorn
@@ -66,14 +65,12 @@ class Site:
         *roles: Role,
         scripts: bool = True,
         size: tuple[int, int] = WIDE,
-        colours: Literal["light", "dark"] = "light",
     ) -> Page:
         """A window in which this person is signed in. Without a name nobody is."""
         context = await self.browser.new_context(
             base_url=self.url,
             java_script_enabled=scripts,
             viewport={"width": size[0], "height": size[1]},
-            color_scheme=colours,
             reduced_motion="reduce",
         )
         context.set_default_timeout(WAIT_MS)
