@@ -1,7 +1,6 @@
 """`remit dead-letters`: messages that could not be handled. Staff list, replay and discard them, from a terminal or a script."""
 
 import re
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -41,6 +40,7 @@ from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.charges import charge_of
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
+from services.staff.editing import shown_body
 from services.staff.store import JournalEntry, Selection
 from shared.clock import system_clock
 from shared.contracts.catalogue import BY_WIRE_NAME
@@ -354,12 +354,9 @@ def _as_json(record: DeadLetterRecord) -> dict[str, object]:
 
 
 def _body_json(letter: DeadLetter) -> dict[str, object]:
-    if letter.body is None:
-        return {"body": None, "body_encoding": None}
-    try:
-        return {"body": letter.body.decode(), "body_encoding": "utf-8"}
-    except UnicodeDecodeError:
-        return {"body": b64encode(letter.body).decode(), "body_encoding": "base64"}
+    """The body as the desk shows it: what pays is hidden from programs, too."""
+    body, hides = shown_body(letter)
+    return {"body": None if letter.body is None else body, "hides": hides}
 
 
 # -- for people -------------------------------------------------------------------------------------------------------------------------
@@ -432,9 +429,6 @@ def _page(record: DeadLetterRecord, journal: Sequence[JournalEntry]) -> Renderab
 def _body(letter: DeadLetter) -> Text:
     if letter.body is None:
         return Text(f"not kept: {letter.withheld}", style="yellow")
-    try:
-        text = orjson.dumps(orjson.loads(letter.body), option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONDecodeError:
-        text = letter.body.decode("utf-8", "backslashreplace")
+    text, _ = shown_body(letter)
     cut = len(text) > BODY_SHOWN_MAX
     return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` shows all of it" if cut else ""), lines=True)

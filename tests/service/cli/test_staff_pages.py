@@ -44,7 +44,7 @@ async def terminal(environment: Environment, upstream: UpstreamClient) -> AsyncI
     """A terminal. The staff service runs, with three dead letters and a payment that waits for a decision."""
     async with environment.running("staff", assemble):
         hostile = "\u202e[red]not markup[/red]".encode()
-        for number, body in enumerate([b'{"a": 1}', b"not JSON", hostile]):
+        for number, body in enumerate([b'{"method": {"token": "pm_card_visa"}}', b"not JSON", hostile]):
             await upstream.send_raw(body, exchange="dead-letters", key="saga.events", message_id=str(number))
         await upstream.send(
             PaymentNeedsDecision(
@@ -74,7 +74,7 @@ async def test_json_for_programs(terminal: Terminal) -> None:
     assert {letter["status"] for letter in listed} == {"open"}
     text = next(letter["id"] for letter in listed if letter["message_id"] == "1")
     shown = await terminal.json("dead-letters", "show", text[-8:])
-    assert (shown["body"], shown["body_encoding"], shown["journal"]) == ("not JSON", "utf-8", [])
+    assert (shown["body"], shown["hides"], shown["journal"]) == ("not JSON", False, [])
     (case,) = await terminal.json("payments", "in-doubt")
     assert (case["payment_id"], case["version"], case["decisions"]) == (str(PAYMENT), 4, ["captured", "not_charged"])
 
@@ -87,11 +87,16 @@ async def test_tables_fit_the_terminal(terminal: Terminal) -> None:
             assert max(len(line) for line in out.splitlines() if "remit payments" not in line) <= columns, arguments
 
 
-async def test_a_senders_text_does_not_control_the_terminal(terminal: Terminal) -> None:
+async def test_a_body_does_not_control_the_terminal_and_what_pays_is_hidden(terminal: Terminal) -> None:
     for letter in await terminal.json("dead-letters", "list"):
         code, out, _ = await terminal.run("dead-letters", "show", letter["id"])
         assert code == 0
         assert "\u202e" not in out
+        assert "pm_card_visa" not in out
+        if letter["message_id"] == "0":
+            body = (await terminal.json("dead-letters", "show", letter["id"]))["body"]
+            assert "hidden" in body
+            assert "pm_card_visa" not in body
         if letter["message_id"] == "2":
             assert "\\u202e[red]not markup[/red]" in out
 
