@@ -9,7 +9,7 @@ from services.staff.letter_store import plan_anew
 from services.staff.runs import Halt
 from services.staff.store import CASE_IS_OPEN
 from services.staff.story_store import read_instances, read_queues
-from services.staff.stuck import PENDING_AFTER, PendingPayments, ProposalSeen, RunSeen, WatchedWork
+from services.staff.stuck import PendingPayments, ProposalSeen, RunSeen, WatchedWork
 from services.staff.verdict import ACT_AFTER, LINES_OF_A_KIND_MAX, CaseSeen, DoubtSeen, StoppedRun
 from shared.persistence.database import Connection
 from shared.records import dataclass
@@ -135,13 +135,15 @@ async def stopped_runs(connection: Connection) -> tuple[StoppedRun, ...]:
     return tuple(StoppedRun(row["no"], row["at"], Halt(row["how"]) if row["how"] else None) for row in rows)
 
 
-async def watched(connection: Connection, now: datetime, *, hears_instances: bool) -> WatchedWork:
-    """What is looked at to see whether something is stuck."""
+async def watched(
+    connection: Connection, now: datetime, *, pending_after_s: float, hears_instances: bool
+) -> WatchedWork:
+    """What is looked at to see whether something is stuck. A payment without an outcome counts after `pending_after_s` seconds."""
     return WatchedWork(
         now,
         tuple(await read_instances(connection)),
         tuple(await read_queues(connection)),
-        await _pending(connection),
+        await _pending(connection, pending_after_s),
         await _own_outbox_s(connection),
         runs=await running(connection),
         proposals=await open_proposals(connection),
@@ -149,13 +151,13 @@ async def watched(connection: Connection, now: datetime, *, hears_instances: boo
     )
 
 
-async def _pending(connection: Connection) -> PendingPayments:
+async def _pending(connection: Connection, after_s: float) -> PendingPayments:
     row = await connection.fetchrow(
         """SELECT count(*) AS number, min(requested_at) AS oldest_at, (array_agg(payment_id ORDER BY requested_at))[1] AS example
            FROM (SELECT payment_id, requested_at FROM payments
-                 WHERE settled_at IS NULL AND status = 'pending' AND requested_at < now() - $1::interval
+                 WHERE settled_at IS NULL AND status = 'pending' AND requested_at < now() - make_interval(secs => $1)
                  ORDER BY requested_at LIMIT $2) p""",
-        PENDING_AFTER,
+        after_s,
         COUNTED_MAX,
     )
     if row is None:

@@ -17,9 +17,6 @@ SEEN_AFTER_S: Final = 60.0
 """What the broker counted longer ago says nothing."""
 RUN_AFTER_S: Final = 60.0
 PROPOSAL_AFTER: Final = timedelta(hours=1)
-REMIND_AFTER_S: Final = 30.0
-"""`INVOICE_REMIND_AFTER_S` by default: a payment that is pending for so long is asked for again."""
-PENDING_AFTER: Final = timedelta(seconds=2 * REMIND_AFTER_S)
 STOPPING: Final = "stopping"
 """What an instance says last, when it is told to stop. It is not missed."""
 SERVICES: Final = ("invoice", "payment_gateway", "saga", "staff")
@@ -175,7 +172,7 @@ def _pending(watched: WatchedWork) -> Iterable[Stuck]:
             "pending",
             f"{number} {'wait' if pending.number > 1 else 'waits'} for an outcome",
             number,
-            ("Asked for twice, and nothing was heard. They may be charged or not.", *example),
+            ("Asked for again, and nothing was heard. They may be charged or not.", *example),
             "Look whether the payment gateway runs, and for failed messages of its queue.",
             pending.oldest_at,
         )
@@ -308,14 +305,17 @@ _LOOKS: Final[Sequence[Callable[[WatchedWork], Iterable[Stuck]]]] = (
     _runs,
     _proposals,
 )
-WATCHED: Final = (
-    f"messages that wait in an outbox for more than {OUTBOX_AFTER_S:.0f} s",
-    f"payments without an outcome for more than {PENDING_AFTER.total_seconds():.0f} s",
-    "deadlines of sagas, and payments that are due and that nobody works on",
-    "payments that are held by an instance that is gone",
-    f"queues with messages and no consumer, or whose messages do not get fewer for {STILL_AFTER_S:.0f} s",
-    f"instances that say nothing for {GONE_AFTER_S:.0f} s",
-    f"replays that send nothing for {RUN_AFTER_S:.0f} s",
-    "decisions that wait for a second person for more than an hour",
-)
-"""What is watched, in words."""
+
+
+def watched_in_words(pending_after_s: float) -> list[str]:
+    """What is watched. A payment without an outcome is stuck after `pending_after_s` seconds."""
+    return [
+        f"messages that wait in an outbox for more than {OUTBOX_AFTER_S:.0f} s",
+        f"payments without an outcome for more than {pending_after_s:g} s",
+        "deadlines of sagas, and payments that are due and that nobody works on",
+        "payments that are held by an instance that is gone",
+        f"queues with messages and no consumer, or whose messages do not get fewer for {STILL_AFTER_S:.0f} s",
+        f"instances that say nothing for {GONE_AFTER_S:.0f} s",
+        f"replays that send nothing for {RUN_AFTER_S:.0f} s",
+        "decisions that wait for a second person for more than an hour",
+    ]

@@ -68,6 +68,14 @@ class DeskSettings(ProcessSettings, HeartbeatSettings, JournalSettings, ReplaySe
         unset="nobody is named",
         about="A JSON file that says whom to call ([its form](../services/staff/README.md#whom-to-call)). It is read anew for each page.",
     )
+    pending_after_s: float = variable(
+        "STAFF_PENDING_AFTER_S",
+        60.0,
+        ge=1.0,
+        le=86_400.0,
+        about="From when on a payment without an outcome is among what is stuck. Twice `INVOICE_REMIND_AFTER_S` or more: it was asked "
+        "for again by then.",
+    )
     proxies: Annotated[tuple[str, ...], BY_COMMAS, NETWORKS] = variable(
         "DESK_PROXIES",
         (),

@@ -14,7 +14,6 @@ from services.staff.story import plain
 from services.staff.stuck import (
     _LOOKS,
     SERVICES,
-    WATCHED,
     InstanceSeen,
     PendingPayments,
     ProposalSeen,
@@ -24,6 +23,7 @@ from services.staff.stuck import (
     WatchedWork,
     missing_services,
     stuck,
+    watched_in_words,
 )
 from services.staff.verdict import (
     ACT_AFTER,
@@ -92,7 +92,7 @@ def test_what_does_not_go_on_is_named_with_what_it_means(watched: WatchedWork, k
     assert plain(found.means)
     assert found.todo.endswith(".")
     assert found.how_much
-    assert len(_LOOKS) == len(WATCHED)
+    assert len(_LOOKS) == len(watched_in_words(60.0))
 
 
 @pytest.mark.parametrize(

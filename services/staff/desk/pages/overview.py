@@ -10,7 +10,7 @@ from services.staff import letter_store, seen_store
 from services.staff.desk.contacts import Contacts, read_contacts
 from services.staff.desk.desk import Desk
 from services.staff.desk.pages.activity import ChainView, chain_view
-from services.staff.desk.pages.stuck import StuckView, as_view
+from services.staff.desk.pages.stuck import StuckView, as_view, watched_by
 from services.staff.desk.routing import Room, SeenBy
 from services.staff.desk.said import SaidPart, said
 from services.staff.letter_store import LetterGroup
@@ -151,10 +151,9 @@ async def overview(desk: Desk, viewer: Actor) -> OverviewView:
 
 
 async def _read(desk: Desk) -> OverviewRead:
-    hears_instances = desk.settings.heartbeats == "on"
     hears_messages = desk.settings.staff_journal == "on"
     async with desk.read() as connection:
-        watched = await seen_store.watched(connection, desk.clock(), hears_instances=hears_instances)
+        watched = await watched_by(desk, connection)
         doubts = await seen_store.doubts(connection, watched.now)
         contradicted = await seen_store.contradicted(connection)
         failed = await letter_store.open_ones(connection)

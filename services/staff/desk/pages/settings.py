@@ -1,6 +1,6 @@
 """How somebody wants to see the desk: zone, colours, keys, time to undo; the password, and the sessions."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from zoneinfo import available_timezones
 
@@ -8,14 +8,17 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from services.staff import people_store
-from services.staff.actions import accounts
+from services.staff.actions import accounts, second_thoughts
+from services.staff.actions.proposing import limits_of
 from services.staff.desk import sessions
 from services.staff.desk.frame import zone_named
 from services.staff.desk.guesses import Guesses
 from services.staff.desk.pages.people import passwords
 from services.staff.desk.passwords import unfit_password
 from services.staff.desk.routing import Act, Desk, Done, Mistaken, Refused, Room, Visitor
+from services.staff.desk.shown import age_text
 from services.staff.people import Actor
+from shared.persistence.database import Connection
 
 room = Room(__name__)
 
@@ -31,7 +34,7 @@ class SessionLine(BaseModel):
 
 
 class SettingsView(BaseModel):
-    """The settings of whoever looks."""
+    """The settings of whoever looks, and those of the desk, which hold for everybody."""
 
     zone: str
     zones: list[str]
@@ -40,6 +43,7 @@ class SettingsView(BaseModel):
     undo_s: int
     has_password: bool
     sessions: list[SessionLine]
+    rules: list[tuple[str, str]]
 
     @property
     def zone_options(self) -> list[tuple[str, str]]:
@@ -56,6 +60,7 @@ async def settings(desk: Desk, visitor: Visitor) -> SettingsView:
         open_ = await people_store.open_sessions(
             connection, person.id, seen_after=now - sessions.IDLE, began_after=now - sessions.LASTS
         )
+        rules = await _rules(desk, connection)
     mine = visitor.session.hash if visitor.session is not None else b""
     wanted = visitor.preferences
     return SettingsView(
@@ -66,7 +71,28 @@ async def settings(desk: Desk, visitor: Visitor) -> SettingsView:
         undo_s=wanted.undo_s,
         has_password=person.password is not None,
         sessions=[SessionLine(began_at=one.began_at, seen_at=one.seen_at, is_this=one.hash == mine) for one in open_],
+        rules=rules,
     )
+
+
+async def _rules(desk: Desk, connection: Connection) -> list[tuple[str, str]]:
+    """What whoever runs Remit has set, in words."""
+    limits, set_ = await limits_of(connection), desk.settings
+    above = [limits.in_words(currency) for currency in sorted(limits.above_minor)]
+    may_edit = await second_thoughts.may_edit(connection)
+    heard = {"on": "heard", "off": "not heard"}
+    return [
+        ("A second person", f"{', '.join(above)}; in any other currency always" if above else "always"),
+        ("Too old to charge", f"{age_text(timedelta(seconds=set_.replay_charges_within_s))} after it was asked for"),
+        (
+            "A payment is stuck",
+            f"{age_text(timedelta(seconds=set_.pending_after_s))} after it was asked for, without an outcome",
+        ),
+        ("Edit and replay", "on" if may_edit else "off"),
+        ("Messages for stories", heard[set_.staff_journal]),
+        ("What became of replays", heard[set_.staff_replays]),
+        ("How instances and queues are", heard[set_.heartbeats]),
+    ]
 
 
 class PreferencesForm(Act):

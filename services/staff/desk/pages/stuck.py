@@ -10,7 +10,8 @@ from services.staff.desk.frame import Count
 from services.staff.desk.routing import Room
 from services.staff.desk.said import SaidPart, said
 from services.staff.people import Actor
-from services.staff.stuck import WATCHED, Stuck, stuck
+from services.staff.stuck import Stuck, WatchedWork, stuck, watched_in_words
+from shared.persistence.database import Connection
 
 room = Room(__name__)
 
@@ -43,9 +44,10 @@ class StuckPage(StuckNow):
 @room.page("/stuck", "stuck.html")
 async def what_is_stuck(desk: Desk) -> StuckPage:
     """What should have gone on by itself and has not."""
-    hears_instances = desk.settings.heartbeats == "on"
     return StuckPage(
-        stuck=[as_view(one) for one in await _found(desk)], watched=list(WATCHED), hears_instances=hears_instances
+        stuck=[as_view(one) for one in await _found(desk)],
+        watched=watched_in_words(desk.settings.pending_after_s),
+        hears_instances=desk.settings.heartbeats == "on",
     )
 
 
@@ -64,8 +66,13 @@ async def count_stuck(desk: Desk) -> Count | None:
 
 async def _found(desk: Desk) -> list[Stuck]:
     async with desk.read() as connection:
-        watched = await seen_store.watched(connection, desk.clock(), hears_instances=desk.settings.heartbeats == "on")
-    return stuck(watched)
+        return stuck(await watched_by(desk, connection))
+
+
+async def watched_by(desk: Desk, connection: Connection) -> WatchedWork:
+    """What this desk looks at to see whether something is stuck."""
+    hears, after_s = desk.settings.heartbeats == "on", desk.settings.pending_after_s
+    return await seen_store.watched(connection, desk.clock(), pending_after_s=after_s, hears_instances=hears)
 
 
 def as_view(one: Stuck) -> StuckView:

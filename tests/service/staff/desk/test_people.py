@@ -35,6 +35,12 @@ async def test_an_admin_lets_somebody_in_and_out_again(desk: DeskUnderTest) -> N
     ]
 
 
+async def test_settings_say_what_holds_for_everybody(desk: DeskUnderTest) -> None:
+    page = await (await desk.browser("ann", Role.VIEWER)).open("/settings")
+    assert "A payment is stuck 1 min after it was asked for, without an outcome" in page.text
+    assert "Too old to charge 1 d after it was asked for" in page.text
+
+
 async def test_only_admins_see_people(desk: DeskUnderTest) -> None:
     viewer = await desk.browser("vic", Role.VIEWER, Role.RESOLVER, Role.REPLAYER)
     page = await viewer.open("/people")
