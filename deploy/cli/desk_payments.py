@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 from rich.console import Group, RenderableType
@@ -52,11 +51,11 @@ def show_payment(desk: DeskClient, payment_id: UUID, *, json: bool) -> None:
 
 def _cases(desk: DeskClient, show: str, at_most: int) -> list[Row]:
     rows: list[Row] = []
-    query: dict[str, str] | None = {"show": show}
-    while query is not None and len(rows) < at_most:
-        page = desk.get("/cases", **query)
+    key: str | None = ""
+    while key is not None and len(rows) < at_most:
+        page = desk.get("/cases", show=show, after=key)
         rows += page["rows"]
-        query = dict(parse_qsl(urlsplit(page["next"]).query)) if page["next"] else None
+        key = page["next"]
     return rows[:at_most]
 
 

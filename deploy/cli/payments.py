@@ -322,7 +322,7 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("correlation", kept.correlation_id),
         ("open since", time(kept.opened_at)),
         ("last news", time(kept.updated_at)),
-        ("decision", payment_actions.decision_text(kept)),
+        ("decision", payment_actions.decision_text(kept, system_clock())),
         ("proposal", _proposal(kept)),
         ("who is on it", kept.claimed_by),
     )

@@ -19,6 +19,7 @@ from deploy.cli.tables import panel, plain, table
 from deploy.cli.words import time
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions.results import ActionResult
+from services.staff.journal_words import flat
 from services.staff.people import Actor, at_terminal
 from services.staff.store import JournalEntry
 from shared import crash_points
@@ -108,6 +109,6 @@ def journal_panel(journal: Sequence[JournalEntry]) -> list[Panel]:
         entries.add_column(title, no_wrap=True)
     entries.add_column("details", overflow="fold", ratio=1)
     for entry in journal:
-        details = ", ".join(f"{name}: {value}" for name, value in entry.details.items() if value is not None)
+        details = ", ".join(f"{name}: {flat(value)}" for name, value in entry.details.items() if value is not None)
         entries.add_row(time(entry.at), plain(entry.who), plain(entry.action), plain(details, lines=True))
     return [panel(entries, "what people did")]

@@ -117,6 +117,11 @@ class DeadLetterRecord:
         return self.letter.id
 
     @property
+    def stands(self) -> Mapping[str, object]:
+        """How it stands, as the journal tells it before and after an act."""
+        return {"status": self.status.value, "replays": self.replays}
+
+    @property
     def version(self) -> str:
         """Another text whenever something else is shown of it or would be sent. Whoever acts says which one they saw.
 

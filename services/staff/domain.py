@@ -15,7 +15,8 @@ from shared.records import dataclass, replace
 
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
 
-DECIDE_ANEW_AFTER = timedelta(minutes=5)
+DECIDE_ANEW_MINUTES = 5
+DECIDE_ANEW_AFTER = timedelta(minutes=DECIDE_ANEW_MINUTES)
 """How long a decision that shows no effect keeps others from deciding. It is said again by then. The payment-gateway service goes by the
 version, so of two decisions at most one takes effect."""
 REPEAT_AFTER = timedelta(minutes=1)

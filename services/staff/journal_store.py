@@ -302,6 +302,11 @@ async def read_entries(
     return [ReadEntry(**row) for row in rows]
 
 
+async def last_place(connection: Connection) -> int:
+    """The place of the newest entry; 0 if there is none."""
+    return int(await connection.fetchval("SELECT coalesce(max(position), 0) FROM journal"))
+
+
 async def _within(connection: Connection, places: _Places, since: datetime, until: datetime) -> _Places:
     """The places at which there are entries of this time. Entries are about in the order of time, so between them are few others."""
     # Without OFFSET the planner reads the journal from both of its ends until it comes to that time.

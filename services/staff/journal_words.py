@@ -1,7 +1,7 @@
 """Entries of the journal in words, for pages and downloads. Pure: no I/O, clock, randomness, logging."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from shared.records import dataclass
 
@@ -96,7 +96,7 @@ _RESOLVED: Final[Mapping[str, str]] = {
     "give_back": "give it back",
     "reopen": "open again",
 }
-_NOT_FACTS: Final = frozenset({"via", "reason", "about"})
+_NOT_FACTS: Final = frozenset({"via", "request", "reason", "about", "before", "after"})
 """Details that an entry shows elsewhere."""
 
 
@@ -130,10 +130,15 @@ def tried(action: str) -> str:
 def facts(details: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What else an entry holds: labels and texts, in the order in which they were written."""
     return [
-        (_words(name).capitalize(), _flat(value))
+        (_words(name).capitalize(), flat(value))
         for name, value in details.items()
         if name not in _NOT_FACTS and value is not None
     ]
+
+
+def stood(details: Mapping[str, Any], when: Literal["before", "after"]) -> str | None:
+    """How what an entry is about stood before the act, or after it, as codes. None if the act changed nothing of it."""
+    return flat(details[when]) if when in details else None
 
 
 def actions_of(group: str, known: Iterable[str]) -> list[str] | None:
@@ -153,15 +158,15 @@ def _words(code: str) -> str:
     return code.replace("_", " ")
 
 
-def _flat(value: object) -> str:
+def flat(value: object) -> str:
     """A value of JSON as a text that people read."""
     match value:
         case bool():
             return "yes" if value else "no"
         case dict():
-            return "; ".join(f"{_words(str(name))}: {_flat(one)}" for name, one in value.items())
+            return "; ".join(f"{_words(str(name))}: {flat(one)}" for name, one in value.items())
         case list():
-            return ", ".join(_flat(one) for one in value) or "none"
+            return ", ".join(flat(one) for one in value) or "none"
         case None:
             return "none"
         case _:

@@ -206,16 +206,20 @@ class RunSender:
         ids = [letter_id for _, letter_id in refused]
         records = await store.lock_letters(tx, ids)
         now, who = self._clock(), _actor(kept)
+        reopened = {
+            id_: dead_letters.reopened(records[id_])
+            for entry_id, id_ in refused
+            if records[id_].replay_entry == entry_id
+        }
         entries = [
             JournalEntry.of(
                 who, now, "undo", id_, {"of": str(entry_id), "action": "replay", "reason": NOT_TAKEN, "run": kept.no}
-            )
+            ).changing(records[id_].stands, reopened[id_].stands)
             for entry_id, id_ in refused
-            if records[id_].replay_entry == entry_id
+            if id_ in reopened
         ]
         await store.append_entries(tx, entries)
-        reopened = [dead_letters.reopened(records[entry.subject]) for entry in entries]
-        await store.save_letters(tx, reopened, locked=records)
+        await store.save_letters(tx, list(reopened.values()), locked=records)
         await run_store.take_back_items(tx, kept.no, ids)
         queue = records[ids[0]].letter.queue
         log.warning("run_refused", run=kept.name, queue=queue, messages=len(ids))

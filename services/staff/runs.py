@@ -131,6 +131,11 @@ class Run:
     halted_how: Halt | None = None
     halted_why: str | None = None
 
+    @property
+    def stands(self) -> Mapping[str, object]:
+        """How it stands, as the journal tells it before and after an act."""
+        return {"state": self.state.value, "step": self.step.value, "rate": self.rate, "charges": self.charges}
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:

@@ -1,10 +1,11 @@
 """How an invoice stands: in a sentence, what happens next, and what to tell the customer. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from services.staff.domain import DECIDE_ANEW_AFTER
 from services.staff.heard import IN_DOUBT, PAID, VOID, MessageHeard, PaymentHeard
 from services.staff.story import RESOLUTIONS, CaseTold, InvoiceTold, Theirs, When, Words
 from shared.records import dataclass
@@ -144,7 +145,8 @@ def _state(told: InvoiceTold) -> State:
     payment = latest_payment(told)
     case = _case(told, payment)
     if case is not None and case.is_open:
-        return State.DECIDED if case.decided is not None else _OF_CASE.get(case.status, State.NEEDS_DECISION)
+        is_coming = case.decided is not None and not case.decision_waits
+        return State.DECIDED if is_coming else _OF_CASE.get(case.status, State.NEEDS_DECISION)
     invoice = told.invoice.status if told.invoice is not None else None
     if invoice == VOID:
         return State.VOID
@@ -216,20 +218,16 @@ def _case(told: InvoiceTold, payment: PaymentHeard | None) -> CaseTold | None:
     return next((case for case in told.cases if payment is not None and case.payment_id == payment.payment_id), None)
 
 
-DECIDE_ANEW_AFTER: Final = timedelta(minutes=5)
-
-
 def _next(state: State, told: InvoiceTold) -> Words:
     """What happens next, with a time where one is known."""
     payment = latest_payment(told)
     case = _case(told, payment)
     match state:
         case State.IN_DOUBT | State.REFUND_UNCLEAR:
-            return _asked_again(told, case)
+            return (*_waits(case), *_asked_again(told, case))
         case State.NEEDS_DECISION | State.REFUND_REFUSED:
             since = case.opened_at if case is not None else None
-            waits: Words = ("A person decides", *((". It waits since ", When(since)) if since else ()))
-            return (*waits, ".")
+            return (*_waits(case), "A person decides", *((". It waits since ", When(since)) if since else ()), ".")
         case State.DECIDED:
             return _takes_effect(case)
         case State.PENDING:
@@ -257,6 +255,15 @@ def _asked_again(told: InvoiceTold, case: CaseTold | None) -> Words:
     asked = [datetime.fromisoformat(one["at"]) for message in mine for one in message.facts.get("attempts", ())]
     last: Words = (" It was last asked at ", When(max(asked)), ".") if asked else ()
     return ("The gateway is asked again by itself, ever more rarely; if it cannot tell, a person decides.", *last)
+
+
+def _waits(case: CaseTold | None) -> Words:
+    """That a decision has no effect for too long, if there is one."""
+    if case is None or case.decided is None or not case.decision_waits:
+        return ()
+    who, what, at = case.decided
+    waits = ". That decision waits: it has no effect yet, and anybody may decide anew. "
+    return (Theirs(who), f" decided {RESOLUTIONS.get(what, what)} at ", When(at), waits)
 
 
 def _takes_effect(case: CaseTold | None) -> Words:

@@ -1,7 +1,7 @@
 """This service's SQL, set-based: dead letters, cases, and the append-only journal."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -331,6 +331,22 @@ class KeptCase:
     contradicted_at: datetime | None = None
     noted_at: datetime | None = None
     proposal: Proposal | None = None
+
+    @property
+    def stands(self) -> Mapping[str, object]:
+        """How the case stands, as the journal tells it before and after an act."""
+        case, proposal, coming = self.case, self.proposal, self.case.decision_on_its_way
+        members = {
+            "status": case.status.value,
+            "version": case.version,
+            "proposed": proposal and proposal.resolution,
+            "proposed_by": proposal and proposal.by,
+            "decided": coming and coming.resolution,
+            "decided_by": coming and coming.by,
+            "contradicted": case.is_contradicted or None,
+            "claimed_by": self.claimed_by,
+        }
+        return {name: value for name, value in members.items() if value is not None}
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
@@ -708,10 +724,13 @@ class JournalEntry:
     def of(
         cls, who: Actor, at: datetime, action: str, subject: UUID, details: Mapping[str, object] | None = None
     ) -> "JournalEntry":
-        """What `who` did to `subject`. The details say by which door, and so the chain of the journal covers that, too."""
-        return cls(
-            who.entry_id(action, subject), at, who.name, action, subject, {**(details or {}), "via": who.via.value}
-        )
+        """What `who` did to `subject`. The details say by which door and in which request, so the chain of the journal covers that, too."""
+        how = {"via": who.via.value} | ({"request": str(who.request)} if who.request is not None else {})
+        return cls(who.entry_id(action, subject), at, who.name, action, subject, {**(details or {}), **how})
+
+    def changing(self, before: Mapping[str, object], after: Mapping[str, object]) -> "JournalEntry":
+        """The entry with how its subject stood before the act and stands after it, if that differs."""
+        return self if before == after else replace(self, details={**self.details, "before": before, "after": after})
 
 
 async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:

@@ -76,7 +76,7 @@ def _plain(word: str | Amount | Theirs | Named | When) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CaseTold:
-    """A case as the story needs it. `decided`: a decision that is on its way, by whom and when."""
+    """A case as the story needs it."""
 
     payment_id: UUID
     status: str
@@ -84,7 +84,9 @@ class CaseTold:
     reason: str | None
     opened_at: datetime
     decided: tuple[str, str, datetime] | None = None
-    """Who decided, what, and when."""
+    """A decision without an effect yet: by whom, what, and when."""
+    decision_waits: bool = False
+    """It has had none for too long, and may be made anew."""
 
 
 @dataclass(frozen=True, slots=True)

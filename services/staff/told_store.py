@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from services.staff.domain import DECIDE_ANEW_AFTER
 from services.staff.find import AmountSearch, By, SearchTerm
 from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
 from services.staff.story import STEPS_MAX, CaseTold, EntryTold, InvoiceTold, LetterTold
@@ -21,7 +22,7 @@ FOUND_MAX: Final = 51
 # -- the story ---------------------------------------------------------------------------------------------------------------------------
 
 
-async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
+async def load_told(connection: Connection, invoice_id: str, now: datetime) -> InvoiceTold:
     """Everything that is known about an invoice. It is empty if nothing was ever heard of it."""
     invoice = await invoice_heard(connection, invoice_id)
     payments = await connection.fetch(
@@ -41,7 +42,7 @@ async def load_told(connection: Connection, invoice_id: str) -> InvoiceTold:
         invoice_id,
         STEPS_MAX,
     )
-    cases = await _cases(connection, invoice_id)
+    cases = await _cases(connection, invoice_id, now)
     payment_ids = {row["payment_id"] for row in payments} | {case.payment_id for case in cases}
     ids = [row["id"] for row in messages] + [row["command_id"] for row in commands]
     letters = await _letters(connection, invoice_id, ids)
@@ -68,7 +69,7 @@ async def invoice_heard(connection: Connection, invoice_id: str) -> InvoiceHeard
     return InvoiceHeard(*row.values()) if row is not None else None
 
 
-async def _cases(connection: Connection, invoice_id: str) -> list[CaseTold]:
+async def _cases(connection: Connection, invoice_id: str, now: datetime) -> list[CaseTold]:
     rows = await connection.fetch(
         """SELECT payment_id, status, status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed') AS is_open, reason,
                opened_at, version, details -> 'decision' AS decision, details -> 'refusals' AS refusals
@@ -76,16 +77,17 @@ async def _cases(connection: Connection, invoice_id: str) -> list[CaseTold]:
         invoice_id,
         PAYMENTS_MAX,
     )
-    return [
-        CaseTold(
-            row["payment_id"], row["status"], row["is_open"], row["reason"], row["opened_at"], _decision_on_its_way(row)
-        )
-        for row in rows
-    ]
+    return [_case(row, now) for row in rows]
 
 
-def _decision_on_its_way(row: Row) -> tuple[str, str, datetime] | None:
-    """Who decided what and when, if that is for the present version and was not refused."""
+def _case(row: Row, now: datetime) -> CaseTold:
+    decided = _decided(row)
+    waits = decided is not None and now >= decided[2] + DECIDE_ANEW_AFTER
+    return CaseTold(row["payment_id"], row["status"], row["is_open"], row["reason"], row["opened_at"], decided, waits)
+
+
+def _decided(row: Row) -> tuple[str, str, datetime] | None:
+    """Who decided what and when, if that is for the present version, was not refused, and has no effect yet."""
     decision: dict[str, Any] | None = row["decision"]
     if not decision or decision.get("version") != row["version"] or not row["is_open"]:
         return None
@@ -116,6 +118,21 @@ async def _entries(connection: Connection, subjects: Sequence[UUID]) -> list[Ent
     )
     return [EntryTold(*row.values()) for row in rows]
 
+
+async def stamp_of(connection: Connection, invoice_id: str) -> str:
+    """Another text whenever more is known of an invoice than before. Cheap: asked each second for whoever looks at its story."""
+    return str(await connection.fetchval(_STAMP, invoice_id))
+
+
+_STAMP: Final = """
+    WITH about AS (
+        SELECT payment_id AS id FROM payments WHERE invoice_id = $1 UNION SELECT payment_id FROM cases WHERE invoice_id = $1
+        UNION SELECT id FROM dead_letters WHERE invoice_id = $1
+    )
+    SELECT concat_ws('-', (SELECT count(*) FROM messages WHERE invoice_id = $1), (SELECT count(*) FROM commands WHERE invoice_id = $1),
+        (SELECT count(*) FROM journal WHERE subject IN (SELECT id FROM about)),
+        (SELECT extract(epoch FROM max(updated_at)) FROM cases WHERE invoice_id = $1),
+        (SELECT extract(epoch FROM max(last_seen)) FROM dead_letters WHERE invoice_id = $1))"""
 
 # -- finding -----------------------------------------------------------------------------------------------------------------------------
 

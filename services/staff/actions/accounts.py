@@ -91,12 +91,11 @@ async def set_roles(
 ) -> ActionResult:
     """Give somebody these roles and no others. They hold from the next click on."""
 
-    def changed(person: Person) -> tuple[Person, Mapping[str, Any], str] | ActionResult:
+    def changed(person: Person) -> tuple[Person, str] | ActionResult:
         if person.login is not None:
             text = f"single sign-on says which roles {person.name} has: change them there"
             return ActionResult(person.id, text, ActionRefusal.NOT_LOCAL)
-        details = {"name": person.name, "roles": _names(roles), "before": _names(person.roles)}
-        return replace(person, roles=frozenset(roles)), details, f"{person.name} is {_in_words(roles)} now"
+        return replace(person, roles=frozenset(roles)), f"{person.name} is {_in_words(roles)} now"
 
     return await _change_person(database, name, "set_roles", changed, who=who, clock=clock)
 
@@ -107,9 +106,9 @@ async def set_active(
 ) -> ActionResult:
     """Let somebody in, or no more. Whoever may not come in any more is signed out at once."""
 
-    def changed(person: Person) -> tuple[Person, Mapping[str, Any], str] | ActionResult:
+    def changed(person: Person) -> tuple[Person, str] | ActionResult:
         text = f"{person.name} can sign in again" if active else f"{person.name} is signed out and cannot sign in"
-        return replace(person, active=active), {"name": person.name, "active": active}, text
+        return replace(person, active=active), text
 
     return await _change_person(database, name, "set_active", changed, who=who, clock=clock)
 
@@ -120,16 +119,16 @@ async def set_password(
 ) -> ActionResult:
     """Give somebody another password, as argon2 hashed it. All sessions of that person end."""
 
-    def changed(person: Person) -> tuple[Person, Mapping[str, Any], str] | ActionResult:
+    def changed(person: Person) -> tuple[Person, str] | ActionResult:
         if person.login is not None:
             return ActionResult(person.id, f"{person.name} has no password here", ActionRefusal.NOT_LOCAL)
         text = f"{person.name} has another password, and is signed out everywhere"
-        return replace(person, password=password), {"name": person.name}, text
+        return replace(person, password=password), text
 
     return await _change_person(database, name, "set_password", changed, who=who, clock=clock)
 
 
-_Change = Callable[[Person], tuple[Person, Mapping[str, Any], str] | ActionResult]
+_Change = Callable[[Person], tuple[Person, str] | ActionResult]
 
 
 async def _change_person(
@@ -143,7 +142,7 @@ async def _change_person(
         changed = change(person)
         if isinstance(changed, ActionResult):
             return changed
-        after, details, text = changed
+        after, text = changed
         if await _is_last_admin(tx, person, after):
             text = f"{person.name} is the only admin: make somebody else one first"
             return ActionResult(person.id, text, ActionRefusal.LAST_ADMIN)
@@ -151,8 +150,8 @@ async def _change_person(
         await people_store.save_person(tx, after)
         if not after.active or after.password != person.password:
             await people_store.end_sessions(tx, now, person_id=person.id)
-        entry = JournalEntry.of(who, now, action, person.id, details)
-        await store.append_entries(tx, [entry])
+        entry = JournalEntry.of(who, now, action, person.id, {"name": person.name})
+        await store.append_entries(tx, [entry.changing(_stands(person), _stands(after))])
         return ActionResult(person.id, text, entry=entry.id)
 
     return await _store(database, write)
@@ -254,10 +253,10 @@ async def person_from_provider(
             return known
         if known.roles == frozenset(roles):
             return known
-        details = {"name": known.name, "roles": _names(roles), "before": _names(known.roles), "how": "single sign-on"}
-        known = replace(known, roles=frozenset(roles))
+        entry = JournalEntry.of(who, now, "set_roles", known.id, {"name": known.name, "how": "single sign-on"})
+        before, known = known, replace(known, roles=frozenset(roles))
         await people_store.save_person(tx, known)
-        await store.append_entries(tx, [JournalEntry.of(who, now, "set_roles", known.id, details)])
+        await store.append_entries(tx, [entry.changing(_stands(before), _stands(known))])
         return known
 
     return await _store(database, write)
@@ -348,12 +347,16 @@ async def change_setting(
     async def write(tx: Connection) -> ActionResult:
         before = await people_store.setting(tx, name, None)
         await people_store.save_setting(tx, name, value, who.name, now)
-        details = {"setting": name, "value": value, "before": before}
-        entry = JournalEntry.of(who, now, "change_setting", SUBJECT_OF_SETTINGS, details)
-        await store.append_entries(tx, [entry])
+        entry = JournalEntry.of(who, now, "change_setting", SUBJECT_OF_SETTINGS, {"setting": name})
+        await store.append_entries(tx, [entry.changing({"value": before}, {"value": value})])
         return ActionResult(SUBJECT_OF_SETTINGS, f"{name.replace('_', ' ')} is {value} now", entry=entry.id)
 
     return await _store(database, write)
+
+
+def _stands(person: Person) -> Mapping[str, object]:
+    """What somebody may do, as the journal tells it before and after a change."""
+    return {"roles": _names(person.roles), "active": person.active}
 
 
 def _id_for(who: Actor, what: str) -> UUID:

@@ -42,9 +42,9 @@ async def claim(database: Database, payment_id: UUID, *, who: Actor, clock: Cloc
 async def unclaim(database: Database, payment_id: UUID, *, who: Actor, clock: Clock = system_clock) -> ActionResult:
     """Say that nobody is on a case any more. Anybody may: who went home cannot."""
 
-    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object]:
+    async def change(tx: Connection, kept: KeptCase, now: datetime) -> Mapping[str, object]:  # noqa: ARG001 - whoever was on it
         await store.claim_case(tx, payment_id, None, now)
-        return {"was": kept.claimed_by}
+        return {}
 
     return await _act(database, payment_id, "unclaim", change, who, clock, says="nobody is on it now")
 
@@ -108,8 +108,9 @@ async def _act(
         changed = await change(tx, kept, now)
         if isinstance(changed, ActionResult):
             return changed
+        after = await store.find_case(tx, payment_id) or kept
         entry = JournalEntry.of(who, now, action, payment_id, {"version": kept.case.version, **changed})
-        await store.append_entries(tx, [entry])
+        await store.append_entries(tx, [entry.changing(kept.stands, after.stands)])
     return ActionResult(payment_id, says, entry=entry.id)
 
 

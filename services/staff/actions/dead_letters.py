@@ -96,6 +96,10 @@ class _Act:
     decision: JournalEntry | None = None
     """What the same person decides about a payment with it."""
 
+    def changing(self, before: DeadLetterRecord) -> "_Act":
+        """The act with an entry that tells what it changed."""
+        return replace(self, entry=self.entry.changing(before.stands, self.record.stands))
+
 
 _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
 AsShown = Callable[[DeadLetterRecord], bool]
@@ -288,7 +292,7 @@ async def _act_on(
     is_open = [record.letter for record in records.values() if record.status is DeadLetterStatus.OPEN]
     barred = await proposing.barred_letters(tx, is_open, who)
     decided = [barred.get(id_) or _decided(decide, records[id_], now) for id_ in ids if id_ in records]
-    acts = [act for act in decided if isinstance(act, _Act)]
+    acts = [act.changing(records[act.record.id]) for act in decided if isinstance(act, _Act)]
     await store.append_entries(tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None])
     crash_points.reach("staff.replay.after_journal")
     await store.save_letters(tx, [act.record for act in acts], locked=records)
@@ -518,7 +522,7 @@ def already_settled(record: DeadLetterRecord) -> ActionResult | None:
     settled = record.settlement
     if record.status is DeadLetterStatus.OPEN or settled is None:
         return None
-    text = f"already {record.status} by {settled.by} at {moment_text(settled.at)}"
+    text = f"already {record.status} by {settled.by} at {moment_text(settled.at)}: nothing was sent now"
     refusal = (
         ActionRefusal.ALREADY_REPLAYED
         if record.status is DeadLetterStatus.REPLAYED

@@ -1,7 +1,7 @@
 """What people do with payments: look, ask the gateway, decide, refund."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from shared.clock import Clock, system_clock
 from shared.contracts.invoice import RequestRefund
 from shared.contracts.mistakes import mistakes
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
+from shared.ids import derived_id
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
@@ -144,7 +145,7 @@ def refusal_of(kept: KeptCase, wanted: domain.Resolve, now: datetime) -> ActionR
         return None
     coming = kept.case.decision_on_its_way if refusal is DecisionRefusal.DECISION_ON_ITS_WAY else None
     name = None if coming is None else coming.by
-    return ActionResult(kept.case.payment_id, _why_not(refusal, wanted, kept), refusal, name=name)
+    return ActionResult(kept.case.payment_id, _why_not(refusal, wanted, kept, now), refusal, name=name)
 
 
 def wanted_by(command: ResolvePayment) -> domain.Resolve:
@@ -158,12 +159,8 @@ async def send_decision(
     """Journal a decision and have it sent, in the name of `who`. The case is locked, and nothing speaks against it."""
     payment_id = kept.case.payment_id
     entry = decision_entry(command, who, now)
-    await store.append_entries(tx, [entry])
-    told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
-    message = message_of(told, entry, kept.correlation_id)
-    await outbox.insert(tx, [message], sweep_after_s=0)
     decision = SentDecision(
-        message.id,
+        derived_id(entry.id, 0),  # the id of its message
         command.expected_version,
         command.resolution,
         who.name,
@@ -171,6 +168,10 @@ async def send_decision(
         repeat_at=entry.at + domain.REPEAT_AFTER,
     )
     decided = replace(kept.case, decision=decision)
+    entry = entry.changing(kept.stands, replace(kept, case=decided).stands)
+    await store.append_entries(tx, [entry])
+    told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
+    await outbox.insert(tx, [message_of(told, entry, kept.correlation_id)], sweep_after_s=0)
     await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
     text = f"decided: {words(command.resolution)}; the staff service sends it now"
     return ActionResult(payment_id, text, entry=entry.id)
@@ -274,21 +275,22 @@ def _asked(entries: Sequence[Mapping[str, Any]]) -> list[WantedRefund]:
     return [WantedRefund(UUID(one["refund_id"]), one.get("amount_minor"), one["currency"]) for one in entries]
 
 
-def decision_text(kept: KeptCase) -> str | None:
+def decision_text(kept: KeptCase, now: datetime) -> str | None:
     """What became of the last decision about a case, in words. None if it has had its effect, or if there is none."""
     coming = kept.case.decision_on_its_way
     if coming is None:
         return None
     where = "it waits for the staff service, which sends it" if kept.decision_waits else "it is on its way"
     again = f", sent {coming.times} times" if coming.times > 1 else ""
-    return f"{coming.by} decided {words(coming.resolution)} at {moment_text(coming.at)}: {where}{again}"
+    anew = "" if domain.is_decided(kept.case, now) else "; it has no effect yet, and may be made anew"
+    return f"{coming.by} decided {words(coming.resolution)} at {moment_text(coming.at)}: {where}{again}{anew}"
 
 
 def _no_case(payment_id: UUID) -> ActionResult:
     return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)
 
 
-def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase) -> str:
+def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase, now: datetime) -> str:
     case = kept.case
     match refusal:
         case DecisionRefusal.NOTHING_TO_DECIDE:
@@ -296,7 +298,8 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase) -
             return f"there is nothing to decide: its state is {words(case.status)}{by}"
         case DecisionRefusal.VERSION_DIFFERS:
             return (
-                f"it stands at version {case.version} ({words(case.status)}), not {wanted.expected_version}: look again"
+                f"it changed since you looked: it stands at version {case.version} ({words(case.status)}), "
+                f"not {wanted.expected_version}; look again"
             )
         case DecisionRefusal.DOES_NOT_FIT:
             if wanted.resolution == "not_charged" and case.settled_as == domain.CAPTURED:
@@ -309,5 +312,5 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase) -
         case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"
         case DecisionRefusal.DECISION_ON_ITS_WAY:
-            minutes = domain.DECIDE_ANEW_AFTER // timedelta(minutes=1)
-            return f"{decision_text(kept)}; without an effect, it can be decided anew {minutes} minutes after that"
+            anew = f"it can be decided anew {domain.DECIDE_ANEW_MINUTES} minutes after that"
+            return f"{decision_text(kept, now)}; without an effect, {anew}"

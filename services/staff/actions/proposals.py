@@ -193,6 +193,7 @@ async def _end(
     """Keep how a proposal ended, with its entry in the journal. Returns the entry's id."""
     details = {"proposal": str(proposal.id), "proposed_by": proposal.by, "version": proposal.version, "saw": saw}
     entry = JournalEntry.of(who, now, action, proposal.payment_id, details)
+    entry = entry.changing({"proposal": proposal.state.value}, {"proposal": state.value})
     await store.append_entries(tx, [entry])
     await store.end_proposal(tx, replace(proposal, state=state, answered_by=who.name, answered_at=now, answer=saw))
     return entry.id
@@ -200,7 +201,7 @@ async def _end(
 
 async def _done(tx: Connection, found: _Answered, both: Actor, now: datetime) -> ActionResult:
     """Do what was proposed, in the names of both."""
-    kept, proposal = found.kept, found.proposal
+    kept, proposal = replace(found.kept, proposal=None), found.proposal
     match proposal.act:
         case ProposedAct.DECIDE:
             decision = ResolvePayment.model_validate(_said(proposal, both.name))

@@ -19,6 +19,7 @@ from services.staff.proposals import (
 )
 from services.staff.store import JournalEntry, KeptCase
 from shared.persistence.database import Connection
+from shared.records import replace
 
 
 async def limits_of(connection: Connection) -> SecondPersonLimits:
@@ -77,7 +78,8 @@ async def propose(
         await store.outdate_proposals(tx, {case.payment_id: case.version}, now)
     entry = JournalEntry.of(who, now, "propose", case.payment_id, {"act": act.value, "version": case.version, **asks})
     proposal = Proposal(entry.id, case.payment_id, case.version, act, asks, who.name, who.via, now)
-    await store.append_entries(tx, [entry])
+    before = replace(kept, proposal=None)
+    await store.append_entries(tx, [entry.changing(before.stands, replace(kept, proposal=proposal).stands)])
     await store.keep_proposal(tx, proposal)
     return ActionResult(
         case.payment_id,

@@ -76,10 +76,11 @@ async def undo(
         is_back = await outbox.revoke(tx, message_ids, sweep_after_s=undo_s) if message_ids else now < leaves_at
         if not is_back:
             return ActionResult(letter_id, f"it went out at {moment_text(leaves_at)}", ActionRefusal.TOO_LATE_TO_UNDO)
+        after = dead_letters.reopened(record)
         entry = JournalEntry.of(who, now, "undo", letter_id, {"of": str(last.id), "action": last.action})
-        entries = [entry, *_undone_decision(last, who, entry)]
-        await store.append_entries(tx, entries)
-        await store.save_letters(tx, [dead_letters.reopened(record)], locked={letter_id})
+        entry = entry.changing(record.stands, after.stands)
+        await store.append_entries(tx, [entry, *_undone_decision(last, who, entry)])
+        await store.save_letters(tx, [after], locked={letter_id})
         crash_points.reach("staff.undo.before_commit")
     crash_points.reach("staff.undo.after_commit")
     return ActionResult(letter_id, f"the {last.action} is undone: nothing was sent", entry=entry.id)
@@ -144,11 +145,10 @@ async def restore(
             return told
         if (barred := (await proposing.barred_letters(tx, [record.letter], who)).get(letter_id)) is not None:
             return barred
-        entry = JournalEntry.of(
-            who, clock(), "restore", letter_id, {"reason": reason, "of": str(last.id) if last else None}
-        )
+        after, details = dead_letters.reopened(record), {"reason": reason, "of": str(last.id) if last else None}
+        entry = JournalEntry.of(who, clock(), "restore", letter_id, details).changing(record.stands, after.stands)
         await store.append_entries(tx, [entry])
-        await store.save_letters(tx, [dead_letters.reopened(record)], locked={letter_id})
+        await store.save_letters(tx, [after], locked={letter_id})
         crash_points.reach("staff.restore.before_commit")
     crash_points.reach("staff.restore.after_commit")
     return ActionResult(letter_id, "brought back: it is open again", entry=entry.id)
@@ -237,7 +237,7 @@ async def edit(
         messages = [replace(message, id=derived_id(entry.id, 1))]
         if command_id is not None:
             messages.append(closing_message(record.letter, command_id, entry, reason, replaced_by=new_id))
-        await store.append_entries(tx, [entry])
+        await store.append_entries(tx, [entry.changing(record.stands, after.stands)])
         await store.save_letters(tx, [after], locked={letter_id})
         await outbox.insert(tx, messages, sweep_after_s=0)
         crash_points.reach("staff.edit.before_commit")

@@ -1,5 +1,6 @@
-"""From the result of an action to the answer of the desk: done, or refused with a sentence."""
+"""From the result of an action to the answer of the desk: done, or refused with a sentence in the words of the screen."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -27,6 +28,19 @@ _FIELDS: Final[Mapping[str, str]] = {
     "speed": "rate",
     "not_sure": "sure",
 }
+_SCREEN_WORDS: Final[Mapping[str, str]] = {
+    "dead letter": "failed message",
+    "the evidence": "what you saw",
+    "needs decision": "needs a decision",
+    "refund in doubt": "refund unclear",
+    "refund failed": "refund refused",
+    "captured": "charged",
+    "declined": "declined by the bank",
+    "not refunded": "kept",
+    "refunded": "given back",
+}
+"""Words of programs in the texts of actions, which a terminal shows as they are, and those of the screen."""
+_PROGRAM_WORDS: Final = re.compile(rf"\b({'|'.join(_SCREEN_WORDS)})\b")
 
 
 def done(
@@ -59,7 +73,14 @@ def refused(result: ActionResult, *, is_noted: bool = True) -> Refused:
     )
 
 
+def on_screen(text: str) -> str:
+    """The text of an action in the words of the screen."""
+    return _PROGRAM_WORDS.sub(lambda found: _SCREEN_WORDS[found[0]], text)
+
+
 def sentence(text: str, name: str | None = None) -> str:
-    """The text of an action as a sentence. If it begins with the `name` of somebody, that stays as it is."""
-    whole = text if text.endswith((".", "?", "!")) else f"{text}."
-    return whole if name is not None and whole.startswith(name) else whole[:1].upper() + whole[1:]
+    """The text of an action as a sentence in the words of the screen. If it begins with the `name` of somebody, that stays as it is."""
+    begins = name if name is not None and text.startswith(name) else ""
+    rest = on_screen(text.removeprefix(begins))
+    whole = rest if rest.endswith((".", "?", "!")) else f"{rest}."
+    return f"{begins}{whole}" if begins else whole[:1].upper() + whole[1:]

@@ -4,9 +4,19 @@ The words of programs stand in services/staff/domain.py; here are those of the s
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from services.staff.domain import ASKING, OPEN, Case, CaseAttempt, CaseStatus
+from services.staff.domain import (
+    ASKING,
+    DECIDE_ANEW_MINUTES,
+    OPEN,
+    Case,
+    CaseAttempt,
+    CaseStatus,
+    SentDecision,
+    is_decided,
+)
 from services.staff.journal_words import tried
 from services.staff.proposals import Proposal
 from services.staff.store import JournalEntry, KeptCase
@@ -67,6 +77,8 @@ STEP_WORDS: Final[Mapping[str, str]] = {
 }
 ANSWER_WORDS: Final[Mapping[str, str]] = {"unknown": "no readable answer"}
 """Answers whose code would say something else to people."""
+UNSENT_AFTER: Final = timedelta(seconds=10)
+"""The staff service sends within a second. What it has not sent by then waits."""
 FOLDED_FROM: Final = 4
 """So many calls in a row with the same answer are one line: the first and the last of them stay."""
 
@@ -80,18 +92,29 @@ class StateInWords:
     sub: str
 
 
-def state_of(kept: KeptCase) -> StateInWords:
+def state_of(kept: KeptCase, now: datetime) -> StateInWords:
     """How a case stands, the most pressing first."""
     case = kept.case
     if kept.proposal is not None:
         return StateInWords("hand", "Needs a second person", f"{kept.proposal.by}: {decided_words(kept.proposal)}")
     if (coming := case.decision_on_its_way) is not None:
-        decided = RESOLUTION_WORDS[coming.resolution]
-        return StateInWords("work", "Decision on its way", f"{coming.by}: {decided}")
+        return _coming(kept, coming, now)
     if case.is_contradicted and not case.is_open:
         return StateInWords("look", "Contradicted", contradiction_words(case))
     kind, text = _STATUS_WORDS[case.status]
     return StateInWords(kind, text, "Nothing to do yet" if case.status is CaseStatus.IN_DOUBT else reason_words(case))
+
+
+def _coming(kept: KeptCase, coming: SentDecision, now: datetime) -> StateInWords:
+    """How far a decision without an effect has come. It waits if it was not sent, or if its effect does not show for too long."""
+    decided = f"{coming.by}: {RESOLUTION_WORDS[coming.resolution]}"
+    if not is_decided(kept.case, now):
+        return StateInWords(
+            "act", "Decision waits", f"{decided}. No effect for {DECIDE_ANEW_MINUTES} minutes: it may be made anew"
+        )
+    if kept.decision_waits and now > coming.at + UNSENT_AFTER:
+        return StateInWords("work", "Decision waits", f"{decided}. The staff service has not sent it yet")
+    return StateInWords("work", "Decision on its way", decided)
 
 
 def contradiction_words(case: Case) -> str:

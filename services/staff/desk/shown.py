@@ -3,6 +3,7 @@
 A filter returns markup that is safe: what it got is escaped, and what would act or not be seen is made visible.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
@@ -137,6 +138,26 @@ def age(context: Context, at: datetime) -> str:
     return age_text(context["frame"].as_of - at)
 
 
+_IN_UTC = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\b")
+"""A moment in a sentence of an action (`actions.results.moment_text`)."""
+
+
+@pass_context
+def in_zone(context: Context, text: str) -> Markup:
+    """A sentence whose moments are shown in the zone of whoever looks. It is shown as `theirs` is."""
+    parts = _IN_UTC.split(text)
+    shown = [theirs(part) if place % 2 == 0 else _moment_in(context, part) for place, part in enumerate(parts)]
+    return Markup("").join(shown)
+
+
+def _moment_in(context: Context, text: str) -> Markup:
+    try:
+        at = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return theirs(f"{text} UTC")
+    return moment_markup(at, "second", zone=context["frame"].zone, now=context["frame"].as_of)
+
+
 # -- ids and texts of others -----------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +198,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "count": count,
     "count_short": count_short,
     "moment": moment,
+    "in_zone": in_zone,
     "age": age,
     "span": age_text,
     "end": end,

@@ -265,7 +265,7 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     decided = await payment_actions.resolve(database, **decision(about), clock=lambda: NOW)
     waiting = await payment_actions.show_case(database, about["payment_id"])
     assert waiting is not None
-    assert payment_actions.decision_text(waiting[0]) == (
+    assert payment_actions.decision_text(waiting[0], NOW) == (
         "ann decided captured at 2026-11-22 12:00:00 UTC: it waits for the staff service, which sends it"
     )
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
@@ -291,7 +291,9 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     assert question.event["causationid"] == str(decided.entry)
     shown = await payment_actions.show_case(database, about["payment_id"])
     assert shown is not None
-    assert str(payment_actions.decision_text(shown[0])).endswith("it is on its way, sent 2 times")
+    assert str(payment_actions.decision_text(shown[0], NOW)).endswith("it is on its way, sent 2 times")
+    late = payment_actions.decision_text(shown[0], NOW + DECIDE_ANEW_AFTER)
+    assert str(late).endswith("sent 2 times; it has no effect yet, and may be made anew")
     other = decision(about, who=at_terminal("bea"), resolution="not_charged", receipt_number=None)
     early = await payment_actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
     assert early.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
@@ -325,7 +327,7 @@ INVALID: list[tuple[dict[str, Any], ActionRefusal | DecisionRefusal, str]] = [
     (
         {"expected_version": 3},
         DecisionRefusal.VERSION_DIFFERS,
-        "it stands at version 4 (needs decision), not 3: look again",
+        "it changed since you looked: it stands at version 4 (needs decision), not 3; look again",
     ),
     (
         {"resolution": "refunded"},

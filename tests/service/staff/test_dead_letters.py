@@ -554,7 +554,8 @@ async def test_the_journal_cannot_be_changed(
     assert entry == {
         "who": "ann",
         "action": "replay",
-        "details": {"queue": QUEUE, "message_id": "1", "replays": 1, "reason": None, "via": "terminal"},
+        "details": {"queue": QUEUE, "message_id": "1", "replays": 1, "reason": None, "via": "terminal"}
+        | {"before": {"status": "open", "replays": 0}, "after": {"status": "replayed", "replays": 1}},
     }
 
 

@@ -271,6 +271,15 @@ def test_a_decision_on_its_way_says_until_when_it_has_time() -> None:
     )
 
 
+def test_a_decision_without_effect_for_too_long_waits_and_may_be_made_anew() -> None:
+    at = START + timedelta(hours=1)
+    standing = standing_of(told(LIFE, cases=(case(decided=("ben", "not_charged", at), decision_waits=True),)))
+    assert standing.state is State.NEEDS_DECISION
+    assert plain(standing.next).startswith(
+        f"ben decided not charged at {at.isoformat()}. That decision waits: it has no effect yet, and anybody may decide anew. "
+    )
+
+
 def test_doubt_says_when_the_gateway_was_asked_last() -> None:
     standing = standing_of(told(upto("PaymentInDoubt"), cases=(case("in_doubt"),)))
     assert plain(standing.next).endswith(f"It was last asked at {(START + timedelta(seconds=98)).isoformat()}.")

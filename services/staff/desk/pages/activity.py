@@ -1,10 +1,10 @@
 """The activity log: what people did or were refused, whether its chain is whole, and the log as a file."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import orjson
@@ -14,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 
 from services.staff import journal_store, journal_words
 from services.staff.actions import log
-from services.staff.desk.frame import zone_of
+from services.staff.desk.frame import zone_named, zone_of
+from services.staff.desk.once import NUL
 from services.staff.desk.routing import Act, Desk, Done, Refused, Room, Visitor
 from services.staff.desk.spreadsheet import cell, csv_lines
 from services.staff.journal_check import LOOK_EVERY
@@ -27,6 +28,7 @@ from shared.persistence.database import Connection
 room = Room(__name__)
 
 ENTRIES_A_PAGE = 50
+NEWS_MAX = 100
 ENTRIES_A_PIECE = 1_000
 """Entries that a download reads at a time."""
 NAMES_MAX = 500
@@ -66,7 +68,10 @@ class AboutView(BaseModel):
 
 
 class EntryView(BaseModel):
-    """An entry. `said` is what was done, in words; `result` what came of it, with the kind of its badge."""
+    """An entry. `said` is what was done, in words; `result` what came of it, with the kind of its badge.
+
+    `before` and `after` say what the act changed. `request` is the id of the form, or of what a program sent.
+    """
 
     position: int
     id: UUID
@@ -79,17 +84,20 @@ class EntryView(BaseModel):
     why: str | None
     kind: str
     result: str
+    before: str | None
+    after: str | None
     facts: list[tuple[str, str]]
+    request: str | None
     is_purged: bool
 
 
 class FilterView(BaseModel):
     """What the list is filtered by, as it was asked for."""
 
-    who: str | None
-    action: str | None
-    about: str | None
-    day: date | None
+    who: str | None = None
+    action: str | None = None
+    about: str | None = None
+    day: date | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -97,7 +105,7 @@ class FilterView(BaseModel):
 
 
 class ActivityView(BaseModel):
-    """The log, the latest entry first. `next` is the address of the next page."""
+    """The log, the latest entry first. `next` is the key of the next page: its entries come before this one."""
 
     chain: ChainView
     filter: FilterView
@@ -105,9 +113,28 @@ class ActivityView(BaseModel):
     groups: list[str]
     actions: list[str]
     entries: list[EntryView]
-    next: str | None
+    next: int | None
     csv: str
     json_lines: str
+    live: str
+
+    def address(self, **more: object) -> str:
+        """The address of this list, with more in its query."""
+        return f"/activity?{urlencode({**self.filter.query, **more})}"
+
+
+class ActivityNewsView(BaseModel):
+    """How many entries that the filters mean were written since a list began, and the address of the list as it is now."""
+
+    came: int
+    address: str
+    news_max: int = NEWS_MAX
+
+
+class ChainNow(BaseModel):
+    """Whether the log is whole, as its pages show it while somebody looks."""
+
+    chain: ChainView
 
 
 class ActivityEntryView(BaseModel):
@@ -136,6 +163,7 @@ async def activity(
     asked = FilterView(who=who, action=action, about=about, day=day)
     zone = zone_of(request, visitor.preferences.zone)[0]
     async with desk.read() as connection:
+        newest = await journal_store.last_place(connection)
         actions = await journal_store.names_in(connection, "action", at_most=NAMES_MAX)
         filter_ = await _filter(connection, asked, actions, zone)
         found = await journal_store.read_entries(
@@ -153,10 +181,40 @@ async def activity(
         groups=list(journal_words.GROUPS),
         actions=actions,
         entries=shown,
-        next=f"/activity?{urlencode({**query, 'before': entries[-1].position})}" if rest else None,
+        next=entries[-1].position if rest else None,
         csv=f"/activity/download?{urlencode({**query, 'kind': 'csv'})}",
         json_lines=f"/activity/download?{urlencode({**query, 'kind': 'jsonl'})}",
+        live=urlencode({**query, "zone": str(zone), "seen": newest}),
     )
+
+
+@room.region("activity", "_activity_news.html")
+async def activity_news(key: str, desk: Desk, viewer: Actor) -> ActivityNewsView | None:  # noqa: ARG001 - the same for everybody
+    """What was written since a list began. The key is the query of the list, with the newest entry there was and the zone of its day."""
+    sent = dict(parse_qsl(key))
+    zone = zone_named(sent.pop("zone", "")) or UTC
+    try:
+        asked, seen = FilterView.model_validate(sent), int(sent.get("seen", ""))
+    except ValueError:
+        return None
+    if any(NUL in text for text in sent.values()):
+        return None
+    async with desk.read() as connection:
+        came = await _came(connection, asked, zone, seen) if seen < await journal_store.last_place(connection) else 0
+    return ActivityNewsView(came=came, address=f"/activity?{urlencode(asked.query)}")
+
+
+async def _came(connection: Connection, asked: FilterView, zone: tzinfo, seen: int) -> int:
+    known = await journal_store.names_in(connection, "action", at_most=NAMES_MAX)
+    filter_ = await _filter(connection, asked, known, zone)
+    return len(await journal_store.read_entries(connection, filter_, after=max(seen, 0), at_most=NEWS_MAX))
+
+
+@room.region("chain", "_chain.html", has_forms=True)
+async def chain_now(key: str, desk: Desk, viewer: Actor) -> ChainNow:  # noqa: ARG001 - there is one, the same for everybody
+    """Whether the log is whole, as it is looked at."""
+    async with desk.read() as connection:
+        return ChainNow(chain=await chain_view(connection, desk.clock()))
 
 
 @room.page("/activity/download", "activity.html")
@@ -260,7 +318,7 @@ async def _views(connection: Connection, entries: Sequence[ReadEntry]) -> list[E
 
 def _view(one: ReadEntry, kinds: Mapping[UUID, tuple[str, str | None]]) -> EntryView:
     told = journal_words.tell(one.action, one.details)
-    via = one.details.get("via")
+    via, request = one.details.get("via"), one.details.get("request")
     return EntryView(
         position=one.position,
         id=one.id,
@@ -273,7 +331,10 @@ def _view(one: ReadEntry, kinds: Mapping[UUID, tuple[str, str | None]]) -> Entry
         why=told.why,
         kind=told.kind,
         result=told.result,
+        before=journal_words.stood(one.details, "before"),
+        after=journal_words.stood(one.details, "after"),
         facts=journal_words.facts(one.details),
+        request=request if isinstance(request, str) else None,
         is_purged=one.is_purged,
     )
 

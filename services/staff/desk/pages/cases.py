@@ -102,7 +102,7 @@ class CaseTab(CasePart):
 
 
 class CasesView(CasePart):
-    """A page of a list of cases."""
+    """A page of a list of cases. `next` is the key of the next page."""
 
     show: CaseList
     rows: list[CaseRow]
@@ -420,13 +420,13 @@ async def cases(desk: Desk, viewer: Actor, show: CaseList = "open", after: str =
     page = found[:LISTED]
     return CasesView(
         show=show,
-        rows=[_row(one) for one in page],
+        rows=[_row(one, desk.clock()) for one in page],
         tabs=[CaseTab(show=name, text=text, cases=counts[name]) for name, text in SHOWN],
         sums=[
             CurrencySum(currency=one.currency, amount_minor=one.amount_minor, cases=one.cases, unknown=one.unknown)
             for one in sums
         ],
-        next=f"/cases?{urlencode({'show': show, 'after': _key_text(page[-1])})}" if len(found) > LISTED else None,
+        next=_key_text(page[-1]) if len(found) > LISTED else None,
         live=urlencode({"show": show, "seen": seen.isoformat(), "who": viewer.name}),
     )
 
@@ -497,7 +497,7 @@ async def case(payment_id: UUID, desk: Desk, viewer: Actor, draft: UUID | None =
     async with desk.read() as connection:
         looked = await _look(connection, payment_id)
         typed = await _draft(connection, draft, viewer) if draft is not None else {}
-        told = await told_store.load_told(connection, looked.kept.case.invoice_id)
+        told = await told_store.load_told(connection, looked.kept.case.invoice_id, desk.clock())
     fields = _case_fields(looked, told, viewer, desk)
     return CaseView(**fields, **_story_fields(told), draft=typed, draft_id=draft)
 
@@ -540,7 +540,9 @@ async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | Non
         kept = await store.find_case(connection, payment_id)
     if kept is None:
         return None
-    return CaseStateView(**_state_fields(kept), changed=bool(version) and version != str(kept.case.version))
+    return CaseStateView(
+        **_state_fields(kept, desk.clock()), changed=bool(version) and version != str(kept.case.version)
+    )
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
@@ -756,14 +758,14 @@ async def _draft(connection: Connection, draft_id: UUID, viewer: Actor) -> dict[
     return dict(draft) if isinstance(draft, dict) else {}
 
 
-def _row(listed: ListedCase) -> CaseRow:
+def _row(listed: ListedCase, now: datetime) -> CaseRow:
     case = listed.kept.case
     return CaseRow(
         payment_id=case.payment_id,
         invoice_id=case.invoice_id,
         amount_minor=case.amount_minor,
         currency=case.currency,
-        state=_state(listed.kept),
+        state=_state(listed.kept, now),
         since=listed.since,
         claimed_by=listed.kept.claimed_by,
     )
@@ -779,13 +781,13 @@ def _key_text(listed: ListedCase) -> str:
     return key_text(listed.since, listed.kept.case.payment_id)
 
 
-def _state(kept: KeptCase) -> CaseBadge:
-    words = case_words.state_of(kept)
+def _state(kept: KeptCase, now: datetime) -> CaseBadge:
+    words = case_words.state_of(kept, now)
     return CaseBadge(status=kept.case.status.value, kind=words.kind, text=words.text, sub=words.sub)
 
 
-def _state_fields(kept: KeptCase) -> dict[str, Any]:
-    case = kept.case
+def _state_fields(kept: KeptCase, now: datetime) -> dict[str, Any]:
+    case, state = kept.case, _state(kept, now)
     refused = [
         f"{one.decided_by}: {case_words.RESOLUTION_WORDS.get(one.resolution, one.resolution)}. Refused: it stood at version {one.version}, "
         f"{one.state.replace('_', ' ')}"
@@ -795,13 +797,13 @@ def _state_fields(kept: KeptCase) -> dict[str, Any]:
         "payment_id": case.payment_id,
         "invoice_id": case.invoice_id,
         "version": case.version,
-        "state": _state(kept),
-        "steps": _steps(kept),
+        "state": state,
+        "steps": _steps(kept, state, now),
         "refused": refused,
     }
 
 
-def _steps(kept: KeptCase) -> list[DecisionStep]:
+def _steps(kept: KeptCase, state: CaseBadge, now: datetime) -> list[DecisionStep]:
     """How far the last decision has come. Nothing if nobody decided."""
     case, sent = kept.case, kept.case.decision
     if sent is None:
@@ -814,17 +816,18 @@ def _steps(kept: KeptCase) -> list[DecisionStep]:
         return [
             *steps,
             DecisionStep(kind="done", text="Taken by the gateway's service"),
-            DecisionStep(
-                kind="done", text=f"The payment stands at version {case.version}: {_state(kept).text.lower()}"
-            ),
+            DecisionStep(kind="done", text=f"The payment stands at version {case.version}: {state.text.lower()}"),
         ]
-    waiting = DecisionStep(kind="work", text="It waits for the staff service, which sends it")
-    on_its_way = DecisionStep(kind="work", text="On its way to the gateway's service")
-    return [
-        *steps,
-        waiting if kept.decision_waits else on_its_way,
-        DecisionStep(kind="quiet", text="The payment moves on"),
-    ]
+    now_at = (
+        "It waits for the staff service, which sends it"
+        if kept.decision_waits
+        else "On its way to the gateway's service"
+    )
+    if domain.is_decided(case, now):
+        return [*steps, DecisionStep(kind="work", text=now_at), DecisionStep(kind="quiet", text="The payment moves on")]
+    waits = f"{now_at}, for more than {domain.DECIDE_ANEW_MINUTES} minutes"
+    anew = "It is said again by itself, and may be decided anew: of two decisions one takes effect"
+    return [*steps, DecisionStep(kind="look", text=waits), DecisionStep(kind="quiet", text=anew)]
 
 
 def _story_fields(told: InvoiceTold) -> dict[str, Any]:
@@ -845,7 +848,7 @@ def _case_fields(looked: _Looked, told: InvoiceTold, viewer: Actor, desk: Desk) 
     fitting = () if domain.is_decided(case, desk.clock()) else domain.decisions_for(case)
     did = [_did(entry) for entry in looked.journal]
     question = case_words.question_of(case)
-    return _state_fields(kept) | {
+    return _state_fields(kept, desk.clock()) | {
         "title": f"{case.invoice_id}: {question}",
         "question": question,
         "known": case_words.known_words(case),
@@ -856,7 +859,7 @@ def _case_fields(looked: _Looked, told: InvoiceTold, viewer: Actor, desk: Desk) 
         "gateway_id": case.gateway_id,
         "gateway_url": _gateway_url(desk.settings.gateway_dashboard_url, case.gateway_id),
         "gateway_side": _gateway_side(case),
-        "settled_as": case.settled_as and case.settled_as.replace("_", " "),
+        "settled_as": case.settled_as and acted.on_screen(case.settled_as.replace("_", " ")),
         "decided_by": case.decided_by,
         "is_open": case.is_open,
         "needs_second": looked.limits.need_second(stakes),
@@ -901,7 +904,7 @@ def _refund(refund: Any) -> CaseRefundView:
         refund_id=refund.refund_id,
         amount_minor=refund.amount_minor,
         currency=refund.currency,
-        status=refund.status.replace("_", " "),
+        status=acted.on_screen(refund.status.replace("_", " ")),
         told=told,
     )
 
@@ -996,7 +999,7 @@ def _contradiction(looked: _Looked, told: InvoiceTold) -> ContradictionView | No
     receipts = [one.receipt_number for one in told.payments if one.payment_id == case.payment_id]
     refund = next((one for one in reversed(told.messages) if _is_given_back(one, case.payment_id)), None)
     return ContradictionView(
-        decided=decided.status.replace("_", " "),
+        decided=acted.on_screen(decided.status.replace("_", " ")),
         decided_by=decided.by,
         decided_version=decided.version,
         decided_at=entry.at if entry else None,

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -13,11 +13,13 @@ from starlette.responses import RedirectResponse, Response
 from services.staff import told_store
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import zone_of
+from services.staff.desk.once import NUL
 from services.staff.desk.problems import Refused
 from services.staff.desk.routing import Room
 from services.staff.desk.said import SaidPart, said
 from services.staff.desk.sessions import Visitor
 from services.staff.heard import PaymentHeard
+from services.staff.people import Actor
 from services.staff.picture import Picture, picture_of, span
 from services.staff.standing import standing_of
 from services.staff.story import PARTIES, InvoiceTold, StoryStep, steps_of
@@ -135,6 +137,7 @@ class StoryView(BaseModel):
     kept_days: int
     kept_since: datetime | None
     hears_messages: bool
+    live: str
     found_by: str | None = None
 
 
@@ -142,7 +145,8 @@ class StoryView(BaseModel):
 async def story(invoice_id: str, desk: Desk, visitor: Visitor, request: Request, by: str | None = None) -> StoryView:
     """How an invoice stands, and everything that happened. `by`: what it was found by."""
     async with desk.read() as connection:
-        told = await told_store.load_told(connection, invoice_id)
+        stamp = await told_store.stamp_of(connection, invoice_id)
+        told = await told_store.load_told(connection, invoice_id, desk.clock())
     if told.is_empty:
         raise Refused("unknown", "Nothing was heard of such an invoice.", HTTPStatus.NOT_FOUND)
     zone, _ = zone_of(request, visitor.preferences.zone)
@@ -152,8 +156,28 @@ async def story(invoice_id: str, desk: Desk, visitor: Visitor, request: Request,
         steps,
         kept_since=desk.clock() - timedelta(days=MESSAGES_KEPT_DAYS),
         hears_messages=desk.settings.staff_journal == "on",
+        live=urlencode({"invoice": invoice_id, "stamp": stamp}),
         found_by=by,
     )
+
+
+class StoryNewsView(BaseModel):
+    """Whether more is known of an invoice than its page shows."""
+
+    invoice_id: str
+    changed: bool
+
+
+@room.region("story", "_story_news.html")
+async def story_news(key: str, desk: Desk, viewer: Actor) -> StoryNewsView | None:  # noqa: ARG001 - the same for everybody
+    """That a story has gone on since its page was opened. The key says which one, and what was known then."""
+    sent = dict(parse_qsl(key))
+    invoice_id = sent.get("invoice", "")
+    if NUL in invoice_id:
+        return None
+    async with desk.read() as connection:
+        stamp = await told_store.stamp_of(connection, invoice_id)
+    return StoryNewsView(invoice_id=invoice_id, changed=stamp != sent.get("stamp"))
 
 
 @room.page("/payments/{payment_id}", "story.html", api=False)
@@ -190,6 +214,7 @@ def view_of(
     *,
     kept_since: datetime,
     hears_messages: bool,
+    live: str,
     found_by: str | None,
 ) -> StoryView:
     """The view of a story."""
@@ -229,6 +254,7 @@ def view_of(
         kept_days=MESSAGES_KEPT_DAYS,
         kept_since=kept_since if is_cut else None,
         hears_messages=hears_messages,
+        live=live,
         found_by=found_by[:100] if found_by else None,
     )
 

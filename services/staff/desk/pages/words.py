@@ -69,6 +69,11 @@ WORDS = (
         meaning="The decision was sent, and the service that carries it out has not answered yet.",
     ),
     Word(
+        shown="decision waits",
+        programs=["decision_on_its_way"],
+        meaning="The decision was not sent yet, or no effect of it shows for 5 minutes: then it may be made anew. One takes effect.",
+    ),
+    Word(
         shown="contradicted",
         programs=["late"],
         meaning="The gateway says something else than a person decided. The money is safe; somebody takes note.",

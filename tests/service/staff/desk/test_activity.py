@@ -1,10 +1,14 @@
 """The activity log: who did what, whether its chain is whole, and the log as a file."""
 
+import asyncio
 import csv
 import io
 import json
+import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,9 +20,12 @@ from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Actor, Role, Via
 from services.staff.runs import RunAct
 from services.staff.store import JournalEntry
+from tests.service.staff.desk.test_live import LiveBrowser
 from tests.support.databases import execute, unguarded
 from tests.support.desk_browser import NOW, DeskBrowser, DeskUnderTest, SeenPage
 from tests.support.environment import Environment
+from tests.support.kept_cases import keep_case
+from tests.support.kept_letters import event, keep
 
 HOSTILE = "<script>alert(1)</script>\u202e=cmd()\x1b[31m"
 
@@ -98,6 +105,61 @@ async def test_filters(desk: DeskUnderTest, query: str, found: list[int]) -> Non
     assert sorted(rows_of(page)) == found
     if not found:
         assert "Nobody did anything that matches" in page.text
+
+
+async def test_the_log_and_its_chain_are_live(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that a filter does not mean are none of its news."""
+    live = desk.app.state.live
+    monkeypatch.setattr(live, "_run", lambda: asyncio.sleep(0))  # rounds happen when the test says so
+    browser = await viewer(desk)
+    keys = {}
+    for query in ("", "?who=ann&action=Replays"):
+        page = await browser.open(f"/activity{query}")
+        keys[query] = unescape(re.findall('data-live="(activity:[^"]+)"', page.html)[0])
+    listener = await LiveBrowser(
+        desk, browser, quote(",".join([*keys.values(), "chain:now", "activity:seen=x"]))
+    ).open()
+    await live.round()
+    first = dict([await listener.hear_part() for _ in range(4)])
+    assert [first[key].count("<a") for key in (*keys.values(), "activity:seen=x")] == [0, 0, 0]
+    assert 'There are <span class="number">1</span> entries.' in first["chain:now"]
+    await act(desk, "ann", "ask")
+    await act(desk, "ann", "replay")
+    await live.round()
+    news = dict([await listener.hear_part() for _ in range(3)])
+    assert [re.findall('href="([^"]+)|>([0-9]+)<', news[key]) for key in keys.values()] == [
+        [("/activity?", ""), ("", "2")],
+        [("/activity?who=ann&amp;action=Replays", ""), ("", "1")],
+    ]
+    assert 'There are <span class="number">3</span> entries.' in news["chain:now"]
+    await listener.close()
+
+
+async def test_an_entry_tells_what_the_act_changed_and_in_which_request(desk: DeskUnderTest) -> None:
+    case = await keep_case(desk.desk.database)
+    (letter,) = await keep(desk.desk.database, event(1))
+    ann = await desk.browser("ann", *Role)
+    await ann.submit(await ann.open(f"/cases/{case}"), f"/cases/{case}/claim")
+    page = await ann.open(f"/dead-letters/{letter}")
+    await ann.submit(page, f"/dead-letters/{letter}/replay")
+    await ann.submit(await ann.open("/people"), "/people/edit-and-replay")
+    program = await desk.token("robot", *Role)
+    told = [(await program.get(f"/api/v1/activity/{position}")).json()["entry"] for position in (2, 3, 4, 5)]
+    stands = "status: needs_decision; version: 4"
+    assert [(one["action"], one["before"], one["after"]) for one in told] == [
+        ("claim", stands, f"{stands}; claimed by: ann"),
+        ("replay", "status: open; replays: 0", "status: replayed; replays: 1"),
+        ("change_setting", "value: none", "value: yes"),
+        ("add_token", None, None),
+    ]
+    assert told[1]["request"] == page.form(f"/dead-letters/{letter}/replay").fields["once"][0]
+    entry = await ann.open("/activity/3")
+    for words in (
+        "Before status: open; replays: 0",
+        "After status: replayed; replays: 1",
+        f"Request {told[1]['request']}",
+    ):
+        assert words in entry.text
 
 
 async def test_about_takes_an_id_its_end_and_an_invoice(desk: DeskUnderTest, environment: Environment) -> None:

@@ -93,12 +93,13 @@ async def test_pages_of_a_list_have_each_case_once(desk: DeskUnderTest, show: st
     browser = await ann(desk)
     seen: list[str] = []
     program = await desk.token("reader", Role.VIEWER)
-    address: str | None = f"/cases?show={show}"
+    links = [f"/cases?show={show}"]
     for _ in range(3):
-        page = (await browser.client.get(f"/api/v1{address}")).json()
+        page = (await browser.client.get(f"/api/v1{links[0]}")).json()
         seen += [row["invoice_id"] for row in page["rows"]]
-        address = page["next"]
-    assert (len(seen), len(set(seen)), address) == (120, 120, None)
+        links = [link for link in (await browser.open(links[0])).links if "after=" in link] or [""]
+        assert (page["next"] is None) == (links == [""]), "a program gets the key, a person the link with it"
+    assert (len(seen), len(set(seen)), links) == (120, 120, [""])
     numbers = [int(invoice.removeprefix("INV-")) // 3 for invoice in seen]
     assert numbers == sorted(numbers, reverse=show == "settled")
     assert (await program.get("/api/v1/cases")).status_code == 200
@@ -152,7 +153,7 @@ async def test_what_was_written_stays_to_be_changed_and_when_the_case_moved(
     await tell_case(desk.desk.database, payment_id, Settled(6, CaseStatus.CAPTURED, decided_by=None))
     moved = await sent(browser, check)
     assert moved.status == 409
-    assert "There is nothing to decide: its state is captured." in moved.text
+    assert "There is nothing to decide: its state is charged." in moved.text
     assert await outbox(environment) == 0
 
 
@@ -160,8 +161,8 @@ MISTAKES = [
     ({"evidence": ""}, "Say what you saw, and where."),
     ({"reason": ""}, "Say why you decide so."),
     ({"resolution": ""}, "Choose what happened to the money."),
-    ({"evidence": "card 4242424242424242"}, "The evidence holds card data: leave it out."),
-    ({"resolution": "captured"}, "A captured payment needs the gateway's receipt number."),
+    ({"evidence": "card 4242424242424242"}, "What you saw holds card data: leave it out."),
+    ({"resolution": "captured"}, "A charged payment needs the gateway's receipt number."),
     ({"reason": "x" * 1042}, "Why: longer than 1 000 characters (1 042)."),
 ]
 
@@ -226,6 +227,23 @@ async def test_how_a_case_stands_is_live(desk: DeskUnderTest, monkeypatch: pytes
     )
     await listener.close()
     await live.close()
+
+
+async def test_a_decision_without_effect_waits_and_may_be_made_anew(desk: DeskUnderTest) -> None:
+    """At first because the staff service has not sent it, then because nothing came of it for minutes."""
+    here = f"/cases/{await keep_case(desk.desk.database, LIMIT)}"
+    browser = await ann(desk)
+    await sent(browser, await checked(browser, UUID(here.rpartition("/")[2])))
+    desk.clock.forward(seconds=11)
+    unsent = await browser.open(here)
+    assert "ann.resolver: not charged. The staff service has not sent it yet" in unsent.text
+    assert f"{here}/check" not in [form.action for form in unsent.forms]
+    desk.clock.forward(minutes=5)
+    page, story = await browser.open(here), await browser.open("/invoices/INV-1")
+    assert "ann.resolver: not charged. No effect for 5 minutes: it may be made anew" in page.text
+    assert f"{here}/check" in [form.action for form in page.forms]
+    assert "That decision waits: it has no effect yet, and anybody may decide anew." in story.text
+    assert "Decision waits" in (await browser.open("/cases")).text
 
 
 async def came_open(desk: DeskUnderTest, at: datetime) -> None:

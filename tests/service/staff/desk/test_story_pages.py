@@ -1,10 +1,14 @@
 """The pages about what happened: find, the story, what is stuck, and the overview."""
 
+import asyncio
 import json
+import re
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import pytest
@@ -18,6 +22,7 @@ from services.staff.people import Role, at_terminal
 from shared.contracts.operations import Heartbeat
 from shared.messaging.envelope import Inbound
 from shared.records import replace
+from tests.service.staff.desk.test_live import LiveBrowser
 from tests.support.databases import execute
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
 from tests.support.environment import Environment
@@ -78,6 +83,31 @@ async def test_the_story_tells_how_it_stands_and_what_happened(desk: DeskUnderTe
     assert page.html.count('class="node') == len(LIFE)
     assert 'class="edge against"' in page.html
     assert "style=" not in page.html
+
+
+async def test_a_story_says_when_it_has_gone_on(
+    desk: DeskUnderTest, ann: DeskBrowser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By messages, by a case, and by what people do."""
+    live = desk.app.state.live
+    monkeypatch.setattr(live, "_run", lambda: asyncio.sleep(0))  # rounds happen when the test says so
+    await heard(desk, LIFE[:2])
+
+    async def hears_news_after(change: Awaitable[object]) -> bool:
+        (key,) = re.findall('data-live="([^"]+)"', (await ann.open(f"/invoices/{INVOICE}")).html)
+        listener = await LiveBrowser(desk, ann, quote(unescape(key))).open()
+        await live.round()
+        assert "gone on" not in (await listener.hear_part())[1]
+        await change
+        await live.round()
+        _, html = await listener.hear_part()
+        await listener.close()
+        return f'href="/invoices/{INVOICE}"' in html
+
+    case = keep_case(desk.desk.database, invoice_id=INVOICE, payment_id=PAYMENT)
+    assert await hears_news_after(heard(desk, LIFE))
+    assert await hears_news_after(case)
+    assert await hears_news_after(payments.ask(desk.desk.database, PAYMENT, who=at_terminal("ben")))
 
 
 async def test_the_story_is_the_same_for_programs(desk: DeskUnderTest, ann: DeskBrowser) -> None:

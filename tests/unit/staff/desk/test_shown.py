@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jinja2 import nodes
 
 from services.staff.desk import shown
-from services.staff.desk.frame import ENVIRONMENT
+from services.staff.desk.frame import ENVIRONMENT, PageFrame
 from shared.contracts.currencies import ISO_4217, in_major_units
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -215,3 +215,13 @@ def test_no_text_of_others_is_called_safe(template: str) -> None:
     tree = ENVIRONMENT.parse(ENVIRONMENT.loader.get_source(ENVIRONMENT, template)[0])  # type: ignore[union-attr]
     safe = [node for node in tree.find_all(nodes.Filter) if node.name == "safe"]
     assert all(isinstance(node.node, nodes.Const) for node in safe)
+
+
+def test_moments_in_a_sentence_are_in_the_zone_of_whoever_looks() -> None:
+    template = ENVIRONMENT.from_string("{{ text | in_zone }}")
+    text = "<b> decided at 2026-11-28 02:14:07 UTC, not at 2026-13-99 02:14:07 UTC\u202e"
+    drawn = template.render(text=text, frame=PageFrame("", BERLIN, True, NOW, "/"))
+    assert drawn == (
+        '&lt;b&gt; decided at <time datetime="2026-11-28T02:14:07Z">28 Nov, 03:14:07</time>, '
+        "not at 2026-13-99 02:14:07 UTC\\u202e"
+    )
