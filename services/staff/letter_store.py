@@ -12,7 +12,7 @@ from services.staff.verdict import FailedSeen
 from shared.messaging.topology import WORK_QUEUE_NAMES
 from shared.persistence.database import Connection
 from shared.persistence.database import Record as Row
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 WORDS_LETTERS_MAX = 10_000
 """Words are looked for in the newest dead letters only: no index knows words, and reading all would become a load."""
@@ -241,9 +241,11 @@ async def page(connection: Connection, filter_: LetterFilter, *, after: Key | No
 _BEHIND = """($10::timestamptz IS NULL OR (d.last_seen, d.id) < ($10, $11::uuid))
     ORDER BY d.last_seen DESC, d.id DESC LIMIT $12"""
 _PAGE = f"SELECT {_LINE} FROM dead_letters d WHERE {_MEANT} AND {_BEHIND}"  # noqa: S608 - constants
-_PAGE_WITH_WORDS = f"""SELECT {_LINE} FROM (
-        SELECT {_LINE}, d.grp FROM dead_letters d ORDER BY d.last_seen DESC, d.id DESC LIMIT {WORDS_LETTERS_MAX}
-    ) d WHERE {_MEANT} AND (d.error_text ILIKE $13 OR d.error_type ILIKE $13 OR d.type ILIKE $13) AND {_BEHIND}"""  # noqa: S608 - constants
+_NEWEST = (
+    f"""(SELECT {_LINE}, d.grp FROM dead_letters d ORDER BY d.last_seen DESC, d.id DESC LIMIT {WORDS_LETTERS_MAX})"""  # noqa: S608
+)
+_HAS_WORDS = "(d.error_text ILIKE {0} OR d.error_type ILIKE {0} OR d.type ILIKE {0})"
+_PAGE_WITH_WORDS = f"SELECT {_LINE} FROM {_NEWEST} d WHERE {_MEANT} AND {_HAS_WORDS.format('$13')} AND {_BEHIND}"  # noqa: S608
 
 
 def _literally(words: str) -> str:
@@ -260,6 +262,17 @@ async def came_since(connection: Connection, filter_: LetterFilter, since: datet
 _CAME_SINCE = (
     f"SELECT count(*) FROM (SELECT FROM dead_letters d WHERE {_MEANT} AND d.last_seen > $10 LIMIT $11) counted"  # noqa: S608
 )
+
+
+async def with_words_found(connection: Connection, filter_: LetterFilter) -> LetterFilter:
+    """The same selection, with the ids of what has its words in their place. Only the newest 10 000 are looked at, as for a page."""
+    if not filter_.words:
+        return filter_
+    rows = await connection.fetch(_IDS_WITH_WORDS, *_arguments(filter_), f"%{_literally(filter_.words)}%")
+    return replace(filter_, words=None, ids=tuple(row["id"] for row in rows))
+
+
+_IDS_WITH_WORDS = f"SELECT d.id FROM {_NEWEST} d WHERE {_MEANT} AND {_HAS_WORDS.format('$10')}"  # noqa: S608 - constants
 
 
 # -- what a run would take -------------------------------------------------------------------------------------------------------------

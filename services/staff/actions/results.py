@@ -189,7 +189,7 @@ def decision_entry(command: ResolvePayment, who: Actor, now: datetime) -> Journa
 # -- texts of people -------------------------------------------------------------------------------------------------------------------
 
 
-_LABELS = {"who": "name of who acts", "saw": "text of what you saw"}
+_LABELS = {"who": "name of who acts", "saw": "text of what you saw", "words": "filter for words"}
 _LONG = frozenset({"evidence", "saw", "note"})
 
 

@@ -47,19 +47,21 @@ async def preview(
 ) -> Previewed:
     """Fix the list of a run: the oldest of what is selected, at most `LETTERS_MAX`, and what replaying them would do.
 
+    Words are looked for in the newest dead letters alone, as in a list.
     What may charge and was asked for longer than `old_after` ago is left out.
     """
-    if (refused := unfit(who=who.name)) is not None:
+    if (refused := unfit(who=who.name, words=filter_.words)) is not None:
         return Previewed(refused)
     async with database.transaction() as tx:
         if who.request is not None and (known := await run_store.run_of(tx, _id_of(who))) is not None:
             return Previewed(_listed(known), known.no)  # the same act, sent twice
-        found = await letter_store.candidates(tx, filter_, at_most=runs.LETTERS_MAX)
+        meant = await letter_store.with_words_found(tx, filter_)
+        found = await letter_store.candidates(tx, meant, at_most=runs.LETTERS_MAX)
         if not found:
             return Previewed(ActionResult(None, "nothing is selected: select at least one", RunRefusal.NONE_SELECTED))
         beyond = 0
         if len(found) == runs.LETTERS_MAX:
-            beyond = await letter_store.count_of(tx, filter_, at_most=COUNTED_MAX) - runs.LETTERS_MAX
+            beyond = await letter_store.count_of(tx, meant, at_most=COUNTED_MAX) - runs.LETTERS_MAX
         now, id_ = clock(), _id_of(who)
         bins = runs.bins_of(found, now, old_after)
         taken = runs.in_order(found, now, old_after)
@@ -155,7 +157,7 @@ async def act(
         entry = JournalEntry.of(
             who, now, what.value, kept.id, {name: value for name, value in details.items() if value is not None}
         )
-        await store.append_entries(tx, [entry])
+        await store.append_entries(tx, [entry.changing(kept.run.stands, after.stands)])
         changed = replace(kept, run=after)
         if what is RunAct.TRY:
             waiting = await run_store.start_items(tx, no, first)
@@ -190,8 +192,9 @@ async def take_in(database: Database, no: int, *, who: Actor, reason: str, clock
             text = f"{kept.name} has left out nothing that is too old to charge"
             return ActionResult(kept.id, text, RunRefusal.NONE_SELECTED)
         details = {"run": no, "reason": reason, "taken_in": taken_in}
+        after = await run_store.find_run(tx, no) or kept
         entry = JournalEntry.of(who, now, RunAct.SECOND.value, kept.id, details)
-        await store.append_entries(tx, [entry])
+        await store.append_entries(tx, [entry.changing(kept.run.stands, after.run.stands)])
         crash_points.reach("staff.run_second.before_commit")
     crash_points.reach("staff.run_second.after_commit")
     text = f"{_messages(taken_in)} of {kept.name} charge now, although they are old: somebody else than you starts it"

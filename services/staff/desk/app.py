@@ -2,11 +2,11 @@
 
 import pkgutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib import import_module
 from mimetypes import guess_type
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
@@ -92,7 +92,27 @@ async def _description(request: Request) -> Response:
     """The description of the API, for whoever is signed in or has a token: it names all that the desk can do."""
     await visitor_of(desk_of(request), request)
     app: FastAPI = request.app
-    return JSONResponse(app.openapi())
+    described = app.openapi()
+    return JSONResponse({**described, "paths": {**described["paths"], f"{API}/live": _LIVE}})
+
+
+_LIVE: Final[Mapping[str, Any]] = {
+    "get": {
+        "tags": ["live"],
+        "summary": "Live parts of pages",
+        "description": "Parts of pages, sent anew when they change, with their moment (server-sent events). The stream has no end.",
+        "parameters": [
+            {
+                "name": "on",
+                "in": "query",
+                "schema": {"type": "string"},
+                "description": "The names of parts, separated by commas, as pages have them: overview:now, stuck:now, run:1.",
+            }
+        ],
+        "responses": {"200": {"description": "The stream.", "content": {"text/event-stream": {}}}},
+    }
+}
+"""Not a route of FastAPI: what it streams has no model."""
 
 
 def static_routes() -> list[Route]:

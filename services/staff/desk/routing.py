@@ -89,6 +89,7 @@ class Room:
     def __init__(self, name: str) -> None:
         self.name = name
         self.pages: list[DeskPage] = []
+        self.answers: list[DeskPage] = []
         self.acts: list[FormAct] = []
         self.regions: list[Region] = []
         self.counts: dict[str, CountOf] = {}
@@ -103,6 +104,15 @@ class Room:
 
         def add(handler: Handler) -> Handler:
             self.pages.append(DeskPage(address, template, handler, needs, api))
+            return handler
+
+        return add
+
+    def answer(self, address: str) -> Callable[[Handler], Handler]:
+        """Make a handler what programs alone ask for at `address`: on the pages it is a part of another one."""
+
+        def add(handler: Handler) -> Handler:
+            self.answers.append(DeskPage(address, "", handler, Role.VIEWER, True))  # noqa: FBT003
             return handler
 
         return add
@@ -533,6 +543,7 @@ def routes_of(room: Room) -> APIRouter:
     router = APIRouter()
     for page in room.pages:
         router.add_route(page.address, page.html, methods=["GET", "HEAD"], include_in_schema=False)
+    for page in (*room.answers, *room.pages):
         if page.in_api:
             router.add_api_route(
                 f"{API}{page.address}".rstrip("/"),

@@ -16,7 +16,7 @@ from services.staff.actions import second_thoughts
 from services.staff.actions.results import ActionResult
 from services.staff.charges import charge_of, read_body
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus
-from services.staff.desk.acted import done, sentence
+from services.staff.desk.acted import done, on_screen, sentence
 from services.staff.desk.frame import Count
 from services.staff.desk.once import NUL
 from services.staff.desk.parameters import Moment, key_text, read_key, read_moment
@@ -161,6 +161,28 @@ class LettersNewsView(BaseModel):
     came: int
     address: str
     news_max: int = NEWS_MAX
+
+
+class GroupsView(BaseModel):
+    """Groups with open messages, those that failed last first. `next` is the key of the next page, `total` how many groups there are."""
+
+    groups: list[GroupCard]
+    total: int
+    next: str | None
+
+
+@room.answer("/dead-letters/groups")
+async def groups(desk: Desk, after: str | None = None) -> GroupsView:
+    """The groups of failed messages, for programs. Their page has the list of messages beside them."""
+    key = _group_key(after)
+    async with desk.read() as connection:
+        found = await _groups(desk, connection, key)
+        total = await letter_store.count_groups(connection)
+    return GroupsView(
+        groups=[_card(one, chosen=False) for one in found[:GROUPS_MAX]],
+        total=total,
+        next=_group_key_text(found[GROUPS_MAX - 1]) if len(found) > GROUPS_MAX else None,
+    )
 
 
 @room.page("/dead-letters", "dead-letters.html")
@@ -772,7 +794,7 @@ def _told_of_many(results: Sequence[ActionResult]) -> str:
             f"{proposed} {'waits' if proposed == 1 else 'wait'} for a second person, and nothing is sent before."
         )
     if refused:
-        told.append(f"{len(refused)} {'was' if len(refused) == 1 else 'were'} not: {refused[0].text}.")
+        told.append(f"{len(refused)} {'was' if len(refused) == 1 else 'were'} not: {on_screen(refused[0].text)}.")
     return " ".join(told)
 
 
@@ -782,7 +804,7 @@ def _told_of_many(results: Sequence[ActionResult]) -> str:
 class PreviewForm(Act):
     """Which messages a run takes: the chosen ones (`id`), or all open ones that the filters mean.
 
-    There are no `words` among them: these look at the newest messages alone, and a run takes the oldest.
+    The filters are those of `GET dead-letters`. `reason` is that of the failure: why they are replayed is said when one is tried.
     """
 
     what: Literal["selected", "group"] = "selected"
@@ -794,6 +816,7 @@ class PreviewForm(Act):
     invoice: str | None = Field(None, max_length=255)
     since: Moment | None = None
     until: Moment | None = None
+    words: str | None = Field(None, max_length=255, title="Words of the mistake")
 
 
 @room.act("/replays", needs=Role.REPLAYER, page="/dead-letters")
@@ -814,6 +837,7 @@ async def preview(form: PreviewForm, desk: Desk, actor: Actor) -> Done:
             invoice=form.invoice,
             since=form.since,
             until=form.until,
+            words=form.words,
         )
     )
     previewed = await run_actions.preview(

@@ -13,6 +13,7 @@ from services.staff import people_store, store
 from services.staff.actions import second_thoughts
 from services.staff.dead_letters import DeadLetter, arrive
 from services.staff.desk.pages import replays
+from services.staff.desk.pages.dead_letters import GROUPS_MAX
 from services.staff.people import Actor, Role, Via
 from services.staff.run_sender import RunSender
 from shared.clock import Clock
@@ -348,8 +349,37 @@ async def test_a_program_previews_what_failed_in_a_time(
     assert made.status_code == 200, made.text
     listed = await rows(environment.databases["staff"], "SELECT letter_id FROM replay_items")
     assert {row["letter_id"] for row in listed} == {ids[number - 1] for number in numbers}
-    words = await program.post("/api/v1/replays", json={"once": str(uuid4()), "what": "group", "words": "KeyError"})
-    assert words.status_code == 422, "what is not known as a filter is never passed over"
+    await program.aclose()
+
+
+async def test_what_has_some_words_is_previewed_as_it_is_listed(
+    desk: DeskUnderTest, ann: DeskBrowser, environment: Environment
+) -> None:
+    """Words that hold card data would stand in the log for ever."""
+    fitting, _ = await kept(
+        desk, replace(event(1), error_text="receipt R_1"), replace(event(2), error_text="receipt Rx1")
+    )
+    listed = await ann.open("/dead-letters?words=R_1&queue=saga.events")
+    preview = await ann.submit(listed, "/replays", what="group")
+    assert "A fixed list of 1 message" in preview.text
+    found = await rows(environment.databases["staff"], "SELECT letter_id FROM replay_items")
+    assert [row["letter_id"] for row in found] == [fitting]
+    program = await desk.token("nightly", Role.REPLAYER)
+    wanted = {"once": str(uuid4()), "what": "group", "words": "4242 4242 4242 4242"}
+    refused = await program.post("/api/v1/replays", json=wanted)
+    assert (refused.status_code, refused.json()["code"]) == (422, "card_data")
+    await program.aclose()
+
+
+async def test_programs_page_through_the_groups(desk: DeskUnderTest) -> None:
+    letters = [replace(event(number), error_type=f"Error{number}") for number in range(GROUPS_MAX + 1)]
+    await kept(desk, *letters)
+    program = await desk.token("nightly", Role.VIEWER)
+    first = (await program.get("/api/v1/dead-letters/groups")).json()
+    rest = (await program.get("/api/v1/dead-letters/groups", params={"after": first["next"]})).json()
+    assert (len(first["groups"]), len(rest["groups"]), rest["total"], rest["next"]) == (20, 1, GROUPS_MAX + 1, None)
+    assert {one["open"] for one in first["groups"]} == {1}
+    assert not {one["group"] for one in first["groups"]} & {one["group"] for one in rest["groups"]}
     await program.aclose()
 
 

@@ -176,5 +176,6 @@ async def test_programs_find_the_api_described(desk: DeskUnderTest) -> None:
     answer = await (await desk.token("robot", Role.VIEWER)).get("/api/v1/openapi.json")
     described = answer.json()
     assert {"/api/v1/words", "/api/v1/people", "/api/v1/tokens"} <= set(described["paths"])
+    assert "get" in described["paths"]["/api/v1/live"]
     assert "/api/v1/settings" not in described["paths"]
     assert "form_key" not in answer.text
