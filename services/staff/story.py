@@ -11,6 +11,7 @@ from uuid import UUID
 
 from services.staff import journal_words
 from services.staff.heard import POSITIONS_MAX, CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from services.staff.reasons import ANSWER_WORDS, REASON_WORDS
 from shared.contracts.catalogue import short_name
 from shared.ids import derived_id
 from shared.records import dataclass, field, replace
@@ -324,6 +325,12 @@ def _theirs(value: object, before: str = "") -> Words:
     return (before, Theirs(str(value))) if value else ()
 
 
+def _reason(code: object) -> Words:
+    """A reason in words, if it is a code of ours; else as it was written."""
+    words = REASON_WORDS.get(str(code))
+    return _theirs(code) if words is None else (words,)
+
+
 def _simple(party: str, title: str, kind: Kind = "") -> Teller:
     def tell(message: MessageHeard, _: InvoiceTold) -> StoryStep:
         return StoryStep(message.at, party, title, (), kind)
@@ -333,7 +340,7 @@ def _simple(party: str, title: str, kind: Kind = "") -> Teller:
 
 def _with_reason(party: str, title: str, kind: Kind = "") -> Teller:
     def tell(message: MessageHeard, _: InvoiceTold) -> StoryStep:
-        return StoryStep(message.at, party, title, _theirs(message.facts.get("reason")), kind)
+        return StoryStep(message.at, party, title, _reason(message.facts.get("reason")), kind)
 
     return tell
 
@@ -371,13 +378,13 @@ def _not_charged(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     decided = message.facts.get("decided_by")
     title = "Not charged (decided)" if decided else "Not charged"
     return StoryStep(
-        message.at, GATEWAY_SERVICE, title, () if decided else _theirs(message.facts.get("reason")), "done"
+        message.at, GATEWAY_SERVICE, title, () if decided else _reason(message.facts.get("reason")), "done"
     )
 
 
 def _needs_decision(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     asked = sum(attempt.get("step") == "inquire" for attempt in message.facts.get("attempts", ()))
-    reason = _theirs(message.facts.get("reason"))
+    reason = _reason(message.facts.get("reason"))
     text: Words = (*reason, f", after {asked} {'question' if asked == 1 else 'questions'}") if asked else reason
     return StoryStep(message.at, GATEWAY_SERVICE, "Needs a decision", text, "act")
 
@@ -396,14 +403,14 @@ def _refund_failed(message: MessageHeard, _: InvoiceTold) -> StoryStep:
         return StoryStep(
             message.at, GATEWAY_SERVICE, "The money is kept (decided)", ("by ", Theirs(str(decided))), "done"
         )
-    return StoryStep(message.at, GATEWAY, "The refund was refused", _theirs(message.facts.get("reason")), "act")
+    return StoryStep(message.at, GATEWAY, "The refund was refused", _reason(message.facts.get("reason")), "act")
 
 
 def _inquired(message: MessageHeard, _: InvoiceTold) -> StoryStep:
     attempts = message.facts.get("attempts") or [{}]
-    return StoryStep(
-        message.at, GATEWAY, "The gateway was asked", _theirs(attempts[-1].get("answer"), "it says "), "work"
-    )
+    answer = attempts[-1].get("answer")
+    text: Words = (ANSWER_WORDS[answer],) if answer in ANSWER_WORDS else _theirs(answer, "it says ")
+    return StoryStep(message.at, GATEWAY, "The gateway was asked", text, "work")
 
 
 def _failed(message: MessageHeard, _: InvoiceTold) -> StoryStep:
@@ -523,5 +530,5 @@ def _of_letter(letter: LetterTold) -> _Draft:
 
 
 def _of_case(case: CaseTold) -> _Draft:
-    step = StoryStep(case.opened_at, DESK, "A case", _theirs(case.reason), "look" if case.is_open else "")
+    step = StoryStep(case.opened_at, DESK, "A case", _reason(case.reason), "look" if case.is_open else "")
     return _Draft(case.payment_id, step)

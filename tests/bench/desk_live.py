@@ -28,7 +28,7 @@ from tests.support.desk_browser import seen
 
 BROWSERS: Final = 20
 GOAL_PERCENT: Final = 5.0
-PAGES: Final = ("/", "/cases", "/dead-letters", "/", "/stuck")
+PAGES: Final = ("/", "/cases", "/dead-letters", "/", "/stuck", "/activity", "/invoices/INV-40")
 """What the browsers look at, in turn."""
 MEASURED_S: Final = 20
 """Long beside the clock of the kernel, which counts hundredths of a second."""

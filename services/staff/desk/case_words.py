@@ -19,6 +19,7 @@ from services.staff.domain import (
 )
 from services.staff.journal_words import tried
 from services.staff.proposals import Proposal
+from services.staff.reasons import REASON_WORDS
 from services.staff.store import JournalEntry, KeptCase
 from shared.records import dataclass
 
@@ -46,25 +47,6 @@ _STATUS_WORDS: Final[Mapping[CaseStatus, tuple[Kind, str]]] = {
     CaseStatus.REFUNDED: ("done", "Given back"),
     CaseStatus.NOT_REFUNDED: ("done", "Kept"),
 }
-_REASON_WORDS: Final[Mapping[str, str]] = {
-    "no_readable_answer": "No answer that can be read",
-    "processing": "The gateway says that it is still at it",
-    "unconfirmed": "The gateway has not seen our confirmation",
-    "unknown_to_gateway": "Not known at the gateway",
-    "gateway_unavailable": "The gateway takes no requests",
-    "cancel_unconfirmed": "It could not be cancelled",
-    "capture_differs": "The gateway charged something else than we asked for",
-    "refunded_at_gateway": "Given back at the gateway, and not by Remit",
-    "disputed": "The customer disputes the charge",
-    "unknown_here": "The gateway has a charge that no payment of ours has",
-    "not_captured": "Settled as charged, and the gateway has no charge",
-    "not_refunded": "Settled as given back, and the gateway has no refund",
-    "reopened_by_person": "A decision was taken back",
-    "refund_pending": "The gateway says that the refund is pending",
-    "refund_too_large": "More than is left at the gateway",
-    "nothing_left": "Nothing is left at the gateway",
-    "decided_by_person": "A person decided",
-}
 STEP_WORDS: Final[Mapping[str, str]] = {
     "tokenise": "Take the card",
     "find": "Find",
@@ -75,8 +57,6 @@ STEP_WORDS: Final[Mapping[str, str]] = {
     "refund": "Give back",
     "inquire_refund": "Ask about the refund",
 }
-ANSWER_WORDS: Final[Mapping[str, str]] = {"unknown": "no readable answer"}
-"""Answers whose code would say something else to people."""
 UNSENT_AFTER: Final = timedelta(seconds=10)
 """The staff service sends within a second. What it has not sent by then waits."""
 FOLDED_FROM: Final = 4
@@ -133,7 +113,7 @@ def reason_words(case: Case) -> str:
     """Why a case stands as it does, in words; a code of the gateway as it is."""
     if case.reason is None:
         return f"decided by {case.decided_by}" if case.decided_by else ""
-    words = _REASON_WORDS.get(case.reason, case.reason)
+    words = REASON_WORDS.get(case.reason, case.reason)
     return f"{words}, {case.decided_by}" if case.decided_by and case.status not in OPEN else words
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2s
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
@@ -34,6 +35,7 @@ from services.staff.proposals import (
     refusal_of_answer,
     stakes_of,
 )
+from services.staff.reasons import ANSWER_WORDS
 from services.staff.standing import standing_of
 from services.staff.store import JournalEntry, KeptCase
 from services.staff.story import InvoiceTold, steps_of
@@ -217,8 +219,18 @@ class CaseStateView(CasePart):
     state: CaseBadge
     steps: list[DecisionStep]
     refused: list[str]
+    stamp: str
+    """Another text whenever something else can be done with it."""
     changed: bool = False
-    """It has moved on since its page was opened."""
+    """It is not as its page shows it any more."""
+
+
+class CaseCallsView(CasePart):
+    """Every call to the gateway about a payment; what is alike in a row is one group. `came` were made since its page was opened."""
+
+    payment_id: UUID
+    calls: list[list[GatewayCallView]]
+    came: int = 0
 
 
 class StoryLine(CasePart):
@@ -230,7 +242,7 @@ class StoryLine(CasePart):
     title: str
 
 
-class CaseView(CaseStateView):
+class CaseView(CaseStateView, CaseCallsView):
     """All that is known of a case, and what can be done."""
 
     title: str
@@ -251,7 +263,6 @@ class CaseView(CaseStateView):
     choices: list[DecisionChoice]
     can_reopen: bool
     can_give_back: bool
-    calls: list[list[GatewayCallView]]
     refunds: list[CaseRefundView]
     claimed_by: str | None
     claimed_at: datetime | None
@@ -531,18 +542,31 @@ async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: DraftId)
 
 @room.region("case", "_case_state.html")
 async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | None:  # noqa: ARG001 - everybody sees the same
-    """How a case stands now, and how far its decision has come. None if there is no such case. The key has the version of the page."""
-    id_, _, version = key.partition(".")
-    payment_id = read_uuid(id_)
-    if payment_id is None:
-        return None
-    async with desk.read() as connection:
-        kept = await store.find_case(connection, payment_id)
+    """How a case stands now, and how far its decision has come. None if there is no such case. The key has the stamp of the page."""
+    id_, _, stamp = key.partition(".")
+    kept = await _kept(desk, id_)
     if kept is None:
         return None
-    return CaseStateView(
-        **_state_fields(kept, desk.clock()), changed=bool(version) and version != str(kept.case.version)
-    )
+    fields = _state_fields(kept, desk.clock())
+    return CaseStateView(**fields, changed=bool(stamp) and stamp != fields["stamp"])
+
+
+@room.region("case-calls", "_case_call_rows.html")
+async def case_calls(key: str, desk: Desk, viewer: Actor) -> CaseCallsView | None:  # noqa: ARG001 - everybody sees the same
+    """Every call to the gateway by now. The key says how many the page shows."""
+    id_, _, shown = key.partition(".")
+    kept = await _kept(desk, id_)
+    if kept is None or not shown.isdecimal():
+        return None
+    came = max(len(kept.case.attempts) - int(shown[:9]), 0)
+    return CaseCallsView(payment_id=kept.case.payment_id, calls=_calls(kept.case), came=came)
+
+
+async def _kept(desk: Desk, id_: str) -> KeptCase | None:
+    if (payment_id := read_uuid(id_)) is None:
+        return None
+    async with desk.read() as connection:
+        return await store.find_case(connection, payment_id)
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
@@ -800,7 +824,15 @@ def _state_fields(kept: KeptCase, now: datetime) -> dict[str, Any]:
         "state": state,
         "steps": _steps(kept, state, now),
         "refused": refused,
+        "stamp": _stamp(kept, now),
     }
+
+
+def _stamp(kept: KeptCase, now: datetime) -> str:
+    case, proposal, coming = kept.case, kept.proposal, kept.case.decision_on_its_way
+    decided = (coming and coming.id, domain.is_decided(case, now))
+    seen = (case.version, proposal and proposal.id, decided, case.is_contradicted, kept.claimed_by)
+    return blake2s(repr(seen).encode(), digest_size=6).hexdigest()
 
 
 def _steps(kept: KeptCase, state: CaseBadge, now: datetime) -> list[DecisionStep]:
@@ -867,7 +899,7 @@ def _case_fields(looked: _Looked, told: InvoiceTold, viewer: Actor, desk: Desk) 
         "choices": [_choice(name, case) for name in case_words.ORDER if name in fitting],
         "can_reopen": "reopen" in fitting,
         "can_give_back": case.status is CaseStatus.CAPTURED and case.currency is not None,
-        "calls": [[_call(one) for one in group] for group in case_words.folded(case.attempts)],
+        "calls": _calls(case),
         "refunds": [_refund(one) for one in case.refunds],
         "claimed_by": kept.claimed_by,
         "claimed_at": kept.claimed_at,
@@ -887,12 +919,16 @@ def _choice(resolution: str, case: Case) -> DecisionChoice:
     return DecisionChoice(value=words.value, says=words.says, follows=words.follows)
 
 
+def _calls(case: Case) -> list[list[GatewayCallView]]:
+    return [[_call(one) for one in group] for group in case_words.folded(case.attempts)]
+
+
 def _call(attempt: domain.CaseAttempt) -> GatewayCallView:
     return GatewayCallView(
         at=attempt.at,
         step=case_words.STEP_WORDS.get(attempt.step, attempt.step),
         code=attempt.step,
-        answer=case_words.ANSWER_WORDS.get(attempt.answer, attempt.answer.replace("_", " ")),
+        answer=ANSWER_WORDS.get(attempt.answer, attempt.answer.replace("_", " ")),
         evidence=attempt.evidence,
     )
 
@@ -965,7 +1001,7 @@ def _what_follows(choice: case_words.ChoiceInWords, others: Sequence[str], versi
         return [sent[:1].upper() + sent[1:], choice.follows]
     return [
         f"Nothing yet: {_names(others)} must agree, on version {version}.",
-        f"Once one of them agrees, {sent}",
+        f"Once somebody agrees, {sent}",
         choice.follows,
     ]
 

@@ -129,6 +129,7 @@ class StoryView(BaseModel):
     amount_minor: int | None
     currency: str | None
     issued_at: datetime | None
+    open_case: UUID | None
     payments: list[PaymentView]
     commands: list[CommandView]
     steps: list[StepView]
@@ -237,6 +238,7 @@ def view_of(
         amount_minor=amount[0],
         currency=amount[1],
         issued_at=invoice.issued_at if invoice is not None else None,
+        open_case=next((case.payment_id for case in told.cases if case.is_open), None),
         payments=[_payment(payment, told) for payment in told.payments],
         commands=[
             CommandView(

@@ -27,7 +27,7 @@ from tests.support.databases import rows
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, SeenPage, open_desk
 from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE
-from tests.support.kept_cases import LIMIT, NOW, keep_case, kept_case_of, tell_case
+from tests.support.kept_cases import ATTEMPT, LIMIT, NOW, keep_case, kept_case_of, tell_case
 
 SAW = "Dashboard, 03:16: no charge of 1240.00 EUR"
 DASHBOARD = "https://dashboard.example.com/payments/{id}"
@@ -220,11 +220,41 @@ async def test_how_a_case_stands_is_live(desk: DeskUnderTest, monkeypatch: pytes
     await sent(browser, await checked(browser, payment_id))
     await live.round()
     key, html = await listener.hear_part()
+    assert "moved on since" not in html, "no page said what it shows"
     assert (key, "Decision on its way" in html, "ann.resolver decided: not charged" in html) == (
         f"case:{payment_id}",
         True,
         True,
     )
+    await listener.close()
+    await live.close()
+
+
+async def test_what_the_gateway_answers_and_what_others_do_show_at_once(
+    desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version stays: what the gateway answers to a question changes nothing that could be decided."""
+    payment_id = await keep_case(desk.desk.database)
+    live = desk.app.state.live
+    monkeypatch.setattr(live, "_run", lambda: asyncio.sleep(0))  # rounds happen when the test says so
+    browser = await ann(desk)
+    state, calls = re.findall('data-live="(case[^"]+)"', (await browser.open(f"/cases/{payment_id}")).html)
+    listener = await LiveBrowser(desk, browser, f"{state},{calls}").open()
+    await live.round()
+    before = dict([await listener.hear_part(), await listener.hear_part()])
+    assert "moved on since" not in before[state]
+    assert "data-say" not in before[calls]
+    kept = (await kept_case_of(desk.desk.database, payment_id)).case
+    asked = replace(kept, attempts=(*kept.attempts, replace(ATTEMPT, evidence="HTTP 200 succeeded")))
+    async with desk.desk.database.transaction() as tx:
+        await store.save_cases(tx, [(asked, "C-1")], desk.clock(), locked={payment_id})
+    other = await ben(desk)
+    await other.submit(await other.open(f"/cases/{payment_id}"), f"/cases/{payment_id}/claim")
+    await live.round()
+    after = dict([await listener.hear_part(), await listener.hear_part()])
+    assert "It has moved on since this page was opened." in after[state]
+    assert "HTTP 200 succeeded" in after[calls]
+    assert "The gateway was asked 1 more time." in after[calls]
     await listener.close()
     await live.close()
 
