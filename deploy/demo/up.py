@@ -211,7 +211,9 @@ def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_
         for command in step.commands:
             text.append(f"  {command}\n", style="not bold cyan")
     text.append(
-        "\nTwo payments are in doubt, and failed messages wait in groups, as after a bad night.\n", style="not bold"
+        "\nTwo payments are in doubt, and failed messages wait in groups, as after a bad night. One payment is above the\n"
+        "limit: the one of the two people below decides, the other one agrees.\n",
+        style="not bold",
     )
     text.append("An alert would call you to the staff desk. Open it, and begin with the first line of its list:\n\n")
     text.append(f"  {desk.sentence}\n", style="not bold cyan")

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from services.staff.domain import DECIDE_ANEW_AFTER
 from services.staff.find import AmountSearch, By, SearchTerm
-from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from services.staff.heard import NAMES, NUMBERS, CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
 from services.staff.story import STEPS_MAX, CaseTold, EntryTold, InvoiceTold, LetterTold
+from shared.contracts.invoice import InvoicePaid, InvoicePaymentFailed, InvoiceRefunded, InvoiceRefundFailed
 from shared.persistence.database import Connection
 from shared.persistence.database import Record as Row
 from shared.records import dataclass
@@ -119,6 +120,24 @@ async def _entries(connection: Connection, subjects: Sequence[UUID]) -> list[Ent
     return [EntryTold(*row.values()) for row in rows]
 
 
+async def invoice_took(connection: Connection, invoice_id: str, payment_id: UUID, since: datetime) -> str | None:
+    """The name of the event by which the invoice took what became of a payment since then, and its sender was told. None: not yet."""
+    number = await connection.fetchval(
+        """SELECT type FROM messages WHERE invoice_id = $1 AND at >= $3 AND payment_id = $2 AND type = ANY($4::smallint[])
+           ORDER BY at DESC LIMIT 1""",
+        invoice_id,
+        payment_id,
+        since,
+        sorted(_TAKEN),
+    )
+    return None if number is None else NAMES[number]
+
+
+_TAKEN: Final = frozenset(
+    NUMBERS[kind] for kind in (InvoicePaid, InvoicePaymentFailed, InvoiceRefunded, InvoiceRefundFailed)
+)
+
+
 async def stamp_of(connection: Connection, invoice_id: str) -> str:
     """Another text whenever more is known of an invoice than before. Cheap: asked each second for whoever looks at its story."""
     return str(await connection.fetchval(_STAMP, invoice_id))
@@ -130,7 +149,7 @@ _STAMP: Final = """
         UNION SELECT id FROM dead_letters WHERE invoice_id = $1
     )
     SELECT concat_ws('-', (SELECT count(*) FROM messages WHERE invoice_id = $1), (SELECT count(*) FROM commands WHERE invoice_id = $1),
-        (SELECT count(*) FROM journal WHERE subject IN (SELECT id FROM about)),
+        (SELECT count(*) FROM journal WHERE subject = ANY(ARRAY(SELECT id FROM about))),
         (SELECT extract(epoch FROM max(updated_at)) FROM cases WHERE invoice_id = $1),
         (SELECT extract(epoch FROM max(last_seen)) FROM dead_letters WHERE invoice_id = $1))"""
 

@@ -39,8 +39,10 @@ CHANGES: Final = (
     "UPDATE cases SET amount_minor = amount_minor + 1 WHERE payment_id = (SELECT payment_id FROM cases WHERE status = 'in_doubt' LIMIT 1)",
     """UPDATE dead_letters SET status = 'open', settled_by = NULL, settled_at = NULL
         WHERE id = (SELECT id FROM dead_letters WHERE status = 'replayed' LIMIT 1)""",
+    """INSERT INTO journal (id, at, who, action, subject, details)
+        VALUES (gen_random_uuid(), now(), 'person.1', 'ask', md5('payment40')::uuid, '{"via": "desk"}')""",
 )
-"""What happens each second: sums, counts and groups are other ones then."""
+"""What happens each second: sums, counts, groups, the log and a story are other ones then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -544,10 +544,11 @@ async def check_page(payment_id: UUID, desk: Desk, viewer: Actor, done: DraftId)
 async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | None:  # noqa: ARG001 - everybody sees the same
     """How a case stands now, and how far its decision has come. None if there is no such case. The key has the stamp of the page."""
     id_, _, stamp = key.partition(".")
-    kept = await _kept(desk, id_)
-    if kept is None:
-        return None
-    fields = _state_fields(kept, desk.clock())
+    async with desk.read() as connection:
+        kept = await _kept(connection, id_)
+        if kept is None:
+            return None
+        fields = _state_fields(kept, await _taken(connection, kept.case), desk.clock())
     return CaseStateView(**fields, changed=bool(stamp) and stamp != fields["stamp"])
 
 
@@ -555,18 +556,17 @@ async def case_state(key: str, desk: Desk, viewer: Actor) -> CaseStateView | Non
 async def case_calls(key: str, desk: Desk, viewer: Actor) -> CaseCallsView | None:  # noqa: ARG001 - everybody sees the same
     """Every call to the gateway by now. The key says how many the page shows."""
     id_, _, shown = key.partition(".")
-    kept = await _kept(desk, id_)
+    async with desk.read() as connection:
+        kept = await _kept(connection, id_)
     if kept is None or not shown.isdecimal():
         return None
     came = max(len(kept.case.attempts) - int(shown[:9]), 0)
     return CaseCallsView(payment_id=kept.case.payment_id, calls=_calls(kept.case), came=came)
 
 
-async def _kept(desk: Desk, id_: str) -> KeptCase | None:
-    if (payment_id := read_uuid(id_)) is None:
-        return None
-    async with desk.read() as connection:
-        return await store.find_case(connection, payment_id)
+async def _kept(connection: Connection, id_: str) -> KeptCase | None:
+    payment_id = read_uuid(id_)
+    return None if payment_id is None else await store.find_case(connection, payment_id)
 
 
 # -- acts ------------------------------------------------------------------------------------------------------------------------------
@@ -754,6 +754,7 @@ class _Looked:
     journal: Sequence[JournalEntry]
     limits: SecondPersonLimits
     resolvers: Sequence[str]
+    taken: str | None
 
 
 def _no_case(payment_id: UUID) -> Refused:
@@ -770,6 +771,7 @@ async def _look(connection: Connection, payment_id: UUID) -> _Looked:
         await store.entries_about(connection, payment_id),
         SecondPersonLimits(await store.second_person_limits(connection)),
         await people_store.active_names(connection, Role.RESOLVER),
+        await _taken(connection, kept.case),
     )
 
 
@@ -810,7 +812,23 @@ def _state(kept: KeptCase, now: datetime) -> CaseBadge:
     return CaseBadge(status=kept.case.status.value, kind=words.kind, text=words.text, sub=words.sub)
 
 
-def _state_fields(kept: KeptCase, now: datetime) -> dict[str, Any]:
+_TAKEN: Mapping[str, str] = {
+    "InvoicePaid": "is paid",
+    "InvoicePaymentFailed": "is open again",
+    "InvoiceRefunded": "has the refund in its books",
+    "InvoiceRefundFailed": "has the refund as failed in its books",
+}
+
+
+async def _taken(connection: Connection, case: Case) -> str | None:
+    """What its invoice made of the last decision that had an effect, in words."""
+    if case.decision is None or case.decision_on_its_way is not None:
+        return None
+    took = await told_store.invoice_took(connection, case.invoice_id, case.payment_id, case.decision.at)
+    return None if took is None else f"{case.invoice_id} {_TAKEN[took]}; its sender is told"
+
+
+def _state_fields(kept: KeptCase, taken: str | None, now: datetime) -> dict[str, Any]:
     case, state = kept.case, _state(kept, now)
     refused = [
         f"{one.decided_by}: {case_words.RESOLUTION_WORDS.get(one.resolution, one.resolution)}. Refused: it stood at version {one.version}, "
@@ -822,7 +840,7 @@ def _state_fields(kept: KeptCase, now: datetime) -> dict[str, Any]:
         "invoice_id": case.invoice_id,
         "version": case.version,
         "state": state,
-        "steps": _steps(kept, state, now),
+        "steps": _steps(kept, state, taken, now),
         "refused": refused,
         "stamp": _stamp(kept, now),
     }
@@ -835,7 +853,7 @@ def _stamp(kept: KeptCase, now: datetime) -> str:
     return blake2s(repr(seen).encode(), digest_size=6).hexdigest()
 
 
-def _steps(kept: KeptCase, state: CaseBadge, now: datetime) -> list[DecisionStep]:
+def _steps(kept: KeptCase, state: CaseBadge, taken: str | None, now: datetime) -> list[DecisionStep]:
     """How far the last decision has come. Nothing if nobody decided."""
     case, sent = kept.case, kept.case.decision
     if sent is None:
@@ -849,6 +867,7 @@ def _steps(kept: KeptCase, state: CaseBadge, now: datetime) -> list[DecisionStep
             *steps,
             DecisionStep(kind="done", text="Taken by the gateway's service"),
             DecisionStep(kind="done", text=f"The payment stands at version {case.version}: {state.text.lower()}"),
+            *([DecisionStep(kind="done", text=taken)] if taken is not None else []),
         ]
     now_at = (
         "It waits for the staff service, which sends it"
@@ -880,7 +899,7 @@ def _case_fields(looked: _Looked, told: InvoiceTold, viewer: Actor, desk: Desk) 
     fitting = () if domain.is_decided(case, desk.clock()) else domain.decisions_for(case)
     did = [_did(entry) for entry in looked.journal]
     question = case_words.question_of(case)
-    return _state_fields(kept, desk.clock()) | {
+    return _state_fields(kept, looked.taken, desk.clock()) | {
         "title": f"{case.invoice_id}: {question}",
         "question": question,
         "known": case_words.known_words(case),

@@ -15,7 +15,7 @@ import pytest
 from services.staff import store, story_store
 from services.staff.actions import payments
 from services.staff.desk.pages.cases import cases_news
-from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, Settled, evolve
+from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, SentDecision, Settled, evolve
 from services.staff.heard import hear
 from services.staff.people import Role, at_terminal
 from services.staff.proposals import ProposalState
@@ -228,6 +228,21 @@ async def test_how_a_case_stands_is_live(desk: DeskUnderTest, monkeypatch: pytes
     )
     await listener.close()
     await live.close()
+
+
+async def test_a_case_shows_what_its_invoice_made_of_the_decision(desk: DeskUnderTest) -> None:
+    start, invoice_id, payment_id = desk.clock() - timedelta(hours=5), heard_messages.INVOICE, heard_messages.PAYMENT
+    decision = SentDecision(uuid4(), 4, "not_charged", "ann", start + timedelta(hours=3))
+    await keep_case(desk.desk.database, invoice_id=invoice_id, payment_id=payment_id, decision=decision)
+    await tell_case(desk.desk.database, payment_id, Settled(5, CaseStatus.NOT_CHARGED, decided_by="ann"))
+    browser = await ann(desk)
+    before = (await browser.open(f"/cases/{payment_id}")).text
+    assert "The payment stands at version 5: not charged" in before
+    assert "its sender is told" not in before
+    async with desk.desk.database.transaction() as tx:
+        await story_store.save(tx, hear(heard_messages.life_of_an_invoice(start)))
+    page = await browser.open(f"/cases/{payment_id}")
+    assert f"{invoice_id} is open again; its sender is told" in page.text
 
 
 async def test_what_the_gateway_answers_and_what_others_do_show_at_once(
