@@ -12,7 +12,7 @@ from tests.cards.places import AROUND, PLACES, at_the_border, body_with, in_a_he
 
 CAUGHT, PASSING = caught.kinds(), passing.kinds()
 SAMPLES = 1_000
-SAMPLES_EVERYWHERE = 5
+SAMPLES_EVERYWHERE = 3
 SAMPLES_OF_NOT_FOUND = 50
 
 
