@@ -1,11 +1,13 @@
 """Serves a small web application of a service: its probes, or what others send to it."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 _SHUTDOWN_S: Final = 1.0  # at shutdown, a request under way still gets its answer, and a stuck one delays nothing
 CONNECTIONS_MAX: Final = 200
@@ -13,6 +15,15 @@ CONNECTIONS_MAX: Final = 200
 UNUSED_MAX_S: Final = 30.0
 """So long a connection stays open on which no request is answered."""
 _LOOK_EVERY_S: Final = 5.0
+
+
+def _is_of_ours(line: logging.LogRecord) -> bool:
+    """Whether it is about an error of ours. aiohttp logs each request that is no HTTP, with a traceback: anybody could fill the log."""
+    return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_is_of_ours)
 
 
 def reason_of(error: OSError) -> str:
@@ -123,10 +134,13 @@ class HttpServer:
 
 
 async def serve(app: web.Application, host: str, port: int) -> HttpServer:
-    """Start serving `app`. With port 0 the system chooses one. Raises OSError if it cannot listen there."""
+    """Start serving `app`. With port 0 the system chooses one. Raises OSError if it cannot listen there.
+
+    A body that says it is compressed is given as it came: nobody has to send one, and a small one may become large.
+    """
     connections = _Connections()
     app.middlewares.append(connections.watch)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=_SHUTDOWN_S, auto_decompress=False)
     await runner.setup()
     assert runner.server is not None  # noqa: S101 - it is set up
     try:

@@ -105,8 +105,8 @@ class Webhooks:
             return Seen.BUSY
         self._at_work += 1
         try:
+            body, signature = await _body_of(request), request.headers.get("Stripe-Signature", "")
             async with asyncio.timeout(TIMEOUT_S):
-                body, signature = await request.read(), request.headers.get("Stripe-Signature", "")
                 return await self._look(read_event(body, signature, self._settings.secrets, livemode=self._livemode))
         except web.HTTPRequestEntityTooLarge:
             return Seen.TOO_LARGE
@@ -142,6 +142,15 @@ class Webhooks:
     async def _owner(self, gateway_id: str) -> port.MadeFor | port.NoAnswer:
         answer = await self._charging.gateway.owner(gateway_id)
         return port.MadeFor(None) if isinstance(answer, port.NotFound) else answer
+
+
+async def _body_of(request: web.Request) -> bytes:
+    """The body as it came. Raises ForgedEventError if it does not come whole: then nobody has signed what is there."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await request.read()
+    except (TimeoutError, web.RequestPayloadError):
+        raise ForgedEventError from None
 
 
 def what_to_do(shows: Shows, state: RowState | None) -> Seen:

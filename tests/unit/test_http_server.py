@@ -27,6 +27,8 @@ class OpenServer:
         if request.path == "/wait":
             self.waiting += 1
             await self.go_on.wait()
+        if request.path == "/bug":
+            raise ZeroDivisionError
         return web.Response(body=HELLO)
 
     def passes(self, seconds: float) -> None:
@@ -73,6 +75,19 @@ async def test_a_connection_without_a_request_is_closed(first: bytes, opened: Op
         opened.passes(UNUSED_MAX_S + 1)
         assert await closed(silent) == b""
         assert await closed(other) == b"", "and so is one that was used before"
+
+
+@pytest.mark.parametrize("wrong", [b"content-length: -2", b"transfer-encoding: chunked\r\ncontent-length: 2", b"a: \0"])
+async def test_what_is_no_http_fills_no_log(wrong: bytes, opened: OpenServer, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened.connected(ASK[:-2] + wrong + b"\r\n\r\n") as stranger:
+        assert (await closed(stranger)).startswith(b"HTTP/1.0 400 ")
+    assert caplog.record_tuples == []
+
+
+async def test_an_error_of_ours_is_logged(opened: OpenServer, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened.connected(ASK.replace(b"/", b"/bug", 1)) as other:
+        assert (await closed(other)).startswith(b"HTTP/1.1 500 ")
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_one_that_waits_for_its_answer_gets_it(opened: OpenServer) -> None:

@@ -5,6 +5,7 @@ https://docs.stripe.com/webhooks/signature.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +18,8 @@ from shared.records import dataclass
 AGE_MAX_S: Final = 300
 """The age of a signature at most. Stripe signs anew when it sends an event again, so an older one was kept by somebody."""
 _INTENT: Final = "payment_intent"
+_IS_ID: Final = re.compile(r"[!-~]{1,255}").fullmatch
+"""Whether a text can be looked up: no database and no URL takes any text."""
 _PARTS: Final = frozenset({"charge", "refund", "dispute"})
 """The objects that belong to a PaymentIntent and name it."""
 
@@ -78,8 +81,8 @@ def read_event(body: bytes, signature: str, secrets: Sequence[str], *, livemode:
 def _is_signed(body: bytes, signature: str, secret: str) -> bool:
     try:
         return bool(stripe.WebhookSignature.verify_header(body, signature, secret, AGE_MAX_S))
-    except (stripe.SignatureVerificationError, ValueError):  # ValueError: bytes that are no UTF-8
-        return False
+    except (stripe.SignatureVerificationError, ValueError, TypeError):
+        return False  # the others are for bytes that are no UTF-8, and for letters that no signature has
 
 
 def _sighting(event: Mapping[str, Any]) -> Sighting:
@@ -89,7 +92,7 @@ def _sighting(event: Mapping[str, Any]) -> Sighting:
         raise ForeignEventError("of no object")
     kind = thing.get("object")
     gateway_id = thing.get("id") if kind == _INTENT else thing.get(_INTENT) if kind in _PARTS else None
-    if not isinstance(gateway_id, str) or not gateway_id:
+    if not isinstance(gateway_id, str) or not _IS_ID(gateway_id):
         raise ForeignEventError("of no payment")
     shows = _SHOWS.get(str(event.get("type")), Shows.SOMETHING_ELSE)
     # A refund or a dispute has metadata of its own, which somebody else may have written.

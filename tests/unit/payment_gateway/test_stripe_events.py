@@ -78,6 +78,10 @@ def test_an_event_says_which_payment_to_look_at(kind: str, thing: dict[str, Any]
         (event("payment_intent.succeeded", INTENT, account="acct_1"), "of a connected account"),
         (event("invoice.paid", {"object": "invoice", "id": "in_1", "payment_intent": "pi_1"}), "of no payment"),
         (event("charge.succeeded", {"object": "charge", "id": "ch_1", "payment_intent": None}), "of no payment"),
+        *(
+            (event("payment_intent.succeeded", INTENT | {"id": id_}), "of no payment")
+            for id_ in ("", 7, "pi_\0", "pi_\ud800", "pi_\u00e9", "pi 1", "pi_" + "1" * 253)
+        ),
         (event("payment_intent.succeeded", "pi_1"), "of no object"),
         (b'{"livemode": false}', "of no object"),
         (b"[]", "no event"),
@@ -103,6 +107,8 @@ NOT_SIGNED = {
     "by another scheme": lambda: signed(BODY).replace("v1=", "v0="),
     "another body": lambda: signed(event("payment_intent.succeeded", INTENT | {"id": "pi_2"})),
     "other letters": lambda: "\u00fc=1,v1=\u20ac",
+    "other letters in the signature": lambda: f"t={int(time.time())},v1=\u20ac",
+    "bytes that are no letters": lambda: f"t={int(time.time())},v1=\udcff",
 }
 
 
