@@ -9,15 +9,20 @@ APART: Final = "\nx\n"
 IGNORABLE: Final = b"\x01"
 CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _BY_CATEGORY: Final = {
-    **dict.fromkeys(("Cc", "Cf", "Mn", "Me"), IGNORABLE),
+    **dict.fromkeys(("Cc", "Cf", "Mn", "Me", "Co", "Cs"), IGNORABLE),
     **dict.fromkeys(("Lu", "Ll", "Lt", "Lo"), b"x"),
     "Zs": b" ",
     "Pd": b"-",
 }
-"""Unicode's general categories: controls, formats (zero-width and direction marks), marks on or around a character; letters; blanks;
-dashes. Of letters that modify others (Lm) some serve as dashes."""
+"""Unicode's general categories: controls, formats (zero-width and direction marks), marks on or around a character, private use (also what
+stands for bytes that could not be read, `shared.amqp.lenient_decoding`), halves of pairs; letters; blanks; dashes. Of letters that modify
+others (Lm) some serve as dashes."""
 _UNSEEN_LETTERS: Final = "\u115f\u1160\u2065\u3164\uffa0"  # fillers of Hangul, and one that has no category yet
+_NO_CHARACTERS: Final = "".join(map(chr, (*range(0xFFF0, 0xFFF9), 0xFFFE, 0xFFFF)))
+_NEW_DIGITS: Final = (0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x11DE0, 0x11F50, 0x16130, 0x1CCF0, 0x1E4F0, 0x1E5F1)
+"""Digits 0 of scripts, and the outlined ones, that came with Unicode 15 to 17: Python 3.11 does not know them."""
 _TAGS: Final = range(0xE0000, 0xE1000)
+_PRIVATE_PLANES = re.compile("[\U000f0000-\U0010ffff]")
 _SCRIPTS_END: Final = 0x20000
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _PIECES_MAX = 200
@@ -43,8 +48,11 @@ def _make_twins() -> str:
     twins = bytearray(range(128)) + b"?" * (_TAGS.stop - 128)
     for code in range(128, _SCRIPTS_END):
         twins[code : code + 1] = _twin(chr(code))
-    for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS)):
+    for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS + _NO_CHARACTERS)):
         twins[code : code + 1] = IGNORABLE
+    for zero in _NEW_DIGITS:
+        twins[zero : zero + 10] = b"0123456789"
+    twins[ord("\u2800")] = ord(" ")  # Braille without a dot
     twins[ord("\x85")] = ord("\n")
     twins[ord("\u2212")] = ord("-")  # the minus sign
     return twins.decode()
@@ -73,6 +81,8 @@ def twins_of(text: str) -> bytes:
             text = text.translate(_TWINS)
         else:  # mostly ASCII
             text = _NON_ASCII.sub(lambda piece: piece[0].translate(_TWINS), text)
+        if not text.isascii():
+            text = _PRIVATE_PLANES.sub(IGNORABLE.decode(), text)
     return text.encode("ascii", "replace").translate(_CONTROLS_IGNORED)
 
 

@@ -42,6 +42,7 @@ SEPARATORS = {
     "a no-break space": "\u00a0",
     "a thin space": "\u2009",
     "an ideographic space": "\u3000",
+    "a blank in Braille": "\u2800",
     "a non-breaking hyphen": "\u2011",
     "a dash between blanks": " \u2013 ",
 }
@@ -58,6 +59,9 @@ INVISIBLE = {
     "combining marks": "\u0332",
     "keycaps": "\ufe0f\u20e3",
     "tags": "\U000e0020",
+    "marks of unreadable bytes": "\ue100",
+    "private use": "\U000f0000",
+    "no characters": "\uffff",
 }
 SCRIPTS = {
     "full-width": "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19",
@@ -73,6 +77,8 @@ SCRIPTS = {
     "circled Han": "0\u3280\u3281\u3282\u3283\u3284\u3285\u3286\u3287\u3288",
     "counting rods": "0" + "".join(chr(0x1D360 + digit) for digit in range(9)),
     "negative circled": "\u24ff\u2776\u2777\u2778\u2779\u277a\u277b\u277c\u277d\u277e",
+    "outlined": "".join(chr(0x1CCF0 + digit) for digit in range(10)),
+    "Kawi": "".join(chr(0x11F50 + digit) for digit in range(10)),
     "superscript": "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
     "subscript": "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089",
 }
@@ -337,6 +343,7 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "floating point, of a number with many zeros": lambda digits: _floating(digits, LENGTH_MIN - 1),
     "base64 with blanks": lambda digits: " ".join(_in_pieces(_base64(digits), 4)),
     "hexadecimal with blanks": lambda digits: " ".join(_in_pieces(_hex(digits), 4)),
+    "circled numbers of two digits": lambda digits: "".join(map(_circled, _in_pieces(digits, 2))),
     "words": lambda digits: " ".join(WORDS[int(digit)] for digit in digits),
     "bytes in binary": lambda digits: " ".join(f"{byte:08b}" for byte in digits.encode()),
     "bytes in octal": lambda digits: " ".join(f"0{byte:o}" for byte in digits.encode()),
@@ -354,6 +361,15 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "base64, three times": lambda digits: _base64(_base64(_base64(digits))),
 }
 """What the look does not go behind, as shared/contracts/README.md tells senders. Of every kind a few are found by chance."""
+
+
+def _circled(pair: str) -> str:
+    """In a circle, as far as there are some: from 10 to 50."""
+    number = int(pair)
+    first, start = next(
+        ((first, start) for first, start in ((0x32B1, 36), (0x3251, 21), (0x2469, 10)) if number >= start), (0, 0)
+    )
+    return chr(first + number - start) if start and number <= 50 else pair
 
 
 def _in_pieces(text: str, size: int) -> list[str]:
@@ -383,7 +399,8 @@ def _of_brands() -> Iterator[tuple[str, Kind]]:
 def _with_signs_between() -> Iterator[tuple[str, Kind]]:
     for name, separator in SEPARATORS.items():
         yield f"between groups {name}", partial(_grouped, separator)
-    yield "between all digits a blank", partial(_spread, " ", "")
+    for name, blank in (("blank", " "), ("blank in Braille", "\u2800")):
+        yield f"between all digits a {name}", partial(_spread, blank, "")
     for name, mark in INVISIBLE.items():
         yield f"between digits {name}", partial(_spread, mark, mark)
         yield f"between groups {name} and a blank", partial(_grouped, f"{mark} {mark}")

@@ -28,6 +28,7 @@ from shared.card_data.scan import (
 )
 from shared.card_data.values import as_text, place_of
 from shared.card_data.verification_values import is_cvv_name
+from shared.observability.visible import visible
 from tests.cards.numbers import USUAL, any_number, number, printed
 
 
@@ -265,6 +266,13 @@ def test_what_speaks_for_a_card(text: str) -> None:
 def test_marks_that_nobody_sees_do_not_shift_what_is_masked(separator: str, seed: int) -> None:
     written = printed(any_number(random.Random(seed)), separator)
     assert mask_card_data(f"\u200bb\u200b {written}\u200b a") == f"\u200bb\u200b {CARD_PLACEHOLDER}\u200b a"
+
+
+def test_nothing_that_a_screen_would_not_show_hides_a_number() -> None:
+    """`visible` says what nobody sees. What is reserved or private is alike, so not all of it is tried. A line break is seen."""
+    alike = (*range(0xD800, 0xF900, 97), *range(0xE0000, 0x110000, 9_973))
+    unseen = [one for one in map(chr, (*range(0x80, 0xD800), *range(0xF900, 0x20000), *alike)) if visible(one) != one]
+    assert [one for one in unseen if not one.isspace() and not holds_number(one.join("4242424242424242"))] == []
 
 
 @pytest.mark.parametrize(
