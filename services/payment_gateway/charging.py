@@ -28,6 +28,7 @@ from services.payment_gateway.domain import (
 )
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.evidence import without_token
 from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.ledger import GatewayAttempt
 from services.payment_gateway.pace import Pace, follow_up_within_s
@@ -226,7 +227,7 @@ class Charging:
             at=at,
             step=step,
             answer=domain.answer_code(answer),
-            evidence=_without_token(
+            evidence=without_token(
                 redact(answer.evidence, max_characters=EVIDENCE_LENGTH_MAX), row.payment.method_token
             ),
             idempotency_key=key,
@@ -393,11 +394,6 @@ class Charging:
         answer = await self.gateway.prepare(order, key=key)
         crash_points.reach("charging.after_prepare")
         return answer
-
-
-def _without_token(evidence: str, token: str | None) -> str:
-    """The gateway may quote the token of a payment ("No such token"). Whoever hears of the payment could pay with it."""
-    return evidence.replace(token, "****") if token else evidence
 
 
 def _gateway_id(payment: Payment) -> str:

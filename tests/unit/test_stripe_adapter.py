@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.choose import Mode, open_gateway
-from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX, evidence
+from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX, evidence, without_token
 from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
 from shared.records import replace
@@ -311,6 +311,25 @@ def test_evidence_is_short_and_carries_no_secret() -> None:
 def test_evidence_hides_a_card_number_after_another_number() -> None:
     """Nineteen digits together are no card number, but the last sixteen of them may be one, and must not be missed."""
     assert evidence("HTTP 402", CARD_NUMBER) == "HTTP 402 [card number]"
+
+
+TOKEN = "pm_" + "1aB" * 84
+
+
+@pytest.mark.parametrize("text", [f"No such token: '{TOKEN}'", f"{'x' * 268} No such token: '{TOKEN}'", TOKEN])
+def test_no_evidence_carries_a_token_nor_its_beginning(text: str) -> None:
+    shown = without_token(evidence("HTTP 400", text), TOKEN)
+    assert "****" in shown
+    assert TOKEN[:4] not in shown
+
+
+def test_what_is_no_token_stays_at_a_cut() -> None:
+    cut = evidence("x" * 400)
+    assert [without_token(cut, token) for token in (TOKEN, "xx", None)] == [
+        cut,
+        f"{cut[:-1].replace('xx', '****')}…",
+        cut,
+    ]
 
 
 def test_evidence_keeps_ids() -> None:
