@@ -201,6 +201,8 @@ class SandboxBank:
     def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """Newest first. Like Stripe, it cannot filter by metadata."""
         expanded, customer = "data.latest_charge" in _expanded(params), params.get("customer")
+        if customer and self._ledger.one("SELECT 1 FROM customers WHERE id = ?", customer) is None:
+            return replies.missing("customer", customer, param="customer", status=400)
         only = ("id IN (SELECT payment_intent FROM intent_details WHERE customer = ?)", customer) if customer else None
         return self._listed("payment_intents", params, lambda row: self._intent_json(row, expanded=expanded), only=only)
 

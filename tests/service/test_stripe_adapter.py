@@ -501,6 +501,19 @@ async def test_a_customer_with_more_payments_than_a_page_has_is_searched_for() -
     assert isinstance(answer, port.Unknown), "what is not on this page may be on the next"
 
 
+async def test_a_payment_of_a_customer_that_does_not_exist_is_searched_for() -> None:
+    """Its refusal comes when it is prepared. That nobody can list its payments is no doubt that waits for a person."""
+    refusal = {"error": {"type": "invalid_request_error", "code": "resource_missing", "param": "customer"}}
+    answers = (
+        http("400 Bad Request", json.dumps(refusal).encode()),
+        http("200 OK", b'{"has_more": false, "data": []}'),
+    )
+    async with server(one_after_the_other(*answers)) as far, stripe_at(far.url) as gateway:
+        answer = await gateway.find(replace(SOUGHT, customer="cus_none"))
+    assert isinstance(answer, port.NotFound)
+    assert b"/v1/payment_intents/search?" in far.requests[1]
+
+
 DETAILS = port.ChargeDetails("cus_1", "mandate_1", "May & June", "ACME 5", (("cost_center", "42"),))
 
 

@@ -17,7 +17,7 @@ import ssl
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 from uuid import UUID
 
@@ -47,7 +47,7 @@ PAGE_SIZE = 100  # the largest page of Stripe's lists
 PAGES_MAX = 3  # of the refunds of one payment; nobody gives an invoice back in three hundred parts
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # far more than a full page of refunds
 
-_KEY = re.compile(r"(?:sk|rk)_(?P<mode>live|test)_\w+$")
+_KEY = re.compile(r"(?:sk|rk)_(?P<mode>live|test)_[A-Za-z0-9_]+")
 _KEY_KINDS = {
     "pk_": "is a publishable key",
     "whs": "is the secret of a webhook",
@@ -177,14 +177,15 @@ class StripeGateway:
     async def find(self, sought: port.Sought) -> port.FindAnswer:
         """Look for it among the newest payments of its customer, if it has one, else by our id in the metadata.
 
+        It is searched for as well if the customer has more than a page, or does not exist: then the payment was refused, and will be again.
         Lists are never outdated, and merchants in India cannot search. The index that is searched lags by less than a minute, and by up to
         an hour while Stripe has an outage (https://docs.stripe.com/api/payment_intents/search).
         """
         if sought.customer is not None:
-            listed = await self._list(_INTENTS, {"customer": sought.customer, "limit": PAGE_SIZE})
-            if not isinstance(listed, Page):
+            listed = await self._listed(_INTENTS, {"customer": sought.customer, "limit": PAGE_SIZE})
+            if isinstance(listed, port.NoAnswer):
                 return listed
-            if not listed.has_more:
+            if isinstance(listed, Page) and not listed.has_more:
                 return self._found(listed, sought)
             found = await self._follow_up(GatewayEndpoint.SEARCH, lambda: self._searched(sought))
         else:
@@ -375,17 +376,17 @@ class StripeGateway:
         return await self._list(f"/v1/{kind}", params)
 
     async def _list(self, path: str, params: Mapping[str, Any]) -> Page | port.NoAnswer:
+        listed = await self._listed(path, params)
+        return port.Unknown(listed.evidence) if isinstance(listed, Rejected) else listed
+
+    async def _listed(self, path: str, params: Mapping[str, Any]) -> Page | Rejected | port.NoAnswer:
         reply = await self._get(path, params)
-        match reply:
-            case Accepted():
-                things = _objects(reply.body)
-                if things is None:
-                    return port.Unknown(evidence(reply.evidence, "the list is unreadable"))
-                return Page(things, has_more=bool(reply.body.get("has_more")))
-            case Rejected():
-                return port.Unknown(reply.evidence)
-            case _:
-                return reply
+        if not isinstance(reply, Accepted):
+            return reply
+        things = _objects(reply.body)
+        if things is None:
+            return port.Unknown(evidence(reply.evidence, "the list is unreadable"))
+        return Page(things, has_more=bool(reply.body.get("has_more")))
 
     def pace_by(self, follow_up: port.FollowUp) -> None:
         self._follow_up = follow_up
@@ -500,15 +501,24 @@ def _refuse_unsafe_settings(api_key: str, base_url: str, *, livemode: bool) -> N
         raise ValueError("the gateway's URL must be https://HOST or http://HOST")
     if url.path.strip("/") or url.query or url.fragment or url.username is not None:
         raise ValueError("the gateway's URL is an address without path, query or user, such as https://api.stripe.com")
+    if not _has_usable_port(url):
+        raise ValueError("the port in the gateway's URL must be a number from 1 to 65535")
     if url.scheme == "http" and "_live_" in api_key:
         raise ValueError("a live Stripe key must not be sent over http://")
-    kind = _KEY.match(api_key)
+    kind = _KEY.fullmatch(api_key)
     if kind is None:
         mistake = _KEY_KINDS.get(api_key[:3], "is none of Stripe")
         raise ValueError(f"the API key {mistake}: give a secret (sk_) or restricted (rk_) key")
     if (kind["mode"] == "live") is not livemode:
         mode = "live" if livemode else "test"
         raise ValueError(f"the API key is one for {kind['mode']} mode, and the mode is {mode}")
+
+
+def _has_usable_port(url: SplitResult) -> bool:
+    try:
+        return url.port != 0
+    except ValueError:
+        return False
 
 
 def _trust(base_url: str, ca_file: Path | None) -> ssl.SSLContext | bool:
