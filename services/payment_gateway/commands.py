@@ -39,6 +39,7 @@ from services.payment_gateway.domain import (
     refund_kept,
     refund_made,
     reopen_refund,
+    stays_refunded,
     told,
 )
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
@@ -274,6 +275,8 @@ def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | R
     was told stands: the invoice has it. What the person typed is kept with the decision.
     """
     by = command.decided_by
+    if payment.settled_as is PaymentStatus.REFUNDED:
+        return "does_not_fit"  # it was given back, and only whether that stands is asked
     if command.resolution == "not_charged":
         if _shows_capture(payment) or _was_told_as_captured(payment):
             return "does_not_fit"
@@ -310,6 +313,8 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
     What was told as captured, and never came, is called given back as well: then the invoice's sum is right.
     """
     is_made = command.resolution == "refunded"
+    if is_made and payment.settled_as is PaymentStatus.REFUNDED:
+        return _refund_decided(stays_refunded(payment, decided_by=command.decided_by), Outcome.REFUNDED)
     if is_made and is_dispute_open(payment.gateway_side) and given_back_by_hand_minor(payment) == 0:
         return "does_not_fit"  # the money is ours again if the dispute is won
     if _left_minor(payment) <= 0 or not (_shows_capture(payment) or (is_made and _was_told_as_captured(payment))):
@@ -361,7 +366,8 @@ def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
     if not payment.decided_by:
         return "nothing_to_decide"
     decided = next((refund for refund in payment.refunds if refund.version == payment.version), None)
-    if decided is None:
+    is_about_dispute = payment.status is payment.settled_as is PaymentStatus.REFUNDED and _shows_capture(payment)
+    if decided is None or is_about_dispute:
         case = move(payment, PaymentStatus.NEEDS_DECISION, reason=OutcomeReason.REOPENED)
         return PaymentTransition(case, Outcome.NEEDS_DECISION, delay_s=0.0)
     reopened = reopen_refund(payment, decided.refund_id, new_key=False)

@@ -82,6 +82,8 @@ CASES = frozenset(
 FAILED = frozenset({PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED})
 SETTLED = FAILED | {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}
 """The statuses that are outcomes. A refund that failed is settled as well once a person decided that the money stays (`is_settled`)."""
+TOLD_AS_CHARGED = frozenset({PaymentStatus.CAPTURED, PaymentStatus.REFUNDED})
+"""Outcomes by which others know that the card was charged."""
 
 
 class GatewayStep(StrEnum):
@@ -504,7 +506,7 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
     match answer:
         case port.Captured():
             return _after_capture(payment, answer, policy)
-        case _ if payment.settled_as is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
+        case _ if payment.settled_as in TOLD_AS_CHARGED and isinstance(answer, NOT_PAID):
             return contradicted(
                 payment, OutcomeReason.NOT_CAPTURED, answer, policy
             )  # the invoice is paid: a person decides
@@ -536,7 +538,19 @@ def _after_capture(payment: Payment, answer: port.Captured, policy: Policy) -> P
         return recovered(payment, answer, found)
     if difference is not None:
         return contradicted(payment, difference, answer, policy)
+    if payment.settled_as is PaymentStatus.REFUNDED:
+        return PaymentTransition(
+            stays_refunded(payment), Outcome.REFUNDED, delay_s=0.0
+        )  # the refunds are asked for next
     return captured(payment, answer, policy)
+
+
+def stays_refunded(payment: Payment, *, decided_by: str | None = None) -> Payment:
+    """The payment that was given back, after its charge was disputed all the same. Its newest refund is told again."""
+    newest = max(refunds.made(payment.refunds), key=lambda refund: refund.version)
+    told_again = replace(newest, version=payment.next_version, decided_by=decided_by or newest.decided_by)
+    after = refunds.changed(payment.refunds, told_again)
+    return move(payment, PaymentStatus.REFUNDED, refunds=after, decided_by=decided_by)
 
 
 def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | None:

@@ -76,6 +76,8 @@ CAPTURED, ANOTHER_AMOUNT = "captured", "capture_differs"
 cannot be booked as ours."""
 _TOLD_AS_CAPTURED: frozenset[Resolution] = frozenset({"captured", "refunded"})
 """Its invoice is paid, and only a refund puts the sums right. So it cannot become not charged."""
+_GIVEN_BACK: frozenset[Resolution] = frozenset({"refunded"})
+"""Its money went back, and the charge is disputed all the same. A person sees to the dispute, and says that it stands as given back."""
 _ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})
 _ABOUT_ANOTHER_AMOUNT: frozenset[Resolution] = frozenset({"refunded", "give_back"})
 _NOT_THERE: frozenset[str] = frozenset({"not_captured", "not_refunded"})
@@ -402,6 +404,8 @@ def decisions_for(case: Case) -> frozenset[Resolution]:
     """The decisions that a person can make about a case. If a person settled it, that decision can be taken back."""
     if not case.is_open:
         return frozenset({"reopen"}) if case.decided_by else frozenset()
+    if case.status is CaseStatus.NEEDS_DECISION and case.settled_as == CaseStatus.REFUNDED:
+        return _GIVEN_BACK
     if case.status is CaseStatus.NEEDS_DECISION and case.gateway is not None and case.gateway.answer == CAPTURED:
         fitting = _ABOUT_ANOTHER_AMOUNT if case.reason == ANOTHER_AMOUNT else _ABOUT_A_CAPTURE
         return fitting - {"refunded"} if _may_be_won(case.gateway) else fitting

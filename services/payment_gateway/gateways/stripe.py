@@ -349,7 +349,10 @@ class StripeGateway:
         refunds = await self._refunds_of(gateway_id)
         if not isinstance(refunds, list):
             return refunds
-        return port.worst([answers.read_refunds(refunds, charge, refund_id) for refund_id in refund_ids])
+        known = port.worst([answers.read_refunds(refunds, charge, refund_id) for refund_id in refund_ids])
+        if not charge.is_contested or not isinstance(known, port.Refunded | port.NoRefund):
+            return known
+        return replace(known, contested=replace(charge, standing=answers.standing_refunds(refunds, charge.currency)))
 
     async def _refunds_of(self, gateway_id: str) -> list[Mapping[str, Any]] | port.NoAnswer:
         """All refunds of a payment, newest first. One page missing could hold ours, so a list that is not whole is no answer."""

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import aiohttp
 import pytest
 
+from deploy.sandbox.faults import Deed
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import GatewayStep, Policy
@@ -65,6 +67,12 @@ async def told(events: Subscription, payment_ids: dict[UUID, Any], wanted: str) 
         if kind(received.type) == wanted and payment_id in payment_ids:
             found.setdefault(payment_id, received)
     return found
+
+
+async def do(sandbox: Sandbox, deed: Deed, gateway_id: str) -> None:
+    """What others do to a payment beside the API."""
+    async with aiohttp.ClientSession(sandbox.admin_url, raise_for_status=True) as people:
+        await people.post(f"/_sandbox/payments/{gateway_id}/{deed.value}", json={})
 
 
 SIDE = {"answer": "captured", "captured_minor": 1_250, "refunded_minor": 0, "currency": "EUR", "disputed": False}
@@ -144,6 +152,28 @@ async def test_what_was_given_back_in_the_dashboard_is_told_as_a_refund_of_the_i
     assert by_hand["refund"]["refund_id"] not in {str(asking.payment_id), str(refund_id)}
     assert (rest["amount_minor"], rest["refund"]["refund_id"]) == (625, str(refund_id))
     assert (await payments.row(asking.payment_id))["status"] == "refunded"
+
+
+async def test_a_dispute_of_what_was_given_back_is_a_case_until_it_is_won(
+    sandbox: Sandbox, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    events, asking = await upstream.tap("payment.events"), requested()
+    wanted = {asking.payment_id: None}
+    look = messages.InquirePayment(invoice_id="INV-1", payment_id=asking.payment_id, look=True)
+    await upstream.send(asking)
+    gateway_id = (await payments.until(asking.payment_id, "captured"))["gateway_id"]
+    await upstream.send(to_refund(asking.payment_id))
+    back = (await told(events, wanted, "PaymentRefunded"))[asking.payment_id].data
+    await do(sandbox, Deed.DISPUTE, gateway_id)
+    await upstream.send(look)
+    case = (await told(events, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
+    assert (case["reason"], case["settled_as"]) == ("disputed", "refunded")
+    assert (case["gateway"]["refunded_minor"], case["gateway"]["dispute"]["status"]) == (1_250, "needs_response")
+    await do(sandbox, Deed.WIN_DISPUTE, gateway_id)
+    await payments.until(asking.payment_id, "refunded")
+    again = (await told(events, wanted, "PaymentRefunded"))[asking.payment_id].data
+    assert again["version"] > case["version"] > back["version"]
+    assert again["refund"] == back["refund"]
 
 
 async def test_a_bank_that_sends_a_refund_back_and_a_capture_after_a_cancel_are_found(

@@ -33,6 +33,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
     "left_minor": (100, 0),
+    "contested": (None,),  # it counts only where a payment was given back, see `ANSWERS_TO`
     "key_spent": (False,),
     "number": (1,),
     "refunded_minor": (0, 1),
@@ -122,6 +123,7 @@ PAYMENT_COMMANDS = [
 """Of refunds the one that the saga asks for, and one of a part: of more there is nothing more to see."""
 NO_OTHER_AMOUNT: dict[str, tuple[Any, ...]] = {"amount_minor": (None,)}
 """A refund that the gateway made is of the amount that was sent."""
+CONTESTED = port.Captured("x", 100, "EUR", "x", "x", refunded_minor=1, disputed=True)
 ABOUT_MONEY = [*everything(port.Captured), *everything(port.Refunded, **NO_OTHER_AMOUNT)]
 """Answers that count even if they come late. That no other does is tested in tests/unit/payment_gateway."""
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
@@ -132,7 +134,11 @@ ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.INQUIRE: everything(port.ChargeAnswer),
     payment.GatewayStep.CANCEL: everything(port.ChargeAnswer),
     payment.GatewayStep.REFUND: everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
-    payment.GatewayStep.INQUIRE_REFUND: everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
+    payment.GatewayStep.INQUIRE_REFUND: [
+        *everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
+        port.Refunded("x", "x", contested=CONTESTED),
+        port.NoRefund("x", 0, contested=CONTESTED),
+    ],
 }
 
 At = tuple[payment.Payment | None, payment.GatewayStep | None]

@@ -455,6 +455,61 @@ def test_an_amount_that_could_read_as_a_card_number_is_not_shown(amount_minor: i
     assert domain.side_of(strange) == domain.GatewaySide("captured", None, 0, "E_R")
 
 
+def disputed_too(status: str) -> port.Captured:
+    """The capture that was given back, while its dispute stands so."""
+    return replace(standing(status), refunded_minor=1_250)
+
+
+BOTH: Final = port.Refunded("re_1", "", contested=disputed_too("needs_response"))
+TWICE: Final = afterwards.on_answer(payment(PaymentStatus.REFUNDED), GatewayStep.INQUIRE_REFUND, BOTH, POLICY)
+"""The customer has the money back, and the bank takes it a second time."""
+
+
+@pytest.mark.parametrize("there", [BOTH, port.NoRefund("", 0, contested=BOTH.contested)], ids=["by us", "by others"])
+def test_a_dispute_of_what_was_given_back_is_a_case_with_both_sides(there: GatewayAnswer) -> None:
+    found = afterwards.on_answer(payment(PaymentStatus.REFUNDED), GatewayStep.INQUIRE_REFUND, there, POLICY)
+    case = found.payment
+    assert (found.outcome, case.reason, case.settled_as) == (Outcome.NEEDS_DECISION, "disputed", PaymentStatus.REFUNDED)
+    assert case.gateway_side == domain.side_of(disputed_too("needs_response"))
+    again = afterwards.on_answer(case, GatewayStep.INQUIRE, disputed_too("needs_response"), POLICY)
+    assert again == PaymentTransition(case, delay_s=REMIND_S, republish=True)
+
+
+def test_a_dispute_of_what_was_given_back_that_is_won_is_over() -> None:
+    won = afterwards.on_answer(TWICE.payment, GatewayStep.INQUIRE, disputed_too("won"), POLICY)
+    assert (won.outcome, won.payment.status) == (Outcome.REFUNDED, PaymentStatus.REFUNDED)
+    assert [refund.version for refund in won.payment.refunds] == [won.payment.version], "it is told again"
+    assert afterwards.meaning_of(port.Refunded("re_1", ""), won.payment) is afterwards.Meaning.AGREES
+
+
+@pytest.mark.parametrize("answer", [CANCELLED, DECLINED, UNCONFIRMED, ACTION_REQUIRED], ids=str)
+def test_what_was_given_back_never_becomes_not_charged(answer: GatewayAnswer) -> None:
+    found = afterwards.on_answer(TWICE.payment, GatewayStep.INQUIRE, answer, POLICY)
+    assert (found.outcome, found.payment.reason) == (Outcome.NEEDS_DECISION, "not_captured")
+
+
+def test_a_person_can_only_say_that_it_stays_given_back() -> None:
+    case = TWICE.payment
+    for resolution in ("captured", "not_charged", "give_back"):
+        refused = on_known(case, Resolve(ID, "INV-1", resolution, case.version, "ann", "R-1")).refused
+        assert (refused and refused.reason) == "does_not_fit"
+    decided = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann"))
+    stays = decided.payment
+    assert (decided.outcome, stays.status, stays.decided_by) == (Outcome.REFUNDED, PaymentStatus.REFUNDED, "ann")
+    assert [(one.version, one.decided_by) for one in stays.refunds] == [(stays.version, "ann")]
+    assert afterwards.meaning_of(BOTH, stays) is afterwards.Meaning.KNOWN
+    lost = replace(BOTH, contested=disputed_too("lost"))
+    assert afterwards.meaning_of(lost, stays) is afterwards.Meaning.CONTRADICTS, "how it ends is news"
+    reopened = on_known(stays, Resolve(ID, "INV-1", "reopen", stays.version, "bob"))
+    assert (reopened.payment.status, reopened.payment.reason) == (PaymentStatus.NEEDS_DECISION, "reopened_by_person")
+
+
+def test_a_refund_that_failed_while_its_charge_is_disputed_is_the_case() -> None:
+    """Nothing went back, so only the dispute can take the money."""
+    none = replace(NO_REFUND, contested=standing("needs_response"))
+    assert afterwards.meaning_of(none, payment(PaymentStatus.REFUNDED)) is afterwards.Meaning.NOT_REFUNDED
+
+
 NOTHING_SAID = port.Dispute("needs_response")
 
 

@@ -194,6 +194,11 @@ def test_what_paid_an_invoice_does_not_become_not_charged(resolution: Resolution
     assert refused is (SENT if fits else DecisionRefusal.DOES_NOT_FIT)
 
 
+@pytest.mark.parametrize("side", [DISPUTED.gateway, GatewaySide("cancelled"), None])
+def test_what_was_given_back_can_only_stay_so(side: GatewaySide | None) -> None:
+    assert decisions_for(replace(DISPUTED, settled_as="refunded", gateway=side)) == {"refunded"}
+
+
 SETTLED_BY_ANN = replace(case(CaseStatus.NOT_CHARGED), decided_by="ann")
 REOPENING = replace(SETTLED_BY_ANN, decision=replace(DECISION, resolution="reopen"))
 
