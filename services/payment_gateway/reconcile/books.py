@@ -40,7 +40,7 @@ _PAYMENTS: Final = """
     SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed, i.created,
            (SELECT coalesce(sum(c.amount), 0) FROM charges c WHERE c.payment_intent = i.id) AS captured,
            (SELECT coalesce(sum(r.amount), 0) FROM refunds r WHERE r.payment_intent = i.id AND r.status = 'succeeded') AS refunded
-    FROM payment_intents i ORDER BY i.created, i.id"""
+    FROM payment_intents i"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +165,14 @@ class Books:
 
     def pages(self) -> Iterator[list[BookedPayment]]:
         """All payments, oldest first, `PAGE` at a time."""
-        found = self._connection.execute(_PAYMENTS)
+        found = self._connection.execute(f"{_PAYMENTS} ORDER BY i.created, i.id")
         while page := found.fetchmany(PAGE):
             yield [_booked(row) for row in page]
 
-    def lacks(self, gateway_ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are not in the books."""
-        held = "SELECT 1 FROM payment_intents WHERE id = ?"
-        return [one for one in gateway_ids if self._connection.execute(held, (one,)).fetchone() is None]
+    def find(self, gateway_id: str) -> BookedPayment | None:
+        """The payment of this id, or None if it is not in the books."""
+        row = self._connection.execute(f"{_PAYMENTS} WHERE i.id = ?", (gateway_id,)).fetchone()
+        return _booked(row) if row is not None else None
 
 
 def _booked(row: sqlite3.Row) -> BookedPayment:

@@ -24,7 +24,7 @@ from shared.card_data.scan import has_card_data
 from shared.contracts.base import AmountMinor, Currency, Name
 from shared.ids import derived_id
 from shared.persistence.database import Connection
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 CAUSE: Final = "reconcile"
 """What caused a payment that was found at the gateway: the audit derives the same id from it."""
@@ -75,10 +75,8 @@ async def reconcile(
         if (shown := await fetch_one(gateway, gateway_id)) is not None:
             await result.judged(connection, await _compared(connection, [shown]))
     async for rows in at_the_gateway(connection, window):
-        lacking = set(books.lacks([row.gateway_id for row in rows if row.gateway_id is not None]))
         for row in rows:
-            if row.gateway_id in lacking:
-                await result.judged(connection, await _asked(gateway, row))
+            await result.judged(connection, await _beside_metadata(gateway, books, row))
 
 
 async def reconcile_report(
@@ -157,6 +155,17 @@ def _case_of(verdict: Verdict, stray: BookedPayment, now: datetime) -> PaymentRo
     )
     origin = Origin(derived_id(payment_id, CAUSE), CAUSE, None)
     return PaymentRow(payment, 1, origin, now)
+
+
+async def _beside_metadata(gateway: StripeGateway, books: Books, row: OurPayment) -> list[Comparison]:
+    """What the metadata there did not lead to. Anybody who may write there can change them, and our row knows the gateway's id."""
+    booked = books.find(row.gateway_id or "")
+    if booked is None:
+        return await _asked(gateway, row)
+    if row.payment_id in {booked.payment_id, booked.stray_id}:
+        return []
+    shown = await fetch_one(gateway, booked.gateway_id)  # the books hold no charge of what others made
+    return [missing(row) if shown is None else compare(row, replace(shown, payment_id=row.payment_id))]
 
 
 async def _asked(gateway: port.Gateway, row: OurPayment) -> list[Comparison]:

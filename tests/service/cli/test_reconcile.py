@@ -113,6 +113,26 @@ async def test_every_way_to_disagree_is_told(
     assert due == {refunded, declined, forgotten, lost}, "what differs, or one side does not know, is looked at now"
 
 
+async def test_who_changes_metadata_at_the_gateway_hides_nothing(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    """Our books know the gateway's id of each payment."""
+    whole, refunded, other = paid[:3]
+    sql = "SELECT json_extract(metadata, '$.payment_id'), id FROM payment_intents"
+    held = {UUID(row[0]): row[1] for row in _ledger(tmp_path, sql)}
+    await _refund_by_hand(sandbox, held[refunded])
+    for payment_id, metadata in ((whole, "{}"), (refunded, "{}"), (other, f'{{"payment_id": "{whole}"}}')):
+        _ledger(tmp_path, f"UPDATE payment_intents SET metadata = '{metadata}' WHERE id = '{held[payment_id]}'")
+    told = await reconcile(environment, sandbox, "--json")
+    found = {(one["verdict"], one["payment_id"], one["gateway_id"], one["there"]) for one in told.json["found"]}
+    captured = "succeeded, captured 1250 of 1250 EUR"
+    assert found == {
+        ("differs", str(refunded), held[refunded], f"{captured}, refunded 1250"),
+        ("differs", str(whole), held[other], captured),
+    }, "of the second capture in its name, a person has to say what it is"
+    assert told.json["counts"] == {"agrees": 4, "differs": 2, "foreign": 2}
+
+
 async def test_a_dispute_differs_until_it_is_won(
     environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
 ) -> None:
