@@ -68,6 +68,11 @@ _NAMED_REFERENCE = re.compile(rb"&([A-Za-z][0-9A-Za-z]{1,30}+;|(?:nbsp|shy|middo
 _NAMED_CHARACTERS: Final = {name.encode(): as_ascii(character) for name, character in html5.items()}
 """By the name with its semicolon; some have none, as HTML 4 allowed."""
 _QUOTED = re.compile(rb"=(?:3(?:[ADad]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)(?:\r?\n|2[0-9A-Fa-f]|[CcEe][0-9A-Fa-f]=))")
+_TAG: Final = rb"<[^<>]{1,80}+>"
+_TAGS = re.compile(
+    rb"(?=<(?:(?<=[0-9]<)|(?<=[0-9]\s<)|(?<=[0-9]\s\s<)))%b(?:\s{0,3}+%b){0,3}+\s{0,2}+(?=[0-9])" % (_TAG, _TAG)
+)
+"""Tags of HTML or XML between digits: on a page these stand side by side. Those before a number may say what it is: `<order>`."""
 _SHORT_ESCAPES: Final = tuple(
     (b"\\" + letter, sign)
     for letter, sign in (
@@ -94,6 +99,7 @@ _PASS_US, _NON_ASCII_US = 0.001, 0.03
     _EQUALS_SIGN_US,
     _AMPERSAND_US,
     _REFERENCE_US,
+    _TAG_US,
     _I_US,
     _THREE_US,
     _ZERO_US,
@@ -105,6 +111,7 @@ _PASS_US, _NON_ASCII_US = 0.001, 0.03
     0.04,
     0.12,
     0.6,
+    0.34,
     0.04,
     0.06,
     0.02,
@@ -116,8 +123,8 @@ _PASS_US, _NON_ASCII_US = 0.001, 0.03
 def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
     """The text as it reads in ASCII, and what it says behind encodings, up to `LAYERS` deep. Bytes are read as UTF-8.
 
-    Encodings: backslash escapes, which do not count as a layer, since all JSON has them; URL encoding, quoted-printable, HTML references,
-    hexadecimal, base64 (both alphabets, at any offset), bytes one by one. Raises `TooMuchEffort`.
+    Encodings: backslash escapes, which do not count as a layer, since all JSON has them; URL encoding, quoted-printable, HTML references
+    and tags, hexadecimal, base64 (both alphabets, at any offset), bytes one by one. Raises `TooMuchEffort`.
     """
     data = _as_ascii(text, effort)
     if not _may_be_encoded(data, effort):
@@ -175,6 +182,7 @@ def _may_be_encoded(data: bytes, effort: Effort) -> bool:
         b"\\" in data
         or b"%" in data
         or b"&" in data
+        or b"<" in data
         or b"=" in data
         or _holds_hex(data, effort)
         or _looks_like_base64(data, data.translate(_I_TO_P))
@@ -198,12 +206,17 @@ def _behind(data: bytes, effort: Effort) -> Iterator[bytes]:
 
 
 def _without_escapes(data: bytes, effort: Effort) -> bytes:
-    """Behind the escapes of JSON, URLs (also as `escape` of JavaScript writes them: `%uFF14`) and HTML."""
+    """Behind the escapes of JSON, URLs (also as `escape` of JavaScript writes them: `%uFF14`) and HTML, and without tags between
+    digits."""
     data = _without_backslashes(data.replace(b"%u", b"\\u"), effort)
     if b"%" in data:  # it is quoted-printable, but for the sign
         effort.spend(len(data) * 2 * _PASS_US)
         data = _as_ascii(binascii.a2b_qp(data.replace(b"=", b"?").replace(b"%", b"=")), effort)
-    return _without_references(data, effort) if b"&" in data else data
+    data = _without_references(data, effort) if b"&" in data else data
+    if b"<" not in data:
+        return data
+    effort.spend(len(data) * _PASS_US + data.count(b"<") * _TAG_US)
+    return _TAGS.sub(b" ", data)
 
 
 def _without_quotes(data: bytes, effort: Effort) -> bytes:

@@ -17,7 +17,7 @@ _BYTES_MAX: Final = 4 * 1024
 _EFFORT_MAX_US: Final = 50
 
 _MARK: Final = b"%"
-_BEFORE_ESCAPES: Final = b"\\%&="
+_BEFORE_ESCAPES: Final = b"\\%&=<"
 _FOLDED: Final = bytes(
     DIGITS_IN_A_ROW[0] if byte in DIGITS else _MARK[0] if byte in _BEFORE_ESCAPES + CONTROLS else byte
     for byte in range(256)

@@ -46,6 +46,12 @@ SEPARATORS = {
     "a non-breaking hyphen": "\u2011",
     "a dash between blanks": " \u2013 ",
 }
+TAGS = {
+    "a line break of HTML": "<br>",
+    "the end of a line of HTML": "<br />\n",
+    "elements of HTML": "</td><td>",
+    "elements of HTML with attributes": '</span> <span class="n">',
+}
 INVISIBLE = {
     "zero-width spaces": "\u200b",
     "zero-width joiners": "\u200d",
@@ -397,7 +403,7 @@ def _of_brands() -> Iterator[tuple[str, Kind]]:
 
 
 def _with_signs_between() -> Iterator[tuple[str, Kind]]:
-    for name, separator in SEPARATORS.items():
+    for name, separator in (SEPARATORS | TAGS).items():
         yield f"between groups {name}", partial(_grouped, separator)
     for name, blank in (("blank", " "), ("blank in Braille", "\u2800")):
         yield f"between all digits a {name}", partial(_spread, blank, "")
