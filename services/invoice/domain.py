@@ -387,6 +387,8 @@ def _refund_of(command: Refund, invoice: Invoice) -> tuple[Event, ...] | Rejecti
         )  # it is that of the refund which the saga asks for, if we cannot take the money
     known = refunds.find(invoice.refunds, command.refund_id)
     if known is not None:
+        if command.currency != invoice.currency:
+            return RejectionReason.CURRENCY_DIFFERS
         return () if known.asked_minor == command.amount_minor else RejectionReason.REFUND_ID_USED
     requested = RefundRequested(
         paid_by,

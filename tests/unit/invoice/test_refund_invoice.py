@@ -78,6 +78,9 @@ SCENARIOS: Specification = {
     "rejected under a used id with another amount": Scenario(
         PART_ASKED, replace(A_PART, amount_minor=201), RejectionReason.REFUND_ID_USED
     ),
+    "the same id in another currency": Scenario(
+        PART_ASKED, replace(A_PART, currency="USD"), RejectionReason.CURRENCY_DIFFERS
+    ),
     "rejected under a used id without an amount": Scenario(
         PART_REFUNDED, replace(A_PART, amount_minor=None), RejectionReason.REFUND_ID_USED
     ),
