@@ -260,9 +260,9 @@ def _measure(effective: Sequence[StepResult]) -> None:
 
 
 def _with_new_fence(result: StepResult) -> PaymentUpdate:
-    """The update for a late answer. It raises the fence, so that the present holder stops."""
+    """The update for a late answer, after which nothing is due at once. It raises the fence, so that the present holder stops."""
     update = result.update
-    return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
+    return replace(update, row=replace(update.row, fence=update.row.fence + 1))
 
 
 async def _shown_attempts(

@@ -28,9 +28,8 @@ from shared.persistence.database import Connection, Database
 from shared.persistence.due_rows import WHENEVER
 from shared.persistence.outbox import OutboxBatch
 from shared.records import dataclass
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, until_one_waits
 from tests.support.environment import Environment
-from tests.support.waiting import until
 
 FIRST, SECOND = UUID(int=1), UUID(int=2)
 LEASE = Lease(UUID(int=9), 60.0, 30.0)
@@ -248,7 +247,7 @@ async def test_who_decides_on_rows_has_locked_them_in_the_order_of_their_ids(
         assert await third.fetchval(locker.free, FIRST) is None, "locked by the first"
         waiting = asyncio.create_task(locker.lock(other, [SECOND, FIRST]))
         try:
-            await until_waiting(environment, locker.service, other)
+            await until_one_waits(environment.databases[locker.service])
             assert await third.fetchval(locker.free, SECOND) == 1
         finally:
             waiting.cancel()
@@ -260,20 +259,10 @@ async def test_ids_of_handled_messages_are_stored_in_their_order(environment: En
         await inbox.insert(one, [SECOND])
         waiting = asyncio.create_task(inbox.insert(other, [SECOND, FIRST]))
         try:
-            await until_waiting(environment, "saga", other)
+            await until_one_waits(environment.databases["saga"])
             await third.execute(NOTHING_WAITS)
             with pytest.raises(asyncpg.LockNotAvailableError):  # the second session has stored it before it waits
                 await inbox.insert(third, [FIRST])
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def until_waiting(environment: Environment, service: str, session: Connection) -> None:
-    """Wait until the session waits for a lock of another."""
-
-    async def waits() -> bool:
-        query = "SELECT 1 FROM pg_locks WHERE pid = $1 AND NOT granted"
-        return bool(await rows(environment.databases[service], query, session.get_server_pid()))
-
-    await until(waits, what="a session that waits for a lock")

@@ -156,6 +156,16 @@ async def unguarded(url: str, *tables: str) -> AsyncIterator[None]:
             await execute(url, f"ALTER TABLE {table} ENABLE TRIGGER ALL")
 
 
+async def until_one_waits(url: str) -> None:
+    """Wait until a session in this database waits for a lock of another."""
+
+    async def waits() -> bool:
+        query = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"""
+        return bool(await rows(url, query))
+
+    await until(waits, what="a session that waits for a lock")
+
+
 async def outbox_is_empty(url: str) -> None:
     """Wait until a service has noted the broker's confirm of all that it published.
 

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.sandbox.faults import Deed
 from deploy.sandbox.server import Sandbox
+from services.payment_gateway import store
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import GatewayStep, Policy
 from services.payment_gateway.gateways import port
@@ -17,6 +18,7 @@ from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.stripe import StripeGateway
 from services.payment_gateway.settings import ChargingSettings
 from shared.contracts import payment_gateway as messages
+from shared.persistence.database import Database
 from shared.service import Runtime
 from tests.service.payment_gateway.conftest import (
     PaymentGatewayFixture,
@@ -28,7 +30,7 @@ from tests.service.payment_gateway.conftest import (
     to_refund,
 )
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
-from tests.support.databases import rows
+from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.hasty_gateway import PATIENT_S
 from tests.support.upstream_client import Received, Subscription, UpstreamClient
@@ -301,3 +303,27 @@ async def test_a_capture_that_the_gateway_denies_is_a_case_only_if_it_knows_anot
         await upstream.send(look)
         case = (await told(cases, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
     assert (case["reason"], case["settled_as"], case["gateway"]["answer"]) == ("not_captured", "captured", "not_found")
+
+
+async def test_only_what_the_gateway_itself_called_captured_shows_whose_key_it_is(
+    payments: PaymentGatewayFixture,
+) -> None:
+    """What a person called captured the gateway may deny for good, whatever the key."""
+    by_person = {1, 3, 5, 7}
+    for number in range(1, 8):
+        await execute(
+            payments.url,
+            """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, status, version, gateway_id, receipt_number,
+                   decided_by, was_case, rung, key_number, cause_id, correlation_id, fence)
+               VALUES ($1, 'INV-1', 1250, 'EUR', 'captured', 2, $2, $2, $3, false, 0, 1, $1, 'C-1', 1)""",
+            UUID(int=number),
+            f"pi_{number}",
+            "ann" if number in by_person else None,
+        )
+    database = await Database.open(payments.url, name="test", connections_max=1)
+    try:
+        async with database.connection() as connection:
+            found = {number: sorted(await store.captures_beside(connection, UUID(int=number))) for number in (1, 4, 7)}
+    finally:
+        await database.close()
+    assert found == {1: ["pi_2", "pi_6"], 4: ["pi_2", "pi_6"], 7: ["pi_6"]}

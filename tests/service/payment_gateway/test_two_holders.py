@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from services.payment_gateway import store
 from services.payment_gateway.domain import Outcome, PaymentStatus, PaymentTransition, Policy
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
-from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
+from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate, RowState
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Connection, Database
@@ -70,6 +71,47 @@ async def test_who_lost_a_lease_cannot_give_it_back(payments: PaymentGatewayFixt
     assert (await payments.row(ID))["leased_by"] is None
 
 
+async def test_who_has_finished_gives_nothing_back(payments: PaymentGatewayFixture, connection: Connection) -> None:
+    """A stopping service names what it held when it began to stop. What has come to rest since is not due again."""
+    row = await claimed(payments, connection, ONE)
+    await store.update(connection, [PaymentUpdate(row, row.fence, delay_s=None)], ONE)
+    await store.release(connection, [(ID, row.fence)])
+    assert (await payments.row(ID))["due_at"] is None
+
+
+async def test_both_sides_are_stored_by_who_holds_the_row(
+    payments: PaymentGatewayFixture, connection: Connection
+) -> None:
+    mine = await claimed(payments, connection, ONE)
+    sided = replace(mine, payment=replace(mine.payment, settled_as=PaymentStatus.CAPTURED))
+    theirs = await claimed(payments, connection, OTHER)
+    await store.note_sides(connection, [sided])
+    assert (await payments.row(ID))["settled_as"] is None
+    await store.note_sides(connection, [replace(sided, fence=theirs.fence)])
+    assert (await payments.row(ID))["settled_as"] == "captured"
+
+
+@pytest.mark.parametrize(("left_s", "is_held"), [(60.0, True), (-1.0, False)])
+async def test_a_row_is_held_until_its_lease_ends(
+    payments: PaymentGatewayFixture, connection: Connection, left_s: float, is_held: bool
+) -> None:
+    await claimed(payments, connection, ONE)
+    await connection.execute("UPDATE payments SET due_at = now() + make_interval(secs => $1)", left_s)
+    assert await store.state_of(connection, ID, "pi_1") == RowState("prepared", is_held)
+
+
+async def test_whoever_looks_at_how_a_row_stands_keeps_others_from_it(
+    payments: PaymentGatewayFixture, database: Database
+) -> None:
+    async with database.connection() as connection:
+        await claimed(payments, connection, ONE)
+    async with asyncio.timeout(DEADLINE_S), database.transaction() as one, database.transaction() as other:
+        assert await store.state_of(one, ID, "pi_1") == RowState("prepared", is_held=True)
+        await other.execute("SET LOCAL lock_timeout = '1ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await store.state_of(other, ID, "pi_1")
+
+
 async def test_an_inquiry_leaves_a_row_to_its_holder(payments: PaymentGatewayFixture, connection: Connection) -> None:
     row = await claimed(payments, connection, ONE)
     until = (await payments.row(ID))["due_at"]
@@ -104,6 +146,16 @@ async def test_a_look_for_news_counts_only_before_a_payment_is_settled(
         await store.hurry(connection, [ID])  # it is due already
         await connection.execute("UPDATE payments SET rung = rung + 1, due_at = now() + interval '1 hour'")  # the look
     assert looked == rungs
+
+
+async def test_what_is_found_at_the_gateway_takes_no_row_from_its_holder(
+    payments: PaymentGatewayFixture, connection: Connection
+) -> None:
+    mine = await claimed(payments, connection, ONE)
+    before = await payments.row(ID)
+    found = replace(mine.payment, status=PaymentStatus.NEEDS_DECISION, gateway_id="pi_2", reason="unknown_here")
+    await store.insert_strays(connection, [replace(mine, payment=found)])
+    assert await payments.row(ID) == before
 
 
 LEFT_S = "extract(epoch FROM due_at - now())::float8"

@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
-from services.staff import run_store, store
+from services.staff import run_sender, run_store, store
 from services.staff.__main__ import assemble
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions import runs as run_actions
@@ -17,7 +18,7 @@ from services.staff.actions.results import ActionRefusal
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, arrive
 from services.staff.letter_store import LetterFilter
 from services.staff.people import Actor, Via
-from services.staff.run_sender import TURN_S, RunSender
+from services.staff.run_sender import REST_S, TURN_S, RunSender
 from services.staff.runs import Bin, Halt, ItemState, RunAct, RunRefusal, RunState
 from services.staff.store import Selection
 from shared import crash_points
@@ -27,14 +28,14 @@ from shared.contracts.operations import ReplayHandled
 from shared.messaging.apply import apply_topology
 from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.envelope import Cause, Draft, Lane
-from shared.persistence.database import Database
+from shared.persistence.database import Connection, Database
 from shared.records import replace
-from tests.support.databases import execute, outbox_is_empty, rows
+from tests.support.databases import execute, outbox_is_empty, rows, until_one_waits
 from tests.support.environment import Environment
 from tests.support.kept_letters import QUEUE, event, keep, payment
 from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import UpstreamClient
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 ANN = Actor("ann", Via.DESK)
 DAY = timedelta(days=1)
@@ -528,6 +529,154 @@ async def test_what_cannot_be_taken_is_set_aside_and_the_run_goes_on(
     assert [row["why"] for row in why] == ["error_of_ours", "unstorable"]
     still_open = await rows(environment.databases["staff"], "SELECT id FROM dead_letters WHERE status = 'open'")
     assert len(still_open) == 2
+
+
+async def test_a_turn_that_fails_is_tried_again_after_a_rest_and_a_conflict_halts_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    tried, now = [], [0.0]
+
+    async def failing(*_: Any) -> None:
+        tried.append(now[0])
+        raise asyncpg.DeadlockDetectedError
+
+    monkeypatch.setattr(run_store, "settle_items", failing)
+    sender = RunSender(database, Nowhere(), system_clock, old_after=DAY, seconds=lambda: now[0])  # type: ignore[arg-type]
+    for now[0] in (0.0, REST_S - 0.1, REST_S + 0.1):
+        await sender.run_once()
+    assert tried == [0.0, REST_S + 0.1]
+    assert await state_of(database, no) is RunState.RUNNING
+
+
+async def test_an_outage_halts_no_run(database: Database, sender: RunSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+
+    async def failing(*_: Any) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(run_store, "settle_items", failing)
+    with pytest.raises(ConnectionResetError):  # `run_every` backs off, and tells of the outage
+        await sender.run_once()
+    assert await state_of(database, no) is RunState.RUNNING
+
+
+async def test_a_turn_sends_so_many_messages_at_most(
+    environment: Environment, database: Database, sender: RunSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_sender, "CHUNK_MAX", 2)
+    await keep(database, *(event(number) for number in range(6)))
+    no = await begun(database)
+    sent = []
+    for act in (None, None, RunAct.GO, None):
+        if act is not None:
+            assert (await run_actions.act(database, no, act, who=ANN)).ok
+        await sender.take_turn(no)
+        sent.append(len(await sent_ids(environment)))
+        await tell(environment)
+    assert sent == [1, 1, 3, 5]
+
+
+REFUSED = "UPDATE outbox SET refusals = 1, sweep_after = now() + interval '1 minute'"
+"""The broker refused whatever is in the outbox."""
+
+
+async def test_what_a_stopped_run_could_not_send_waits_no_longer(
+    environment: Environment, database: Database, sender: RunSender
+) -> None:
+    handled, refused = await keep(database, event(1), event(2))
+    no = await begun(database, first=handled)
+    await sender.take_turn(no)
+    await tell(environment)
+    await execute(environment.databases["staff"], "DELETE FROM outbox")  # it is confirmed
+    assert await sender.take_turn(no) is RunState.WAITING
+    assert (await run_actions.act(database, no, RunAct.GO, who=ANN)).ok
+    await sender.take_turn(no)
+    assert (await run_actions.act(database, no, RunAct.STOP, who=ANN)).ok
+    await execute(environment.databases["staff"], REFUSED)
+    await sender.take_turn(no)
+    async with database.transaction() as tx:
+        await run_store.take_back_items(tx, no, [handled])  # of what was handled nothing comes back
+        counts = await run_store.counts_of(tx, no)
+    assert counts.of == {ItemState.HANDLED: 1, ItemState.NOT_SENT: 1}
+    letters = await rows(environment.databases["staff"], "SELECT id FROM dead_letters WHERE status = 'open'")
+    assert [row["id"] for row in letters] == [refused]
+
+
+async def test_a_letter_that_was_replayed_anew_is_not_opened_by_the_refusal_of_an_earlier_replay(
+    environment: Environment, database: Database, sender: RunSender
+) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    await sender.take_turn(no)
+    await execute(environment.databases["staff"], REFUSED)
+    anew = uuid4()
+    await execute(environment.databases["staff"], "UPDATE dead_letters SET replay_entry = $1", anew)
+    await sender.take_turn(no)
+    letters = await rows(environment.databases["staff"], "SELECT status, replay_entry FROM dead_letters")
+    assert [dict(row) for row in letters] == [{"status": "replayed", "replay_entry": anew}]
+
+
+async def test_what_was_told_of_another_replay_says_nothing_about_a_run(
+    environment: Environment, database: Database, sender: RunSender
+) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    await sender.take_turn(no)
+    await tell(environment)
+    await execute(environment.databases["staff"], "UPDATE dead_letters SET replay_entry = $1", uuid4())
+    assert await sender.take_turn(no) is RunState.RUNNING
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    assert shown[1].of == {ItemState.SENT: 1}
+
+
+async def test_an_error_of_ours_halts_only_a_run_that_is_running(database: Database) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    assert (await run_actions.act(database, no, RunAct.PAUSE, who=ANN)).ok
+    async with database.connection() as connection:
+        await run_store.halt(connection, no, "KeyError")
+    assert await state_of(database, no) is RunState.PAUSED
+
+
+# -- two at once ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_of_two_runs_that_begin_at_once_one_has_the_letter(environment: Environment, database: Database) -> None:
+    await keep(database, event(1))
+    for title in ("one", "other"):
+        await run_actions.preview(database, LetterFilter(), who=ANN, title=title)
+
+    async def start(no: int) -> int:
+        async with database.transaction() as tx:
+            return await run_store.start_items(tx, no, None)
+
+    async with asyncio.timeout(DEADLINE_S):
+        async with database.transaction() as tx:
+            assert await run_store.start_items(tx, 1, None) == 1
+            waiting = asyncio.create_task(start(2))
+            await until_one_waits(environment.databases["staff"])
+        assert await waiting == 0
+
+
+async def test_two_lists_that_are_made_at_once_have_two_numbers(environment: Environment, database: Database) -> None:
+    async def made(tx: Connection) -> int:
+        about = {"title": "t", "filter_": {}, "bins": [], "rate": 1, "made_by": "ann", "made_at": system_clock()}
+        return await run_store.insert_run(tx, uuid4(), taken=[], left_out=[], **about)  # type: ignore[arg-type]
+
+    async def make() -> int:
+        async with database.transaction() as tx:
+            return await made(tx)
+
+    async with asyncio.timeout(DEADLINE_S):
+        async with database.transaction() as tx:
+            assert await made(tx) == 1
+            waiting = asyncio.create_task(make())
+            await until_one_waits(environment.databases["staff"])
+        assert await waiting == 2
 
 
 # -- what is told of replays -------------------------------------------------------------------------------------------------------------

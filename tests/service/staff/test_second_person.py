@@ -454,6 +454,7 @@ async def test_an_account_that_was_made_by_clicks_is_not_one_of_two_people(
     assert refused.text.startswith(f"{doubtful} got a password at the desk")
     assert await sent(environment) == []
     await accounts.set_password(database, doubtful, password="y", who=run)
+    await accounts.set_password(database, doubtful, password="its own anew", who=own)
     assert (await proposals.agree(database, payment_id, proposal_id=proposal, saw=SAW, who=ANN)).ok
     assert len(await sent(environment)) == 1
 

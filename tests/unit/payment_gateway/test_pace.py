@@ -284,6 +284,7 @@ def test_after_a_storm_of_429s_the_pace_is_slow_and_recovers_within_minutes(cloc
 def test_nothing_is_sent_while_the_gateway_asks_to_wait_and_instances_do_not_resume_together(clock: PaceClock) -> None:
     pace = paced(clock)
     pace.slow_down(sent_s=clock.now_s, retry_after_s=8.0)
+    pace.slow_down(sent_s=clock.now_s, retry_after_s=1.0)  # a shorter wait ends no longer one
     assert pace.wait_s(GatewayStep.INQUIRE) == 10.0
     assert pace.room(9.0) == 0
     assert pace.room(11.0) > 0
@@ -337,6 +338,17 @@ def test_a_further_request_that_is_answered_429_slows_all_calls_and_the_next_one
     assert [answer for _, answer in told] == ["done", busy, "done"]
     assert told[-1][0] == pytest.approx(1.0, abs=0.1)
     assert pace.speed < 1.0
+
+
+def test_a_further_request_whose_turn_became_void_takes_another_one() -> None:
+    async def slowed_meanwhile() -> list[tuple[float, object]]:
+        loop = asyncio.get_running_loop()
+        pace = Pace(100.0, 1.0, FOLLOW_UP_S, clock=loop.time, jitter=lambda: 0.0)
+        loop.call_at(0.1, lambda: pace.slow_down(sent_s=loop.time(), retry_after_s=1.5))
+        return await follows_up(["first", "second"], pace, GatewayEndpoint.RETRIEVE)
+
+    (first_s, _), (second_s, _) = run_in_virtual_time(slowed_meanwhile())
+    assert (first_s, second_s) == (0.0, pytest.approx(1.6)), "its turn was at 0.75 s"
 
 
 def test_a_further_request_whose_turn_comes_too_late_is_not_made() -> None:
