@@ -134,15 +134,41 @@ async def test_an_idle_connection_that_the_server_ended_is_replaced_and_counted(
     assert database.epoch == 1
 
 
+async def test_a_connection_that_is_lost_behind_its_last_statement_is_counted(database: Database) -> None:
+    async with database.connection() as connection:
+        connection.terminate()
+    assert database.epoch == 1
+
+
+async def test_whoever_waits_for_a_connection_gets_the_next_one_that_is_given_back(database: Database) -> None:
+    async def ask() -> object:
+        async with database.connection() as connection:
+            return await connection.fetchval("SELECT 1")
+
+    async with database.connection():
+        waiting = asyncio.create_task(ask())
+        while not database._waiting:
+            await asyncio.sleep(0)
+    assert await waiting == 1
+
+
 async def test_a_session_of_a_stopped_process_gives_its_locks_back(environment: Environment) -> None:
     """It stopped between the preparation of a statement and its execution, where no timeout of PostgreSQL ends it."""
     url = environment.databases["saga"]
     stopped = await asyncpg.connect(url, server_settings={"application_name": "stalls"})
-    other = await Database.open(url, name="stalls", connections_max=1)
+    other, elsewhere = [await Database.open(url, name=name, connections_max=1) for name in ("stalls", "elsewhere")]
     try:
         await stopped.execute("BEGIN")
         await stopped.execute("LOCK TABLE inbox")
         await stopped.prepare("SELECT 1 FROM sagas")
+
+        async def stalls() -> bool:
+            query = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active' AND wait_event = 'ClientRead'"
+            return bool(await rows(url, query, stopped.get_server_pid()))
+
+        await until(stalls, what="a stalled session")
+        await StalledSessions(elsewhere, after_s=0.0).run_once()
+        assert await stalls(), "another process of ours has a session of its own name, and other limits"
 
         async def ended() -> bool:
             await StalledSessions(other, after_s=0.0).run_once()
@@ -154,6 +180,7 @@ async def test_a_session_of_a_stopped_process_gives_its_locks_back(environment: 
     finally:
         stopped.terminate()
         await other.close()
+        await elsewhere.close()
 
 
 async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Environment) -> None:

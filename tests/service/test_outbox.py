@@ -580,3 +580,21 @@ async def test_renewing_makes_nothing_due_earlier_and_waits_for_no_lock(
                ELSE 'left' END AS is FROM outbox""",
     )
     assert {row["id"]: row["is"] for row in found} == {one.id: "longer", two.id: "left", three.id: "renewed"}
+
+
+@pytest.mark.parametrize("became", ["sweep_after = now() + interval '1 hour'", "refusals = 1", "losses = 1"])
+async def test_nothing_is_called_back_of_which_a_part_may_be_on_its_way(
+    environment: Environment, database: Database, became: str
+) -> None:
+    async with database.transaction() as tx:
+        await outbox.insert_revocable(tx, [ONE, THREE], sweep_after_s=60.0)
+    await execute(environment.databases["saga"], f"UPDATE outbox SET {became} WHERE id = $1", ONE.id)
+    async with database.transaction() as tx:
+        assert not await outbox.revoke(tx, [ONE.id, THREE.id], sweep_after_s=60.0)
+
+
+async def test_only_what_is_quarantined_is_released_or_dropped(database: Database) -> None:
+    await stored(database, ONE)
+    async with database.connection() as connection:
+        assert await outbox.drop(connection, [ONE.id]) == []
+        assert await outbox.release(connection, [ONE.id]) == []

@@ -20,6 +20,7 @@ from services.payment_gateway import store as payments
 from services.payment_gateway.store import Lease
 from services.saga import store as sagas
 from services.staff import run_store
+from services.staff import store as staff
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
@@ -102,7 +103,28 @@ async def send_run(tx: Connection) -> list[UUID]:
     return [UUID(int=no) for no, taken in leased if taken is not None]
 
 
+async def say_again(tx: Connection) -> list[UUID]:
+    return [case.payment_id for case in await staff.lock_unheeded(tx, NOW, at_most=10)]
+
+
+async def read_letters(tx: Connection) -> list[UUID]:
+    return [letter.id for letter in await staff.lock_unread(tx, at_most=10)]
+
+
+async def erase_bodies(tx: Connection) -> list[UUID]:
+    before = {row["id"] for row in await tx.fetch("SELECT id FROM dead_letters WHERE body IS NULL")}
+    await tx.execute(staff.BODY_RETENTION.statement, staff.BODY_RETENTION_DAYS, 10)
+    after = await tx.fetch("SELECT id FROM dead_letters WHERE body IS NULL")
+    return [row["id"] for row in after if row["id"] not in before]
+
+
 _OLD = "now() - interval '500 days'"
+CASE = """INSERT INTO cases (payment_id, invoice_id, correlation_id, status, version, attempts_version, details, opened_at, updated_at)
+    VALUES ($1, 'INV-1', 'C-1', 'needs_decision', 4, 0, '{"attempts": [], "refusals": [], "decision": {"version": 4, "by": "ann",
+        "id": "00000000-0000-0000-0000-000000000007", "resolution": "captured", "at": "2025-01-01T00:00:00Z"}}', now(), now())"""
+LETTER = """INSERT INTO dead_letters (id, queue, origin, reason, tries, generation, headers, body, body_bytes, replays, seen, status,
+        first_seen, last_seen, settled_by, settled_at, replay_entry)
+    VALUES ($1, $1::uuid::text, 'remit', 'r', 1, 0, '{}', 'x', 1, 0, 1, 'replayed', now(), now(), 'ann', now() - interval '500 days', $1)"""
 TAKERS = {
     "the sweeper": Taker(
         "saga",
@@ -150,6 +172,9 @@ TAKERS = {
            SELECT coalesce(max(no), 0) + 1, $1, 'running', 'rest', 't', '{}', '{}', 'ann', now(), 1, 1 FROM replay_runs""",
         send_run,
     ),
+    "who says decisions again": Taker("staff", CASE, say_again),
+    "who reads failed messages": Taker("staff", LETTER, read_letters),
+    "who erases bodies": Taker("staff", LETTER, erase_bodies),
 }
 
 
@@ -229,6 +254,15 @@ LOCKERS = {
         "SELECT 1 FROM payments WHERE payment_id = $1 FOR UPDATE SKIP LOCKED",
     ),
     "sagas": Locker("saga", SAGA, sagas.load, "SELECT 1 FROM sagas WHERE payment_id = $1 FOR UPDATE SKIP LOCKED"),
+    "failed messages": Locker(
+        "staff", LETTER, staff.lock_letters, "SELECT 1 FROM dead_letters WHERE id = $1 FOR UPDATE SKIP LOCKED"
+    ),
+    "replayed messages": Locker(
+        "staff", LETTER, staff.lock_replayed, "SELECT 1 FROM dead_letters WHERE id = $1 FOR UPDATE SKIP LOCKED"
+    ),
+    "cases": Locker(
+        "staff", CASE, staff.lock_cases, "SELECT 1 FROM cases WHERE payment_id = $1 FOR UPDATE SKIP LOCKED"
+    ),
     "refused outbox batches": Locker(
         "saga", TAKERS["the sweeper"].put, postpone, "SELECT 1 FROM outbox WHERE id = $1 FOR UPDATE SKIP LOCKED"
     ),

@@ -1,5 +1,6 @@
 """What a consumer does with deliveries whose channel is gone: they are neither handled nor acknowledged, because they come again."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,7 +9,8 @@ import pytest
 from shared.amqp import frames
 from shared.amqp.broker_link import BrokerLink
 from shared.amqp.transport import FrameTransport
-from shared.messaging.consumer import Consumer, Delivery, read_delivery
+from shared.messaging.consumer import PREFETCH, Consumer, Delivery, read_delivery
+from shared.messaging.losses import LOSSES_MAX
 from shared.observability.health import Readiness
 
 CHANNEL = 7
@@ -22,6 +24,9 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def listen(self, *_: object, **__: object) -> None:
+        """Nothing comes by itself."""
 
 
 class OpenChannel(SimpleNamespace):
@@ -119,6 +124,60 @@ async def test_a_late_delivery_of_an_earlier_channel_is_dropped(consumer: Consum
     consumer.arrived(before)
     (after,) = arrive(consumer, 1)
     assert await consumer.take() == [after]
+
+
+class OpenLink:
+    """A connection on which every channel opens and lets us consume."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def open(self, *, confirms: bool) -> tuple[OpenChannel, Wire]:
+        async def answer(*_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(consumer_tag=f"consumes, confirms: {confirms}")
+
+        closing = asyncio.get_running_loop().create_future()
+        asks = dict.fromkeys(("basic_qos", "queue_declare", "basic_consume"), answer)
+        return OpenChannel(on_consumer_cancel_callbacks=set(), closing=closing, **asks), self._wire
+
+
+async def test_nothing_of_the_channel_before_counts_on_the_next_one(consumer: Consumer, wire: Wire) -> None:
+    """Neither what it had not acknowledged, nor which of its tags were postponed: tags begin anew."""
+    consumer.link = cast(BrokerLink, OpenLink(wire))
+    consumer.postpone(arrive(consumer, 1, 2), 3_600.0)
+    await consumer._drop_channel()
+    await consumer._open()
+    assert consumer._unsettled == 0
+    arrive(consumer, 5)
+    await consumer.ack(await consumer.take())
+    consumer._send_ack()
+    assert wire.written == [frames.ack_up_to(CHANNEL, 5)]
+
+
+async def test_a_broker_that_cannot_be_reached_counts_against_no_message(consumer: Consumer) -> None:
+    for has_begun, prefetch in ((False, PREFETCH), (True, 1)):
+        consumer._has_begun = has_begun
+        for _ in range(LOSSES_MAX):
+            consumer._lost.set()  # so nobody waits
+            await consumer._back_off(nothing_came=False)
+        assert consumer._losses.prefetch == prefetch
+
+
+async def test_a_postponed_delivery_is_taken_again_while_its_channel_is_there_and_the_service_goes_on(
+    consumer: Consumer, wire: Wire
+) -> None:
+    (postponed,) = arrive(consumer, 1)
+    assert await consumer.take() == [postponed]
+    consumer._take_again([postponed])
+    assert await consumer.take() == [postponed]
+    await consumer._drop_channel()
+    open_channel(consumer, wire)
+    consumer._take_again([postponed])
+    (here,) = arrive(consumer, 1)
+    assert await consumer.take() == [here], "the broker gives the other one to somebody again"
+    await consumer.stop()
+    consumer._take_again([here])
+    assert await consumer.take() == []
 
 
 @pytest.mark.parametrize(("redelivered", "tries"), [(True, 9), (False, 0)])

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from shared.batch import retry
+from shared.batch.commit import HandlerErrors
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import DeadLettered, Item
 from shared.batch.worker import ALONE_AFTER_TRIES, QueueWorker
@@ -21,6 +22,7 @@ from shared.observability.health import Readiness
 from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
+from shared.persistence.unreadable import UnreadableRowsError
 from shared.retry_policy import RetryPolicy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,6 +43,7 @@ class Parts:
         self.steps: list[str] = []
         self.arriving: list[list[Delivery]] = []
         self.stale: set[int] = set()
+        self.unreadable: set[int] = set()
         self.stored: list[Outgoing] = []
         self.errors: list[Exception] = []
         """What storing dead letters raises, one after the other."""
@@ -85,6 +88,8 @@ class Parts:
         """Nobody is told in this test."""
 
     async def commit(self, items: Sequence[Item], *, carefully: bool) -> tuple[list[OutboxBatch], Sequence[Item]]:
+        if blamed := [item for item in items if item.delivery.tag in self.unreadable]:
+            raise HandlerErrors([(item, UnreadableRowsError([item.id])) for item in blamed])
         self.steps.append(f"commit {[item.delivery.tag for item in items]}")
         return [], items
 
@@ -124,6 +129,15 @@ async def test_a_batch_is_stored_and_published_before_it_is_acknowledged(
     parts.arriving = [[delivery(1), delivery(2, body=b"PAY ME")]]
     await queue_worker.run()
     assert parts.steps == ["commit [1]", "store dead letters", "publish 1", "ack [1, 2]"]
+
+
+async def test_what_cannot_be_read_here_is_postponed_before_the_others_are_acknowledged(
+    parts: Parts, queue_worker: QueueWorker[Any, Any, Any]
+) -> None:
+    """One acknowledgement is for all before it, unless the consumer knows which of them are postponed."""
+    parts.arriving, parts.unreadable = [[delivery(1), delivery(2), delivery(3)]], {2}
+    await queue_worker.run()
+    assert parts.steps == ["commit [1, 3]", "publish 0", "postpone [2]", "ack [1, 3]"]
 
 
 async def test_a_batch_whose_channel_is_gone_is_not_handled(

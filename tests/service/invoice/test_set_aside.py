@@ -63,6 +63,17 @@ async def test_with_named_senders_it_is_noted_under_the_id_of_its_answer(
     assert await noted(environment) == {id_of_command(upstream.user, id_): "unknown_version"}
 
 
+async def test_of_a_command_that_is_set_aside_again_the_last_reason_counts(environment: Environment) -> None:
+    id_, database = uuid4(), await Database.open(environment.databases["invoice"], name="test", connections_max=1)
+    try:
+        async with database.connection() as connection:
+            for reason in ("unknown_version", HANDLER_FAILED):
+                await set_aside.note(connection, {id_: reason})
+    finally:
+        await database.close()
+    assert await noted(environment) == {id_: HANDLER_FAILED}
+
+
 async def test_notes_are_forgotten_once_their_commands_have_answers(environment: Environment) -> None:
     url = environment.databases["invoice"]
     await execute(

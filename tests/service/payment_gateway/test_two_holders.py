@@ -196,6 +196,31 @@ async def test_a_late_capture_is_stored_and_takes_the_row_over(
     assert not await store.update(connection, [PaymentUpdate(theirs, theirs.fence)], OTHER)
 
 
+REFUND = """INSERT INTO refunds (payment_id, refund_id, position, reason, asked_minor, status, by_hand_minor, version, key_number)
+    VALUES ($1, $2, $3, 'a test', 500, 'at_work', 0, 0, 1)"""
+ONE_REFUND, NEXT_REFUND = UUID(int=11), UUID(int=12)
+
+
+@pytest.mark.parametrize(("moved_on", "becomes"), [(False, ["refunded"]), (True, ["kept", "at_work"])])
+async def test_a_late_refund_is_that_of_the_refund_which_was_asked_for(
+    payments: PaymentGatewayFixture, connection: Connection, commit: GroupCommit, moved_on: bool, becomes: list[str]
+) -> None:
+    """A person let the money stay meanwhile, and the next refund is at work: it was not made."""
+    await claimed(payments, connection, ONE)
+    await connection.execute("UPDATE payments SET status = 'refunding', receipt_number = 'ch_1'")
+    await connection.execute(REFUND, ID, ONE_REFUND, 1)
+    mine = await claimed(payments, connection, ONE)
+    if moved_on:
+        await connection.execute("UPDATE refunds SET status = 'kept', decided_by = 'ann'")
+        await connection.execute(REFUND, ID, NEXT_REFUND, 2)
+    await claimed(payments, connection, OTHER)
+    late = StepResult(mine, PaymentTransition(mine.payment), NOW, answer=port.Refunded("re_1", "made", 500))
+    held, outbox_batches = await commit._commit([late], carefully=True)
+    assert (held, len(outbox_batches)) == ([False], 0 if moved_on else 1)
+    stored = await rows(payments.url, "SELECT status FROM refunds ORDER BY position")
+    assert [row["status"] for row in stored] == becomes
+
+
 @pytest.mark.parametrize("carefully", [False, True], ids=["at once", "in a transaction"])
 async def test_an_outcome_is_in_the_outbox_before_anybody_publishes_it(
     payments: PaymentGatewayFixture, connection: Connection, commit: GroupCommit, carefully: bool

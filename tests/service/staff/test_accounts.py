@@ -7,7 +7,7 @@ from services.staff import people_store
 from services.staff.actions import accounts
 from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.people import Role, at_terminal
-from services.staff.people_store import Person
+from services.staff.people_store import KeptForm, Person, SessionRecord
 from shared.clock import system_clock
 from shared.persistence.database import Database
 from shared.tokens import hash_of
@@ -159,3 +159,58 @@ async def test_a_setting_is_changed_and_noted(database: Database) -> None:
     async with database.connection() as connection:
         assert await people_store.setting(connection, "edit", default=False) is True
     assert await noted(database) == [("change_setting", "")]
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------------------------
+
+NOW = system_clock()
+TYPED = KeptForm("/cases", "/cases/7/note", {"note": ["not for others"]})
+
+
+async def begun(database: Database, who: Person, cookie: str, before: SessionRecord | None = None) -> SessionRecord:
+    """A session that begins now, in the browser of the one before."""
+    await accounts.begin_session(
+        database, who, cookie, who=WHO, how="password", kept=None if before else TYPED, before=before, now=NOW
+    )
+    return await session(database, cookie)
+
+
+async def session(database: Database, cookie: str) -> SessionRecord:
+    async with database.connection() as connection:
+        found = await people_store.session_of(connection, hash_of(cookie))
+    assert found is not None
+    return found
+
+
+async def test_a_session_ends_when_another_begins_in_its_browser_and_shows_nothing_of_what_was_typed(
+    database: Database,
+) -> None:
+    for name in ("ann", "ben"):
+        await add(database, name, Role.RESOLVER)
+    first = await begun(database, await person(database, "ann"), "one")
+    assert (first.ended_at, first.kept) == (None, TYPED)
+    second = await begun(database, await person(database, "ben"), "other", first)
+    assert (second.ended_at, second.kept) == (None, None)
+    ended = await session(database, "one")
+    assert (ended.ended_at, ended.kept) == (NOW, None)
+
+
+async def test_whoever_signs_out_everywhere_signs_nobody_else_out(database: Database) -> None:
+    for name in ("ann", "ben"):
+        await add(database, name, Role.RESOLVER)
+        await begun(database, await person(database, name), name)
+    await accounts.end_session(database, await person(database, "ann"), None, who=WHO, now=NOW)
+    assert [(await session(database, name)).ended_at for name in ("ann", "ben")] == [NOW, None]
+
+
+async def test_a_session_is_seen_later_and_never_earlier_and_not_after_its_end(database: Database) -> None:
+    await add(database, "ann", Role.RESOLVER)
+    one, later = await begun(database, await person(database, "ann"), "one"), NOW + timedelta(minutes=5)
+    seen = []
+    for at, ended in ((later, False), (NOW, False), (later + timedelta(minutes=5), True)):
+        async with database.connection() as connection:
+            if ended:
+                await people_store.end_sessions(connection, later, hash_=one.hash)
+            await people_store.see_session(connection, one.hash, at)
+        seen.append((await session(database, "one")).seen_at)
+    assert seen == [later] * 3

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,19 +15,31 @@ from services.staff.__main__ import assemble
 from services.staff.actions import payments as payment_actions
 from services.staff.actions.results import ActionRefusal
 from services.staff.decisions import DecisionRepeater
-from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal, GatewaySide
+from services.staff.domain import (
+    DECIDE_ANEW_AFTER,
+    REPEAT_AFTER,
+    Case,
+    CaseStatus,
+    DecisionRefusal,
+    DecisionRefused,
+    GatewaySide,
+)
 from services.staff.people import at_terminal
 from services.staff.store import KeptCase
 from shared.amqp.broker_link import BrokerLink
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as messages
+from shared.ids import derived_id
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
+from shared.persistence.outbox import OutboxBatch
 from shared.records import replace
+from tests.service.staff.conftest import Passing
 from tests.support.databases import execute, outbox_is_empty, rows
 from tests.support.environment import Environment
+from tests.support.kept_cases import LIMIT, keep_case, tell_case
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
@@ -298,6 +311,46 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     early = await payment_actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
     assert early.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
     assert (await payment_actions.resolve(database, **other, clock=lambda: NOW + DECIDE_ANEW_AFTER)).ok
+
+
+class RepeatingRelay:
+    """Stands in for the relay: it notes what it is to publish."""
+
+    def __init__(self) -> None:
+        self.ids: list[UUID] = []
+
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> None:
+        self.ids += (message.id for batch in outbox_batches for message in batch.messages)
+
+
+async def test_only_the_last_decision_is_said_again_and_none_that_was_refused(
+    environment: Environment, database: Database, passing: Passing
+) -> None:
+    payment_id, url, decided = await keep_case(database, LIMIT), environment.databases["staff"], []
+    for minutes, receipt_number in ((0, "R-1"), (5, None)):
+        passing.pass_(minutes=minutes)
+        result = await payment_actions.resolve(
+            database,
+            payment_id,
+            resolution="captured" if receipt_number else "not_charged",
+            receipt_number=receipt_number,
+            expected_version=4,
+            evidence="a statement",
+            reason="none",
+            who=at_terminal("ann"),
+            clock=passing,
+        )
+        assert result.entry is not None, result.text
+        decided.append(derived_id(result.entry, 0))
+    await execute(url, "DELETE FROM outbox")  # both have left
+    relay = RepeatingRelay()
+    repeater = DecisionRepeater(database, cast(Relay, relay), passing)
+    assert await repeater.repeat(passing.now + timedelta(hours=1)) == 1
+    assert (relay.ids[0], len(relay.ids)) == (decided[-1], 2), "it, and the question what became of it"
+    await execute(url, "DELETE FROM outbox")
+    refused = DecisionRefused(uuid4(), 4, "needs_decision", "does_not_fit", "ann", "not_charged", decided[-1])
+    await tell_case(database, payment_id, refused)
+    assert await repeater.repeat(passing.now + timedelta(days=30)) == 0
 
 
 async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(

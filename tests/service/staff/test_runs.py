@@ -12,12 +12,14 @@ import pytest
 
 from services.staff import run_sender, run_store, store
 from services.staff.__main__ import assemble
+from services.staff.actions import accounts
 from services.staff.actions import dead_letters as dead_letter_actions
 from services.staff.actions import runs as run_actions
 from services.staff.actions.results import ActionRefusal
-from services.staff.dead_letters import DeadLetter, DeadLetterRecord, arrive
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Withheld, arrive
 from services.staff.letter_store import LetterFilter
-from services.staff.people import Actor, Via
+from services.staff.people import Actor, Role, Via
+from services.staff.proposals import ProposalRefusal
 from services.staff.run_sender import REST_S, TURN_S, RunSender
 from services.staff.runs import Bin, Halt, ItemState, RunAct, RunRefusal, RunState
 from services.staff.store import Selection
@@ -642,6 +644,95 @@ async def test_an_error_of_ours_halts_only_a_run_that_is_running(database: Datab
     assert await state_of(database, no) is RunState.PAUSED
 
 
+async def test_what_a_stopped_run_did_not_send_can_be_in_another_one(database: Database) -> None:
+    await keep(database, event(1), event(2))
+    no = await begun(database)
+    assert (await run_actions.act(database, no, RunAct.STOP, who=ANN)).ok
+    another = await begun(database)
+    shown = await run_actions.show_run(database, another)
+    assert shown is not None
+    assert shown[1].of == {ItemState.WAITS: 2}
+
+
+async def test_a_silent_message_is_one_that_a_person_has_to_see(
+    environment: Environment, database: Database, sender: RunSender
+) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    await sender.take_turn(no)
+    await execute(environment.databases["staff"], "DELETE FROM outbox")  # it is confirmed
+    await long_ago(environment)
+    assert await sender.take_turn(no) is RunState.HALTED
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    assert shown[1].unseen == ((ItemState.NO_SIGN, 1),)
+
+
+async def test_an_act_that_is_sent_twice_is_done_once(environment: Environment, database: Database) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    once = Actor("ann", Via.DESK, request=uuid4())
+    first, again = [await run_actions.act(database, no, RunAct.SPEED, who=once, rate=7) for _ in range(2)]
+    assert (first.ok, again) == (True, first)
+
+
+# -- the second person -------------------------------------------------------------------------------------------------------------------
+
+REPLAYER = frozenset({Role.REPLAYER})
+BEN, CLEO = Actor("ben", Via.DESK, REPLAYER), Actor("cleo", Via.DESK, REPLAYER)
+
+
+async def with_old(database: Database) -> int:
+    """A list that leaves out what is too old to charge, and what cannot be replayed at all. Ann made it."""
+    old = replace(payment("INV-1", 5_00), asked_at=system_clock() - 2 * DAY)
+    withheld = replace(event(1), body=None, withheld=Withheld.CARD_DATA)
+    await keep(database, old, withheld, event(2))
+    previewed = await run_actions.preview(database, LetterFilter(), who=ANN, title="old")
+    assert previewed.no is not None
+    return previewed.no
+
+
+@pytest.mark.parametrize(
+    ("who", "refusal"),
+    [
+        (replace(BEN, name="Ann"), ProposalRefusal.SAME_PERSON),
+        (replace(BEN, is_program=True), ProposalRefusal.NOT_ALLOWED),
+        (replace(BEN, roles=frozenset({Role.VIEWER})), ProposalRefusal.NOT_ALLOWED),
+        (BEN, None),
+    ],
+    ids=["who made the list", "a program", "without the role", "another person"],
+)
+async def test_what_is_too_old_is_taken_in_by_another_person_alone(
+    database: Database, who: Actor, refusal: ProposalRefusal | None
+) -> None:
+    no = await with_old(database)
+    result = await run_actions.take_in(database, no, who=who, reason="asked the sender")
+    assert result.refusal is refusal
+    shown = await run_actions.show_run(database, no)
+    assert shown is not None
+    assert shown[1][ItemState.LISTED] == (1 if refusal else 2)
+
+
+@pytest.mark.parametrize(
+    ("who", "refusal"),
+    [
+        (BEN, ProposalRefusal.SAME_PERSON),
+        (replace(CLEO, is_program=True), ProposalRefusal.NOT_ALLOWED),
+        (Actor("made.by.clicks", Via.DESK, REPLAYER), ProposalRefusal.NOT_ALLOWED),
+        (CLEO, None),
+    ],
+    ids=["who took it in", "a program", "an account that was made by clicks", "another person"],
+)
+async def test_what_a_second_person_took_in_is_begun_by_another_one(
+    database: Database, who: Actor, refusal: ProposalRefusal | None
+) -> None:
+    await accounts.add_person(database, "made.by.clicks", roles=REPLAYER, password="x", who=ANN)
+    no = await with_old(database)
+    assert (await run_actions.take_in(database, no, who=BEN, reason="asked the sender")).ok
+    result = await run_actions.act(database, no, RunAct.TRY, who=who, sure=True)
+    assert result.refusal is refusal
+
+
 # -- two at once ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -660,6 +751,22 @@ async def test_of_two_runs_that_begin_at_once_one_has_the_letter(environment: En
             waiting = asyncio.create_task(start(2))
             await until_one_waits(environment.databases["staff"])
         assert await waiting == 0
+
+
+async def test_of_two_people_who_act_on_a_run_at_once_the_second_acts_on_what_the_first_made_of_it(
+    environment: Environment, database: Database
+) -> None:
+    await keep(database, event(1))
+    no = await begun(database)
+    async with asyncio.timeout(DEADLINE_S):
+        async with database.transaction() as tx:
+            kept = await run_store.find_run(tx, no, lock=True)
+            assert kept is not None
+            pausing = asyncio.ensure_future(run_actions.act(database, no, RunAct.PAUSE, who=ANN))
+            await until_one_waits(environment.databases["staff"])
+            await run_store.save_run(tx, replace(kept, run=replace(kept.run, state=RunState.STOPPED)))
+        assert (await pausing).refusal is RunRefusal.RUN_NOT_RUNNING
+    assert await state_of(database, no) is RunState.STOPPED
 
 
 async def test_two_lists_that_are_made_at_once_have_two_numbers(environment: Environment, database: Database) -> None:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from services.staff import journal_store, seals_file, store
+from services.staff import journal, journal_store, seals_file, store
 from services.staff.journal import ENTRIES_A_SEAL, SEALED_EVERY
 from services.staff.journal_check import (
     LOOK_EVERY,
@@ -140,8 +140,9 @@ async def test_a_seal_is_never_changed_or_deleted(database: Database, url: str, 
 
 
 async def test_the_file_gets_every_seal_once_also_those_made_while_it_was_away(
-    database: Database, url: str, sealing: Sealing, passing: Passing, tmp_path: Path
+    database: Database, url: str, sealing: Sealing, passing: Passing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(journal, "SEALS_A_WRITE", 1)
     file = tmp_path / "away" / "seals"
     task = sealing(file)
     await act(database)
@@ -151,6 +152,7 @@ async def test_the_file_gets_every_seal_once_also_those_made_while_it_was_away(
     await act(database)
     passing.now += SEALED_EVERY
     await task.run_once()
+    assert len(file.read_text().splitlines()) == 2
     await task.run_once()
     seals = await rows(url, "SELECT position || ':' || encode(hash, 'hex') AS head FROM seals ORDER BY position")
     heads = [row["head"] for row in seals]
@@ -287,6 +289,18 @@ async def test_a_purge_that_is_told_of_breaks_nothing(database: Database, url: s
         await store.append_entries(tx, [JournalEntry(uuid4(), passing(), "ann", "purge", uuid4(), {"rows": [row]})])
     await as_owner(url, "UPDATE journal SET salt = NULL, details = '{}' WHERE position = 2")
     assert (await looked(JournalCheck(database, passing))).broken_at is None
+
+
+async def test_a_purge_that_was_told_of_before_excuses_nothing(database: Database, url: str, passing: Passing) -> None:
+    """Whoever knows the id of an entry to come could prepare its falsification."""
+    to_come = uuid4()
+    named = {"rows": [{"table": "journal", "key": str(to_come)}]}
+    for id_, action, details in ((uuid4(), "purge", named), (to_come, "ask", {"n": 1})):
+        async with database.transaction() as tx:
+            await store.append_entries(tx, [JournalEntry(id_, passing(), "ann", action, uuid4(), details)])
+    await as_owner(url, "UPDATE journal SET salt = NULL, details = '{}' WHERE position = 2")
+    found = await looked(JournalCheck(database, passing))
+    assert (found.broken_at, found.broken_why) == (2, WORDS[Difference.PURGE])
 
 
 async def test_a_look_waits_for_its_hour_unless_somebody_asks(database: Database, passing: Passing) -> None:

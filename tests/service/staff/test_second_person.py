@@ -24,7 +24,7 @@ from shared.contracts.base import TEXT_LENGTH_MAX
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Database
 from shared.records import replace
-from tests.support.databases import execute, rows
+from tests.support.databases import execute, rows, until_one_waits
 from tests.support.environment import Environment
 from tests.support.kept_cases import LIMIT, NOW, keep_case, keep_request, kept_case_of, tell_case
 
@@ -424,6 +424,36 @@ async def test_a_decision_that_is_on_its_way_is_not_agreed_to_anew(
     assert len(await sent(environment)) == 1
 
 
+async def test_how_a_proposal_ended_stays(database: Database) -> None:
+    payment_id = await keep_case(database)
+    await proposed(database, payment_id)
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).ok
+    async with database.transaction() as tx:
+        (ended,) = await store.proposals_about(tx, payment_id)
+        await store.end_proposal(tx, replace(ended, state=ProposalState.AGREED, answered_by="ann"))
+        await store.outdate_proposals(tx, {payment_id: ended.version + 1}, system_clock())
+        assert await store.proposals_about(tx, payment_id) == [ended]
+    assert ended.state is ProposalState.WITHDRAWN
+
+
+async def test_of_two_who_would_discard_a_request_at_once_one_proposes_it(
+    environment: Environment, database: Database
+) -> None:
+    """Neither saw the other's proposal when the amount was compared with the limit."""
+    letter_id, payment_id = await keep_request(database, LIMIT + 1)
+    limits = SecondPersonLimits({"EUR": LIMIT})
+    waits = dead_letters._discard_or_wait(await letter_of(database, letter_id), BEN, "a test", NOW, limits, 0)
+    assert isinstance(waits, dead_letters._Waits)
+    first, second = [await dead_letters._propose_discard(database, waits, who, "a test", NOW) for who in (BEN, ANN)]
+    assert first.proposal is not None
+    assert second.refusal is ProposalRefusal.PROPOSAL_OPEN
+    assert (await proposals.withdraw(database, payment_id, who=BEN)).ok
+    replayed = "UPDATE dead_letters SET status = 'replayed', settled_by = 'ann', settled_at = now()"
+    await execute(environment.databases["staff"], replayed)
+    third = await dead_letters._propose_discard(database, waits, ANN, "a test", NOW)
+    assert third.refusal is ActionRefusal.ALREADY_REPLAYED
+
+
 # -- who could be two people -----------------------------------------------------------------------------------------------------------
 
 
@@ -493,13 +523,6 @@ async def test_a_discard_locks_its_case_before_its_letter_like_whoever_agrees(
     async with asyncio.timeout(20), database.transaction() as tx:
         assert await store.find_case(tx, payment_id, lock=True) is not None
         discarding = asyncio.create_task(discard(database, letter_id, ANN))
-        while not await is_somebody_waiting(environment):
-            await asyncio.sleep(0.01)
+        await until_one_waits(environment.databases["staff"])
         await tx.fetch("SELECT id FROM dead_letters WHERE id = $1 FOR UPDATE NOWAIT", letter_id)
     assert (await discarding).proposal is not None
-
-
-async def is_somebody_waiting(environment: Environment) -> bool:
-    """Whether a session of the database waits for a lock."""
-    query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool(await rows(environment.databases["staff"], query))

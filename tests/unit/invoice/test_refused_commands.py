@@ -6,9 +6,10 @@ is none, to one that is made of what came.
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -20,17 +21,20 @@ from services.invoice.command_inbox import (
     ReceivedCommand,
     RefusedCommand,
     _answer_again,
+    _answer_of,
     _correlation,
     announce_answer,
+    close_answers,
 )
 from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.base import Contract
-from shared.contracts.invoice import AnswerReason, InvoiceCommandRejected, IssueInvoice, RecordPayment
+from shared.contracts.invoice import AnswerReason, CloseCommand, InvoiceCommandRejected, IssueInvoice, RecordPayment
 from shared.ids import derived_id
 from shared.messaging.codec import HEADER_BYTES_MAX, STRUCTURED, decode
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Cause
+from shared.persistence.writes import WriteBatch
 
 OWN, AMQP = UUID(int=1), UUID(int=2)
 PAN = "4242424242424242"
@@ -371,3 +375,32 @@ def test_no_event_tells_of_the_rejection_of_an_event(type_: str, events: int) ->
     answer = StoredAnswer(OWN, type_, "rejected", "C-1", reason=AnswerReason.NOT_PUBLIC.value)
     cause = Cause(OWN, "C-1", datetime(2026, 11, 22, tzinfo=UTC))
     assert len(announce_answer(answer, cause, reply_to=None, correlation_id=None)) == events
+
+
+@pytest.mark.parametrize(("kept_for", "is_answer"), [(None, True), ("billing", True), ("shop", False)])
+def test_under_the_former_id_of_a_command_only_its_senders_answer_counts(kept_for: str | None, is_answer: bool) -> None:
+    """Before senders had names, two of them could use one id."""
+    found = {OWN: StoredAnswer(OWN, ISSUE.wire_name, "accepted", "C-1", sender=kept_for)}
+    answer = _answer_of(found, AMQP, OWN, "billing")
+    assert (answer is not None) == is_answer
+
+
+class NoAnswers:
+    """A transaction in a database without answers. It keeps what is stored."""
+
+    def __init__(self) -> None:
+        self.stored: list[Any] = []
+
+    async def fetch(self, *_: object) -> list[Any]:
+        return []
+
+    async def execute(self, _: str, answers: Sequence[Any]) -> None:
+        self.stored += answers
+
+
+async def test_a_command_that_is_closed_twice_in_one_batch_is_answered_once() -> None:
+    close = CloseCommand(command_id=OWN, command_type=ISSUE.wire_name, reply_to="mine", reason="a test")
+    causes = [Cause(UUID(int=number), "C-1", datetime(2026, 1, 1, tzinfo=UTC)) for number in (7, 8)]
+    writes = NoAnswers()
+    outgoing = await close_answers(cast(WriteBatch, writes), [(cause, close) for cause in causes], TRUSTED)
+    assert (len(writes.stored), [message.routing_key for message in outgoing].count("mine")) == (1, 1)

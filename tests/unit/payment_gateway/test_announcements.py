@@ -2,20 +2,32 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 from uuid import UUID
 
 import pytest
 
-from services.payment_gateway.domain import Outcome, Payment, PaymentStatus
-from services.payment_gateway.handlers import ROUTES, TELLS_ATTEMPTS, announce
+from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.handlers import (
+    ROUTES,
+    TELLS_ATTEMPTS,
+    Charger,
+    PaymentChange,
+    RequestHandler,
+    _writes,
+    announce,
+)
 from services.payment_gateway.ledger import GatewayAttempt
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
+from services.payment_gateway.store import Origin, PaymentRow, PaymentUpdate
 from shared.contracts import payment_gateway as messages
 from shared.contracts.catalogue import MESSAGES
+from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
 from shared.ids import derived_id
 from shared.messaging.codec import BODY_BYTES_MAX, decode, encode
 from shared.messaging.envelope import Cause, Inbound
 from shared.messaging.topology import QUEUES, Binding, ingress_exchange
+from shared.persistence.database import Connection
 
 ID, PART = (UUID(f"018f3c5e-0000-7000-8000-00000000000{number}") for number in (1, 2))
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -106,3 +118,26 @@ def test_no_usual_evidence_makes_a_case_a_card_number_or_too_many_values(evidenc
     draft = announce(min(TELLS_ATTEMPTS, key=str), PAYMENT, [attempt] * 80)
     message = encode(draft, Cause(ID, "C-1", NOW), 0, source="payment_gateway")
     assert isinstance(decode(message.body, content_type=message.content_type), Inbound)
+
+
+def test_of_several_messages_about_a_payment_in_one_batch_the_row_is_compared_with_what_it_was_before_all() -> None:
+    rows = [PaymentRow(PAYMENT, fence, Origin(ID, "C-1", None), NOW) for fence in (1, 2, 3)]
+    moves = [PaymentTransition(PAYMENT, delay_s=delay_s) for delay_s in (1.0, 2.0)]
+    changes = [PaymentChange(*of) for of in zip(rows[:2], rows[1:], moves, strict=True)]
+    assert _writes(changes) == ([], [PaymentUpdate(rows[2], held_fence=1, delay_s=2.0)])
+
+
+async def test_only_requests_are_decided_on_without_reading() -> None:
+    """Whatever else comes to their queue is about a payment that was seen."""
+    handler = RequestHandler(cast(Charger, None))
+    requested, asked = (
+        Inbound(ID, data, "C-1", NOW)
+        for data in (
+            InvoicePaymentRequested(
+                invoice_id="INV-1", payment_id=ID, amount_minor=1, currency="EUR", method=TokenMethod(token="pm_1")
+            ),
+            messages.InquirePayment(invoice_id="INV-1", payment_id=ID),
+        )
+    )
+    assert await handler.load_unlocked(cast(Connection, None), [requested], {}) == {ID: None}
+    assert await handler.load_unlocked(cast(Connection, None), [requested, asked], {}) is None

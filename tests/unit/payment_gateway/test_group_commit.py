@@ -11,10 +11,12 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from services.payment_gateway import group_commit
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition, Policy
 from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, StepResult, UnrecordableError, _measure
 from services.payment_gateway.store import Lease, Origin, PaymentRow
 from shared.batch import retry
+from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
@@ -103,6 +105,49 @@ async def test_a_result_that_could_not_be_stored_for_a_while_is_not_given_up(com
     commit.error, commit.times = asyncpg.CheckViolationError("23514"), TRIES_MAX - 1
     async with running(commit):
         assert await commit.record(result(IDS[0]))
+
+
+async def test_a_result_whose_task_is_gone_keeps_no_other_waiting(commit: Failing) -> None:
+    gone = asyncio.create_task(commit.record(result(IDS[0])))
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with running(commit):
+        assert await commit.record(result(IDS[1]))
+    assert commit.tries == 1, "nothing is stored again because nobody waits for one of them"
+
+
+BATCHES = [OutboxBatch(id_, [Outgoing(id_, "e", "k", "t", "c", b"{}")]) for id_ in IDS]
+
+
+class NotingRelay:
+    """Stands in for the relay: it notes what it is to publish."""
+
+    def __init__(self) -> None:
+        self.published: list[OutboxBatch] = []
+
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> None:
+        self.published += outbox_batches
+
+
+async def test_whoever_stops_waits_until_the_outcomes_were_published(commit: Failing) -> None:
+    commit._relay = cast("Relay", relay := NotingRelay())
+    commit._conclude((), (), BATCHES)
+    waiting = asyncio.create_task(commit.all_published())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    publishing = asyncio.create_task(commit.publish())
+    async with asyncio.timeout(60):
+        await waiting
+    publishing.cancel()
+    assert relay.published == BATCHES
+
+
+def test_outcomes_that_do_not_fit_into_memory_are_left_to_the_sweeper(
+    commit: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "UNPUBLISHED_MAX", 2)
+    commit._conclude((), (), BATCHES)
+    assert list(commit._unpublished) == BATCHES[-2:]
 
 
 def counted(name: str, **labels: str) -> float:

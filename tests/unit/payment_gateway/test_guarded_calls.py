@@ -11,17 +11,18 @@ from uuid import UUID
 
 import pytest
 
-from services.payment_gateway.charging import Charging, lease_for
-from services.payment_gateway.domain import GatewayStep, PaymentStatus
+from services.payment_gateway.charging import STEPS_MAX, Charging, lease_for
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, PaymentTransition
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.memory import MemoryGateway
-from services.payment_gateway.group_commit import GroupCommit
+from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.pace import Pace
 from services.payment_gateway.store import Origin, PaymentRow
 from shared.clock import system_clock
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
+from shared.records import replace
 from tests.support.virtual_time import run_in_virtual_time
 from tests.unit.payment_gateway.payments import POLICY, payment
 
@@ -50,8 +51,10 @@ class FakeCommit:
 
     def __init__(self, *held: bool) -> None:
         self._held = list(held)
+        self.recorded: list[StepResult] = []
 
-    async def record(self, _: object) -> bool:
+    async def record(self, result: StepResult) -> bool:
+        self.recorded.append(result)
         return self._held.pop(0)
 
     async def all_published(self) -> None:
@@ -71,9 +74,9 @@ class Released(Charging):
         self.released += held
 
 
-def charging(gateway: port.Gateway, *held: bool) -> Released:
+def charging(gateway: port.Gateway, *held: bool, kind: type[Released] = Released) -> Released:
     readiness = Readiness()
-    return Released(
+    return kind(
         gateway=gateway,
         keyring=None,
         policy=POLICY,
@@ -134,3 +137,113 @@ def test_who_stops_gives_back_what_is_not_finished() -> None:
         return working.released
 
     assert run_in_virtual_time(stop()) == [(ROW.payment.payment_id, ROW.fence)]
+
+
+class Stopping(Noting):
+    """The service is told to stop while it makes the payment."""
+
+    working: Charging
+
+    async def prepare(self, order: port.Order, *, key: str) -> Any:
+        self.working.is_stopping = True
+        return await MemoryGateway.prepare(self, order, key=key)
+
+
+async def test_a_service_that_stops_leaves_the_next_step_to_others_at_once() -> None:
+    gateway = Stopping()
+    gateway.working = working = charging(gateway, True, True)
+    working.clock = lambda: ROW.requested_at
+    await working._work_on(ROW)
+    (result,) = cast(FakeCommit, working.commit).recorded
+    assert gateway.confirmed == []
+    assert (result.update.kept, result.update.delay_s) == (False, 0.0)
+
+
+class Endless(Released):
+    """Its gateway's answers lead nowhere."""
+
+    __slots__ = ()
+
+    async def _take_step(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
+        del step, seq
+        return StepResult(row, PaymentTransition(row.payment, then=GatewayStep.INQUIRE), self.clock())
+
+
+async def test_no_payment_takes_steps_for_ever() -> None:
+    working = charging(MemoryGateway(), *[True] * 2 * STEPS_MAX, kind=Endless)
+    with pytest.raises(RuntimeError, match="lead nowhere"):
+        await working._work_on(ROW)
+    assert len(cast(FakeCommit, working.commit).recorded) == STEPS_MAX
+
+
+class Quoting(MemoryGateway):
+    """Quotes what it was sent."""
+
+    async def prepare(self, order: port.Order, *, key: str) -> Any:
+        return port.Refused("resource_missing", f"No such token: {order.method_token}")
+
+
+async def test_the_token_of_a_card_is_not_in_the_evidence() -> None:
+    working = charging(Quoting(), True)
+    working.clock = lambda: ROW.requested_at
+    await working._work_on(ROW)
+    (result,) = cast(FakeCommit, working.commit).recorded
+    assert result.attempt is not None
+    assert result.attempt.evidence == "No such token: ****"
+
+
+class Denying(MemoryGateway):
+    """Denies every payment."""
+
+    async def inquire(self, gateway_id: str) -> Any:
+        return port.NotFound(f"no such payment: {gateway_id}")
+
+
+class AwayDatabase:
+    """Every look fails."""
+
+    def connection(self) -> Any:
+        raise ConnectionResetError
+
+
+async def test_a_denial_is_not_believed_while_nobody_can_say_whose_key_it_is() -> None:
+    working = charging(Denying())
+    working.database = cast(Database, AwayDatabase())
+    assert isinstance(await working._inquire(payment(PaymentStatus.CAPTURED)), port.NotSent)
+    assert isinstance(await working._inquire(payment(PaymentStatus.IN_DOUBT)), port.NotFound)
+
+
+# -- how many calls, and when ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_turn_that_became_void_is_not_used() -> None:
+    async def begins_s() -> float:
+        loop = asyncio.get_running_loop()
+        working = charging(MemoryGateway())
+        working.pace = Pace(100.0, 1.0, 2.0, clock=loop.time, jitter=lambda: 0.0)
+        working.pace.take_turn(GatewayStep.PREPARE)
+        loop.call_at(0.1, lambda: working.pace.slow_down(sent_s=loop.time(), retry_after_s=1.5))
+        assert await working._has_turn(GatewayStep.PREPARE)
+        return loop.time()
+
+    assert run_in_virtual_time(begins_s()) == pytest.approx(1.6), "its turn was at 0.75 s"
+
+
+def test_no_more_calls_are_in_flight_than_the_setting_says() -> None:
+    class CountingCalls(Silent):
+        calls = 0
+
+        async def prepare(self, order: port.Order, *, key: str) -> Any:
+            self.calls += 1
+            await Silent.prepare(self, order, key=key)
+
+    async def count() -> int:
+        gateway = CountingCalls()
+        working = charging(gateway)
+        working.clock = lambda: ROW.requested_at
+        working.accept([ROW, replace(ROW, fence=4)])
+        await asyncio.sleep(1.0)
+        await working.finish()
+        return gateway.calls
+
+    assert run_in_virtual_time(count()) == 1

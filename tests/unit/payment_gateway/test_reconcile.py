@@ -1,17 +1,23 @@
 """The verdict over a payment by both sides."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
-from unittest.mock import Mock
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
 from uuid import UUID
 
 import pytest
 
+from services.payment_gateway import store
+from services.payment_gateway.gateways import port
 from services.payment_gateway.reconcile import run
-from services.payment_gateway.reconcile.books import BookedPayment
+from services.payment_gateway.reconcile.books import BookedIntent, BookedPayment, BookedRefund, new_books
 from services.payment_gateway.reconcile.compare import Comparison, OurPayment, Verdict, compare
 from services.payment_gateway.reconcile.run import Reconciliation
+from services.payment_gateway.store import PaymentRow
+from shared.persistence.database import Connection
 from shared.records import replace
 
 PAYMENT = UUID(int=7)
@@ -140,6 +146,81 @@ async def test_whatever_contradicts_is_looked_at_however_little_of_it_is_shown(m
     await result.judged(Mock(), [agrees])
     assert (looked, result.unfit) == ([unknown] * 4, 2)
     assert (result.broken, result.found) == (4, [unknown] * 3)
+
+
+class NothingChanges:
+    """A connection whose transaction changes nothing."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+
+async def test_what_differs_is_looked_at_and_a_capture_that_nobody_has_becomes_a_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A case of a forgotten payment has a version above all that was told of it: one a second since it was made."""
+    hurried: list[UUID] = []
+    inserted: list[PaymentRow] = []
+
+    async def hurry(_: object, payment_ids: Sequence[UUID]) -> None:
+        hurried.extend(payment_ids)
+
+    async def insert_strays(_: object, rows: Sequence[PaymentRow]) -> None:
+        inserted.extend(rows)
+
+    monkeypatch.setattr(store, "hurry", hurry)
+    monkeypatch.setattr(store, "insert_strays", insert_strays)
+    another = replace(THEIRS, gateway_id="pi_2", created=int(NOW.timestamp()))
+    broken = [
+        compare(OURS, replace(THEIRS, captured=750)),
+        compare(OURS, another),
+        compare(None, replace(THEIRS, created=int(NOW.timestamp()) - 90)),
+        compare(None, replace(THEIRS, invoice_id="4242424242424242")),
+    ]
+    assert await run.look_at(cast(Connection, NothingChanges()), broken, NOW) == 1, (
+        "no case can be opened for the last one"
+    )
+    assert hurried == [PAYMENT]
+    cases = [(row.payment.payment_id, row.payment.version) for row in inserted]
+    assert cases == [(another.stray_id, 1), (PAYMENT, 91)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdicts"),
+    [
+        (port.MadeFor(PAYMENT), []),
+        (port.MadeFor(UUID(int=8)), [Verdict.UNKNOWN_THERE]),
+        (port.MadeFor(None), [Verdict.UNKNOWN_THERE]),
+        (port.NotFound("404"), [Verdict.UNKNOWN_THERE]),
+    ],
+    ids=["ours", "of another payment", "of somebody else", "not there"],
+)
+async def test_what_the_books_lack_is_asked_about(
+    answer: port.MadeFor | port.NotFound, verdicts: list[Verdict]
+) -> None:
+    gateway = Mock(owner=AsyncMock(return_value=answer))
+    assert [found.verdict for found in await run._asked(gateway, OURS)] == verdicts
+
+
+# -- the gateway's books -----------------------------------------------------------------------------------------------------------------
+
+
+def a_refund(id_: str, amount: int, status: str) -> BookedRefund:
+    return BookedRefund(id_, "pi_1", amount, "eur", status, created=1, metadata={})
+
+
+def test_books_take_a_thing_once_and_count_as_given_back_what_was(tmp_path: Path) -> None:
+    intent = BookedIntent("pi_1", 1_250, "eur", {"payment_id": str(PAYMENT)}, "succeeded", created=1, disputed=False)
+    with new_books(tmp_path / "books") as books:
+        for _ in range(2):  # pages overlap when something is created while they are read
+            books.add([intent], refunds=[a_refund("re_1", 250, "succeeded"), a_refund("re_2", 100, "failed")])
+        books.touch(["pi_1", "pi_of_last_month"])
+        (page,) = books.pages()
+        assert [(one.payment_id, one.refunded) for one in page] == [(PAYMENT, 250)]
+        assert books.touched() == ["pi_of_last_month"], "the others are compared anyway"
+    with pytest.raises(FileExistsError), new_books(tmp_path / "books"):
+        raise AssertionError
 
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)

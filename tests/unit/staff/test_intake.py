@@ -145,3 +145,9 @@ async def test_an_unreadable_dead_letter_is_recorded_and_stops_no_other(
     assert (letter.withheld, letter.reason, letter.error_type) == (Withheld.UNREADABLE, "unreadable", "RecursionError")
     assert (letter.queue, letter.body_bytes, letter.error_text) == ("saga.events", 3, "RecursionError: [card number]")
     assert kept.keys() == {None, b"two"}
+
+
+def test_what_arrives_twice_in_one_batch_is_one_record_that_counts_both() -> None:
+    letter = intake.read(delivery(b'{"a":1}'))
+    (record,) = intake._arrived({}, [letter, letter], NOW)
+    assert (record.id, record.seen) == (letter.id, 2)

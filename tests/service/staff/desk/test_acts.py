@@ -8,9 +8,12 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field
 
+from services.staff import people_store
+from services.staff.desk.once import result_of
 from services.staff.desk.routing import ACTS_BURST, Act, Desk, Done, Refused, Room
 from services.staff.desk.sessions import cookie_name, new_secret
 from services.staff.people import Actor, Role
+from services.staff.people_store import RequestRecord
 from shared.ids import new_id
 from shared.web.strangers import WRONG_BURST
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, open_desk
@@ -110,6 +113,24 @@ async def test_a_form_that_is_sent_twice_does_it_once(desk: DeskUnderTest, sheet
     assert len(sheet.notes) == 1
     assert {page.address for page in pages} == {pages[0].address}
     assert all("Noted once" in page.text for page in pages)
+
+
+async def test_of_two_processes_that_handle_one_form_the_first_ones_result_stays(desk: DeskUnderTest) -> None:
+    once, at = new_id(), desk.clock()
+    async with desk.desk.database.connection() as connection:
+        for text in ("first", "second"):
+            await people_store.keep_request(connection, RequestRecord(once, at, "eva", "/sheets/7", {"text": text}))
+        kept = await people_store.request_of(connection, once)
+    assert kept == RequestRecord(once, at, "eva", "/sheets/7", {"text": "first"})
+
+
+async def test_what_came_of_a_form_is_told_to_whoever_sent_it(desk: DeskUnderTest) -> None:
+    once, done = new_id(), Done(text="noted", location="/sheets/7")
+    async with desk.desk.database.connection() as connection:
+        record = RequestRecord(once, desk.clock(), "eva", "/sheets/7", done.model_dump(mode="json"))
+        await people_store.keep_request(connection, record)
+    assert await result_of(desk.desk, once, who="eva") == done
+    assert await result_of(desk.desk, once, who="ann") is None
 
 
 async def test_a_form_that_says_something_else_the_second_time_is_not_told_as_done(

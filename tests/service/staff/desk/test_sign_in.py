@@ -32,6 +32,20 @@ async def test_somebody_signs_in_and_out(desk: DeskUnderTest) -> None:
     assert actions[0]["details"] == {"how": "password", "via": "desk"}
 
 
+async def test_no_other_site_signs_somebody_in_or_out(desk: DeskUnderTest) -> None:
+    """Another site can send a form, and knows neither what the browser was given nor how to say that it is this site."""
+    await desk.account("ann.resolver", Role.RESOLVER, password=HASH)
+    browser = await desk.browser()
+    asked = await browser.open("/sign-in")
+    entering = {**asked.form("/sign-in").fields, "username": "ann.resolver", "password": PASSWORD}
+    elsewhere = await browser.client.post("/sign-in", data=entering, headers={"origin": "https://evil.example.com"})
+    assert elsewhere.status_code == 403
+    page = await browser.submit(asked, "/sign-in", username="ann.resolver", password=PASSWORD)
+    assert (await browser.post("/sign-out", {"form_key": "guessed"})).status == 403
+    assert (await browser.open("/words")).address == "/words"
+    assert (await browser.submit(page, "/sign-out")).address == "/sign-in"
+
+
 @pytest.mark.parametrize("name", ["ann.resolver", "nobody", "", "<script>"])
 async def test_a_wrong_password_does_not_tell_what_is_wrong(desk: DeskUnderTest, name: str) -> None:
     await desk.account("ann.resolver", Role.RESOLVER, password=HASH)

@@ -8,8 +8,9 @@ import httpx
 import pytest
 from oidc_provider_mock import User, run_server_in_thread
 
+from services.staff.actions import accounts
 from services.staff.desk.single_sign_on import roles_in
-from services.staff.people import Role
+from services.staff.people import Role, at_terminal
 from shared.clock import system_clock
 from tests.support.desk_browser import DeskBrowser, DeskUnderTest, SeenPage, open_desk, seen
 from tests.support.environment import Environment
@@ -119,6 +120,15 @@ async def test_the_name_of_a_local_account_is_not_given_to_somebody_else(desk: D
     page = await back(browser, await at_provider(browser, "1"))
     assert page.status == 403
     assert "an admin has to tell you apart" in page.text
+
+
+async def test_who_was_shut_out_comes_in_no_more(desk: DeskUnderTest) -> None:
+    browser = await desk.browser()
+    assert (await back(browser, await at_provider(browser, "1"))).address == "/words"
+    assert (await accounts.set_active(desk.desk.database, "eva", active=False, who=at_terminal("operator"))).ok
+    page = await back(browser, await at_provider(browser, "1"))
+    assert (page.status, "An admin has shut this account out." in page.text) == (403, True)
+    assert (await browser.open("/words")).address.startswith("/sign-in")
 
 
 async def test_a_code_that_is_not_the_providers_is_refused(desk: DeskUnderTest) -> None:
