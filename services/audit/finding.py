@@ -2,12 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 BREACHES_SHOWN_MAX = 20
 """Enough to see a pattern; the count tells how many there are. It bounds the memory if everything is broken."""
+CLOCKS_APART = timedelta(days=1)
+"""What says that it happened later than this after the moment up to which is judged is not young: somebody wrote a time that is to come."""
 
 
 class CheckResult(StrEnum):
@@ -107,7 +109,8 @@ class Tally:
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether what happened at `since` may still have effects under way. In a drained system nothing has."""
-        return since is not None and self._settled_before is not None and since >= self._settled_before
+        before = self._settled_before
+        return since is not None and before is not None and before <= since < before + CLOCKS_APART
 
     def in_flight(self, count: int = 1) -> None:
         """Count things that were not judged, because they may still be under way."""
