@@ -16,9 +16,10 @@ IN_HAND_MAX = 400
 """The number of messages that a consumer may hold without having acknowledged them (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
-_ACCEPTED = """
-    SELECT coalesce(sent_id, command_id) AS id, command_type, sender FROM answers
-    WHERE answer = 'accepted' AND sender = ANY($1::text[]) ORDER BY 1"""
+_READ = """
+    SELECT coalesce(sent_id, command_id) AS id, command_type, answer, sender FROM answers
+    WHERE (answer = 'accepted' OR invoice_id IS NOT NULL) AND sender = ANY($1::text[]) ORDER BY 1"""
+"""Answers to commands that could be read: they name their invoice."""
 _SENDERS_OF = """
     SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL AND coalesce(sent_id, command_id) = ANY($1::uuid[])"""
 _SENDERS = "SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL"
@@ -28,8 +29,8 @@ _OPEN_DEAD_LETTERS = """
 
 
 async def answered_once(counted: Tally, stores: Stores) -> None:
-    """Every confirmed command has one answer or one open dead letter; one whose confirm was lost has one of them or none. Nothing was
-    accepted of a sender that its own history does not know."""
+    """Every confirmed command has one answer or one open dead letter; one whose confirm was lost has one of them or none. Nothing of a
+    sender was answered that its own history does not know."""
     if not stores.has("invoice"):
         return
     room, asked, senders = _Room(stores), set[UUID](), set[str]()
@@ -60,10 +61,10 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
 
 
 async def _unasked(counted: Tally, stores: Stores, asked: set[UUID], senders: set[str]) -> None:
-    """Whatever was accepted of the senders of this history stands in it. A rejection may be of a command whose id could not be read."""
-    async for row in stores.databases["invoice"].rows(_ACCEPTED, sorted(senders)):
+    """Whatever was answered to the senders of this history stands in it, unless its id could not be read."""
+    async for row in stores.databases["invoice"].rows(_READ, sorted(senders)):
         if row["id"] not in asked:
-            counted.breach(row["id"], f"{row['command_type']} was accepted, and {row['sender']} never sent it")
+            counted.breach(row["id"], f"{row['command_type']} was {row['answer']}, and {row['sender']} never sent it")
 
 
 async def answered(invoices: Snapshot, ids: Iterable[UUID]) -> set[UUID]:

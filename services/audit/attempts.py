@@ -3,18 +3,24 @@
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
 from services.audit.outcomes import SaidOutcome, event_of
+from services.audit.payments import nothing
 from services.audit.stores import Stores
 
 _OUTCOMES = "SELECT payment_id, version, message_id, type, body FROM outcomes ORDER BY payment_id, version"
-_ROWS = "SELECT payment_id, gateway_id, attempts_forgotten_at FROM payments ORDER BY payment_id"
+_ROWS = """
+    SELECT payment_id, gateway_id, fence, params_hash IS NOT NULL AS requested, decided_by, gateway_side->>'answer' AS side,
+           attempts_forgotten_at FROM payments ORDER BY payment_id"""
 _ATTEMPTS = """
     SELECT payment_id, fence, seq, at, step, split_part(answer, ':', 1) AS kind, answer, evidence FROM attempts
     ORDER BY payment_id, fence, seq"""
+_CASES = (
+    "SELECT payment_id, attempts_version AS version, details->'attempts' AS attempts FROM cases ORDER BY payment_id"
+)
 _DECISIONS = "SELECT payment_id, resolution, decided_by FROM decisions WHERE refusal IS NULL ORDER BY payment_id"
 
 _SAYS = {
@@ -23,6 +29,22 @@ _SAYS = {
     "PaymentRefunded": frozenset({"refunded", "captured"}),
 }
 """The answers of the gateway that can bring about an outcome. Money that others gave back shows in a capture that is asked about."""
+_CANCELS: Final = frozenset({"PaymentDeclined", "PaymentNotCharged"})
+"""Outcomes that are recorded only once the gateway confirmed the cancel of what it had."""
+_TELLS: Final = {
+    "captured": frozenset(
+        {"PaymentCaptured", "PaymentNeedsDecision", "PaymentRefunded", "PaymentRefundInDoubt", "PaymentRefundFailed"}
+    ),
+    "refunded": frozenset({"PaymentRefunded"}),
+}
+"""Answers of the gateway about money that moved, and the outcomes of which one tells of it."""
+_NAMING: Final = frozenset({("prepare", "prepared"), ("find", "found")})
+"""Steps and answers by which a payment has its id at the gateway."""
+_SIDES: Final = {
+    "no_refund": frozenset({"no_refund", "refund_failed"}),
+    "refunded": frozenset({"refunded", "no_refund", "refund_failed"}),
+}
+"""What the gateway's side is called, where that is not the kind of an answer alone."""
 _DECIDED = {
     "PaymentCaptured": frozenset({"captured"}),
     "PaymentNotCharged": frozenset({"not_charged"}),
@@ -40,27 +62,85 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
     if not stores.has("payment_gateway"):
         return
     gateway = stores.databases["payment_gateway"]
-    sources: tuple[Keyed, ...] = tuple(gateway.keyed(sql) for sql in (_OUTCOMES, _ROWS, _ATTEMPTS, _DECISIONS))
-    async for payment_id, (stored, rows, attempts, decisions) in align(*sources):
+    sources: tuple[Keyed, ...] = (
+        *(gateway.keyed(sql) for sql in (_OUTCOMES, _ROWS, _ATTEMPTS, _DECISIONS)),
+        stores.databases["staff"].keyed(_CASES) if stores.has("staff") else nothing(),
+    )
+    async for payment_id, (stored, rows, attempts, decisions, cases) in align(*sources):
         outcomes = [SaidOutcome(row, event_of(row["body"])) for row in stored]
         counted.look(len(outcomes) + len(attempts))
-        are_kept = not any(row["attempts_forgotten_at"] for row in rows)
         for outcome in outcomes:
-            for why in (
-                *_brought_about(outcome, attempts, are_kept=are_kept),
-                *_decided(outcome, decisions),
-                *(_altered(outcome, attempts) if are_kept else ()),
-            ):
+            for why in _decided(outcome, decisions):
                 counted.breach(payment_id, f"outcome {outcome.row['version']}, {outcome.name}: {why}")
+        for row in rows if not any(row["attempts_forgotten_at"] for row in rows) else ():
+            for why, since in (
+                *_of_row(row, outcomes, attempts),
+                *_of_outcomes(row, outcomes, attempts),
+                *_shown(cases, outcomes, attempts),
+            ):
+                counted.breach(payment_id, why, since=since)
 
 
-def _brought_about(outcome: SaidOutcome, attempts: Sequence[StoredRow], *, are_kept: bool) -> Iterator[str]:
+Broken = tuple[str, datetime | None]
+
+
+def _of_row(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Broken]:
+    """What the row says of the gateway comes from answers, and what these said of money was told."""
+    answers = {(attempt["step"], attempt["kind"]) for attempt in attempts}
+    kinds = {kind for _, kind in answers}
+    if row["requested"] and row["gateway_id"] is not None and not answers & _NAMING:
+        yield f"{row['gateway_id']} is its id at the gateway, and no answer says so", None
+    if not row["requested"] and ("prepare", "prepared") in answers:
+        yield "it was prepared at the gateway, and its row says that nobody requested it", None
+    if row["fence"] < max((attempt["fence"] for attempt in attempts), default=0):
+        yield f"its fence is {row['fence']}, and an answer came under a later one", None
+    if row["side"] is not None and not kinds & _SIDES.get(row["side"], {row["side"]}):
+        yield f"its row says that the gateway answered {row['side']}, and no answer says so", None
+    names = {outcome.name for outcome in outcomes}
+    for kind, tell in _TELLS.items():
+        if kind in kinds and not names & tell:
+            yield (
+                f"the gateway answered {kind}, and no outcome tells of it",
+                max(a["at"] for a in attempts if a["kind"] == kind),
+            )
+
+
+def _of_outcomes(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Broken]:
+    for outcome in outcomes:
+        for why in (
+            *_brought_about(outcome, row, attempts),
+            *_altered(outcome.data.get("attempts") or (), attempts, "published"),
+        ):
+            yield f"outcome {outcome.row['version']}, {outcome.name}: {why}", None
+
+
+def _shown(
+    cases: Sequence[StoredRow], outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]
+) -> Iterator[Broken]:
+    """The answers that a case shows to people are recorded, and it shows all that were told with its outcome."""
+    for case in cases:
+        told = next((o.data.get("attempts") or () for o in outcomes if o.row["version"] == case["version"]), ())
+        if len(case["attempts"]) < len(told):
+            yield (
+                f"its case shows {len(case['attempts'])} answers of the gateway, and staff were told {len(told)}",
+                None,
+            )
+        for why in _altered(case["attempts"], attempts, "shown to staff"):
+            yield f"its case: {why}", None
+
+
+def _brought_about(outcome: SaidOutcome, row: StoredRow, attempts: Sequence[StoredRow]) -> Iterator[str]:
     """Where no person decided, the gateway said it."""
-    needed = _SAYS.get(outcome.name)
-    if not are_kept or needed is None or not outcome.data or outcome.data.get("decided_by"):
+    if not outcome.data or outcome.data.get("decided_by"):
         return
-    if not needed & {attempt["kind"] for attempt in attempts}:
+    kinds = {attempt["kind"] for attempt in attempts}
+    if (needed := _SAYS.get(outcome.name)) is not None and not needed & kinds:
         yield "no answer of the gateway says so, and nobody decided it"
+    reasons = {attempt["answer"].partition(":")[2] for attempt in attempts if attempt["kind"] == "declined"}
+    if outcome.name == "PaymentDeclined" and reasons and not any(map(outcome.data["reason"].startswith, reasons)):
+        yield f"it gives the reason {outcome.data['reason']}, and the gateway answered {', '.join(sorted(reasons))}"
+    if outcome.name in _CANCELS and row["gateway_id"] is not None and not kinds & {"cancelled", "found"}:
+        yield "the gateway has not confirmed that it was cancelled there, and nobody decided it"
 
 
 def _decided(outcome: SaidOutcome, decisions: Sequence[StoredRow]) -> Iterator[str]:
@@ -72,17 +152,17 @@ def _decided(outcome: SaidOutcome, decisions: Sequence[StoredRow]) -> Iterator[s
         yield f"it says that {who} decided, and there is no such decision"
 
 
-def _altered(outcome: SaidOutcome, attempts: Sequence[StoredRow]) -> Iterator[str]:
-    """The answers that it was published with are recorded."""
-    recorded = {(attempt["at"].isoformat(), attempt["step"]): attempt for attempt in attempts}
-    for told in outcome.data.get("attempts") or ():
-        attempt = recorded.get(_key(told))
+def _altered(told: Sequence[dict[str, Any]], attempts: Sequence[StoredRow], how: str) -> Iterator[str]:
+    """The answers that were told are recorded just so. `how`: to whom they were told."""
+    recorded = {(attempt["at"].isoformat(), attempt["step"]): attempt for attempt in attempts} if told else {}
+    for one in told:
+        attempt = recorded.get(_key(one))
         if attempt is None:
-            yield f"it was published with the answer to {told['step']} of {told['at']}, which is not recorded"
-        elif attempt["answer"] != told["answer"]:
-            yield f"it was published with the answer {told['answer']} to {told['step']}, and recorded is {attempt['answer']}"
-        elif _as_told(attempt["evidence"]) != told["evidence"]:
-            yield f"it was published with other evidence of {told['step']} of {told['at']} than is recorded"
+            yield f"it was {how} with the answer to {one['step']} of {one['at']}, which is not recorded"
+        elif attempt["answer"] != one["answer"]:
+            yield f"it was {how} with the answer {one['answer']} to {one['step']}, and recorded is {attempt['answer']}"
+        elif _as_told(attempt["evidence"]) != one["evidence"]:
+            yield f"it was {how} with other evidence of {one['step']} of {one['at']} than is recorded"
 
 
 def _as_told(evidence: str) -> str:

@@ -6,13 +6,16 @@ from datetime import datetime
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
-from services.audit.payments import moment, nothing, open_here
+from services.audit.payments import NOT_CHARGED, moment, nothing, open_here
 from services.audit.stores import Stores
 
 _OPEN_CASES = """
     SELECT payment_id, status, opened_at, updated_at FROM cases
     WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed') ORDER BY payment_id"""
 
+
+FIRST_RUNG = -1
+"""The lowest rung of the ladder of attempts: before a look that does not count."""
 
 Broken = tuple[str, str, datetime | None]
 
@@ -59,12 +62,26 @@ def _unattended_rows(
 
 
 def _unattended(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> Iterator[str]:
+    if row["far_off"]:
+        yield f"{row['status']}, and its next attempt is as far off as {row['due_at']:%F}"
+    if row["rung"] < FIRST_RUNG:
+        yield f"{row['status']}, and it stands at rung {row['rung']} of the ladder, which has none"
     if not open_here(row):
         if cases:
             yield f"{row['status']} here, and its case is open"
+        yield from _left_alone(row)
     elif row["due_at"] is None and not cases and staff_seen:
         yield f"{row['status']} with neither a next attempt nor a case"
-    elif row["far_off"]:
-        yield f"{row['status']}, and its next attempt is as far off as {row['due_at']:%F}"
     elif row["overdue"] and not cases:
         yield f"{row['status']}, its next attempt was due at {row['due_at']:%F %T} and nobody makes it"
+
+
+def _left_alone(row: StoredRow) -> Iterator[str]:
+    """A settled payment about which something is still to be done, and that is never due."""
+    if row["due_at"] is not None or row["gateway_id"] is None:
+        return
+    if row["refund_waits"]:
+        yield f"{row['status']}, a refund of it waits, and nobody makes it"
+    is_late = row["status"] == "captured" and row["settled_as"] in NOT_CHARGED  # the reminders of it end
+    if row["decided_by"] and row["gateway_side"] is None and not is_late:
+        yield f"{row['status']} by decision of {row['decided_by']}, and nobody asks whether the gateway agrees"

@@ -1,7 +1,7 @@
 """Every message has a cause. Its id is derived from its cause's id, so the audit computes the ids of causes again from what other services
 stored."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -26,6 +26,8 @@ FACT_OF = {
     "PaymentNeedsDecision": "NeedsDecision",
 }
 """What a saga takes an outcome for. One about a refund is one of two facts, by who asked for the refund."""
+_OF_PAYMENT = frozenset({*FACT_OF.values(), "Refunded", "RefundInDoubt", "RefundFailed"})
+"""Facts of which a saga remembers the version of the payment."""
 REMINDERS_AT_ONCE_MAX = 12
 """A deadline also reminds of at most ten refunds."""
 
@@ -51,7 +53,10 @@ _SAME_CAUSE = """
 _SAME_STEP = """
     SELECT payment_id, cause_id, count(*) AS times FROM transitions GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2"""
 _COUNT = "SELECT count(*) FROM events"
-_SAGAS = "SELECT payment_id, deadline, journal_from FROM sagas ORDER BY payment_id"
+_SAGAS = """
+    SELECT payment_id, deadline, journal_from, payment_version, captured_minor, failure_outcome, refunds IS NOT NULL AS has_refunds,
+           updated_at FROM sagas
+    ORDER BY payment_id"""
 _TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
 _OUTCOMES = """
     SELECT payment_id, version, message_id, split_part(type, '.', 3) AS type, body, recorded_at FROM outcomes
@@ -77,6 +82,7 @@ async def caused_by_commands(counted: Tally, stores: Stores) -> None:
         known = _Known(payment_id, events, outcomes, sagas, transitions, journal)
         for about, why, since in (
             *_steps(known, transitions),
+            *_learned(known, sagas, transitions),
             *_changes(known, events),
             *_gateway_actions(known, events, rows, outcomes),
         ):
@@ -125,6 +131,7 @@ class _Known:
         payment = UUID(payment_id)
         self.from_invoice = {uuid5(event["cause_id"], position) for event in events for position in _positions(event)}
         self.from_gateway = {outcome["message_id"]: outcome["type"] for outcome in outcomes}
+        self.versions = {outcome["message_id"]: outcome["version"] for outcome in outcomes}
         self.deadlines = {
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
         }
@@ -169,6 +176,25 @@ def _steps(known: _Known, transitions: Iterable[StoredRow]) -> Iterator[Broken]:
                 f"step {step['version']} of its saga is {step['fact']}, and was told {told}",
                 step["at"],
             )
+
+
+def _learned(known: _Known, sagas: Iterable[StoredRow], transitions: Sequence[StoredRow]) -> Iterator[Broken]:
+    """A saga remembers what its steps were told: the newest version of the payment, and how it ended."""
+    facts = {step["fact"] for step in transitions}
+    heard = max((known.versions.get(s["cause_id"], 0) for s in transitions if s["fact"] in _OF_PAYMENT), default=0)
+    for saga in sagas:
+        if heard > saga["payment_version"]:
+            yield (
+                known.payment_id,
+                f"its saga was told version {heard}, and remembers {saga['payment_version']}",
+                saga["updated_at"],
+            )
+        if "Captured" in facts and saga["captured_minor"] is None:
+            yield known.payment_id, "its saga was told of a capture, and remembers none", saga["updated_at"]
+        if "RefundAsked" in facts and not saga["has_refunds"]:
+            yield known.payment_id, "its saga was asked for a refund, and remembers none", saga["updated_at"]
+        if facts & {"Declined", "NotCharged"} and (saga["failure_outcome"] or saga["captured_minor"]) is None:
+            yield known.payment_id, "its saga was told of a failure, and remembers none", saga["updated_at"]
 
 
 def _changes(known: _Known, events: Iterable[StoredRow]) -> Iterator[Broken]:

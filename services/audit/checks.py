@@ -101,12 +101,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         outcomes_agree,
-        "A payment's row, saga, case and invoice say what its published outcomes say",
+        "A payment's row, refunds, saga, case and invoice say what its published outcomes say",
         ("payment_gateway", "invoice", "saga", "staff"),
     ),
     Check(
         settled_with_evidence,
-        "Each outcome has an answer of the gateway, or a person's decision, that says so; answers are as they were when published",
+        "Each outcome has an answer of the gateway, or a person's decision, that says so; answers are as they were told",
         ("payment_gateway",),
     ),
     Check(
@@ -116,7 +116,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         answered_once,
-        "Every confirmed command has exactly one answer or one open dead letter; nothing was accepted that its sender never sent",
+        "Every confirmed command has exactly one answer or one open dead letter; nothing was answered that its sender never sent",
         ("invoice", "staff", HISTORY),
     ),
     Check(
@@ -171,7 +171,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         runs_sent_once,
-        "What a replay of many messages says it sent was sent once, by one entry of the journal; it sent nothing else",
+        "What a replay of many messages says it sent was sent once, by one entry of the journal; no run is held for ever",
         ("staff",),
     ),
     Check(

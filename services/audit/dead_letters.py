@@ -6,6 +6,7 @@ caused it. Settled dead letters are not read: a person has looked at them.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any, get_args
 from uuid import UUID
 
@@ -22,7 +23,8 @@ from shared.messaging.topology import COMMANDS, RoutingSuffix, routing_key
 
 _DEAD_LETTERS = """
     SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,
-           replays, seen, withheld, CASE WHEN status = 'open' THEN body END AS body
+           replays, seen, withheld, body_bytes, invoice_id, payment_id, amount_minor, currency, may_charge,
+           CASE WHEN status = 'open' THEN body END AS body
     FROM dead_letters ORDER BY id"""
 _RECORDED_TWICE = """
     SELECT min(id::text) AS id, count(*) AS records FROM dead_letters WHERE message_id IS NOT NULL AND body IS NOT NULL
@@ -39,6 +41,13 @@ _MISCOUNTED = """
     SELECT coalesce(g.grp, c.grp) AS grp FROM counted c FULL JOIN dead_letter_groups g ON g.grp = c.grp
     WHERE (g.queue, g.type, g.reason, g.error_type, g.open, g.replayed, g.discarded)
         IS DISTINCT FROM (c.queue, c.type, c.reason, c.error_type, c.open, c.replayed, c.discarded) ORDER BY 1"""
+
+_REOPENED = """
+    SELECT d.id, j.action FROM dead_letters d CROSS JOIN LATERAL (
+        SELECT action FROM journal WHERE subject = d.id AND action IN ('replay', 'discard', 'edit', 'undo')
+        ORDER BY position DESC LIMIT 1) j
+    WHERE d.status = 'open' AND j.action IN ('discard', 'edit') ORDER BY d.id"""
+"""What a person gave up stays so, unless somebody undoes that: a duplicate is only counted."""
 
 _REMAINS = frozenset({"unstorable", "unreadable"})
 """Reasons for which nothing of the message could be read, not even the number of its deliveries."""
@@ -75,6 +84,8 @@ async def dead_letters_explained(counted: Tally, stores: Stores) -> None:
         _check(counted, dead_letter)
     async for row in staff.rows(_RECORDED_TWICE):
         counted.breach(row["id"], f"the same dead letter has {row['records']} records")
+    async for row in staff.rows(_REOPENED):
+        counted.breach(row["id"], f"it is open, and the last that somebody did with it is {row['action']}")
     async for row in staff.rows(_MISCOUNTED):
         counted.breach(row["grp"], "the group of dead letters counts others than there are")
 
@@ -85,14 +96,55 @@ def _check(counted: Tally, dead_letter: StoredRow) -> None:
         counted.breach(dead_letter["id"], "it has no reason")
     if dead_letter["tries"] < 1 and dead_letter["withheld"] not in _REMAINS and not is_settled:
         counted.breach(dead_letter["id"], f"{dead_letter['reason']}, and no record of a try")
+    if not is_settled and dead_letter["withheld"] == "erased":
+        counted.breach(dead_letter["id"], "it is open, and its body was erased as if somebody had settled it")
     if is_settled and (dead_letter["settled_by"] is None or dead_letter["settled_at"] is None):
         counted.breach(dead_letter["id"], f"{dead_letter['status']}, and nobody is recorded for it")
+    for why in _shown_otherwise(dead_letter):
+        counted.breach(dead_letter["id"], why)
     if dead_letter["body"] is not None and (type_ := healthy(dead_letter)) is not None:
         error = f" ({dead_letter['error_type']})" if dead_letter["error_type"] else ""
         counted.breach(
             dead_letter["id"],
             f"a healthy {type_} was dead-lettered on {dead_letter['queue']}: {dead_letter['reason']}{error}",
         )
+
+
+_SHOWN = ("invoice_id", "payment_id", "amount_minor", "currency")
+_CHARGES = {COMMANDS: "PayInvoice", "payment_gateway.requests": "InvoicePaymentRequested"}
+"""The messages that charge a card, by the queue on which they do."""
+
+
+def _shown_otherwise(dead_letter: StoredRow) -> Iterator[str]:
+    """What is shown of the body of an open dead letter is in it. What could not be read is not shown."""
+    body: bytes | None = dead_letter["body"]
+    if body is not None and len(body) != dead_letter["body_bytes"]:
+        yield f"it is shown with {dead_letter['body_bytes']} bytes, and its body has {len(body)}"
+    event = None if body is None else _read(body, dead_letter["content_type"])
+    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
+        return
+    ids, data = {str(event.get("id")).lower(), str(dead_letter["message_id"]).lower()}, event["data"]
+    if dead_letter["event_id"] is not None and str(dead_letter["event_id"]) not in ids:
+        yield f"it is shown as {dead_letter['event_id']}, and its body says {event.get('id')}"
+    for name in _SHOWN:
+        if dead_letter[name] is not None and _plain(dead_letter[name]) != _plain(data.get(name)):
+            yield f"its {name} is shown as {dead_letter[name]}, and its body says {data.get(name)}"
+    if dead_letter["may_charge"] is False and _would_charge(dead_letter, str(event.get("type"))):
+        yield "it is shown as one that charges nothing, and it would charge a card"
+
+
+def _plain(value: Any) -> str:
+    """The same text for all ways to write an id."""
+    return str(value).lower().replace("-", "")
+
+
+def _would_charge(dead_letter: StoredRow, type_: str) -> bool:
+    """Whether a replay would charge a card: of what was read, or of a later version, which nobody here can read."""
+    version = type_.rpartition(".v")[2]
+    is_later = type_ not in BY_WIRE_NAME and version.isdecimal() and int(version) > 1
+    return _CHARGES.get(dead_letter["queue"], "?") in type_.split(".") and (
+        dead_letter["payment_id"] is not None or is_later
+    )
 
 
 def healthy(dead_letter: StoredRow) -> str | None:
@@ -118,20 +170,26 @@ class _DoubtfulError(Exception):
 
 def _reads_well(body: bytes, content_type: str | None) -> str | None:
     """The type of a CloudEvent in structured mode that no service has a reason to reject; None for any other message."""
+    event = None if has_card_data(body) else _read(body, content_type)
+    return None if event is None else _type_of(event)
+
+
+def _read(body: bytes, content_type: str | None) -> Any:
+    """A CloudEvent in structured mode whose JSON no service has a reason to reject; None for any other message."""
     if content_type != "application/cloudevents+json" or len(body) > BODY_BYTES_MAX or b"\\u" in body:
         return None
     if body.count(b"{") + body.count(b"[") > BRACKETS_MAX or body.count(b",") > COMMAS_MAX:
         return None
-    if has_card_data(body):
-        return None
     try:
-        text = body.decode()
-        event = json.loads(
-            text, object_pairs_hook=_members, parse_int=_integer, parse_float=_doubtful, parse_constant=_doubtful
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_members,
+            parse_int=_integer,
+            parse_float=_doubtful,
+            parse_constant=_doubtful,
         )
     except (ValueError, RecursionError, _DoubtfulError):
         return None
-    return _type_of(event)
 
 
 def _type_of(event: Any) -> str | None:

@@ -11,7 +11,7 @@ from services.audit.answers import answered, uuid_of
 from services.audit.evidence import TappedMessage, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
 from services.audit.finding import Source, Tally
-from services.audit.routes import SERVICE_OF
+from services.audit.routes import SERVICE_OF, kept_as
 from services.audit.stores import DATABASES, Stores
 from shared.messaging.topology import (
     COMMANDS,
@@ -45,10 +45,23 @@ _UNJOURNALLED = """
     SELECT d.id, d.status, d.settled_at FROM dead_letters d
     WHERE d.status <> 'open' AND NOT EXISTS (
         SELECT 1 FROM journal j WHERE j.subject = d.id AND (d.settled_by IS NULL OR j.who = d.settled_by OR j.salt IS NULL)
+        AND abs(extract(epoch FROM j.at - d.settled_at)) < 86400
         AND j.action = ANY(CASE d.status WHEN 'replayed' THEN ARRAY['replay'] ELSE ARRAY['discard', 'edit'] END)) ORDER BY d.id"""
 _REPLAYED = f"""
     SELECT id, queue, event_id, settled_at FROM dead_letters
     WHERE status = 'replayed' AND settled_at > now() - interval '{KEPT_DAYS} days' ORDER BY id"""  # noqa: S608 - a constant
+
+_SENDERS = "SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL"
+_SET_ASIDE = f"""
+    SELECT s.command_id, s.reason, s.set_aside_at FROM set_aside s
+    WHERE NOT EXISTS (SELECT FROM answers a WHERE a.command_id = s.command_id) AND s.set_aside_at > now() - interval '{KEPT_DAYS} days'
+    ORDER BY s.command_id"""  # noqa: S608 - a constant
+_OPEN_BODIES = """
+    SELECT id, queue, message_id, encode(sha256(body), 'hex') AS sha256 FROM dead_letters
+    WHERE status = 'open' AND body IS NOT NULL AND message_id IS NOT NULL ORDER BY id"""
+_OF_COMMANDS = f"""
+    SELECT event_id, sender, CASE WHEN status = 'discarded' THEN settled_at END AS discarded_at FROM dead_letters
+    WHERE queue LIKE '{COMMANDS}%' AND last_seen > now() - interval '{KEPT_DAYS} days'"""  # noqa: S608 - constants
 
 # -- events_delivered ------------------------------------------------------------------------------------------------------------------
 
@@ -108,6 +121,7 @@ async def deliveries_accounted_for(counted: Tally, stores: Stores) -> None:
     if stores.has(*DATABASES):
         await _follow(counted, stores, commands(stores))
         await _replayed(counted, stores)
+        await _set_aside(counted, stores)
     tap = stores.evidence.tap
     if tap is None:
         counted.missing("no --tap given: what each queue was given", Source.TAP)
@@ -115,6 +129,7 @@ async def deliveries_accounted_for(counted: Tally, stores: Stores) -> None:
         counted.missing("a listener's records can be followed only in a drained system (--drained)", Source.TAP)
     elif stores.has(*DATABASES):
         await _check_tapped(counted, stores, tap)
+        await _as_received(counted, stores, tap)
 
 
 async def _replayed(counted: Tally, stores: Stores) -> None:
@@ -127,6 +142,22 @@ async def _replayed(counted: Tally, stores: Stores) -> None:
             continue
         why = f"was replayed to {row['queue']}, and neither handled there nor dead-lettered again"
         books.lacking(counted, row["queue"], str(row["id"]), why, ids=(row["id"], event_id), since=row["settled_at"])
+
+
+async def _set_aside(counted: Tally, stores: Stores) -> None:
+    """A command that the invoice service set aside, and that has no answer, is a dead letter that nobody discarded."""
+    books = _Books(stores)
+    set_aside = await stores.databases["invoice"].page(_SET_ASIDE)
+    counted.look(len(set_aside))
+    letters = await stores.databases["staff"].page(_OF_COMMANDS) if set_aside else []
+    senders = [row["sender"] for row in await stores.databases["invoice"].once(_SENDERS)]
+    named = [row for row in letters if row["event_id"] is not None]
+    known = {id_: row["discarded_at"] for row in named for id_ in kept_as(row["event_id"], row["sender"], *senders)}
+    unknown = [row for row in set_aside if known.get(row["command_id"], row["set_aside_at"]) is not None]
+    for row in unknown[len(letters) - len(named) :]:  # a command without an id is set aside under one of ours
+        why = f"it was set aside ({row['reason']}), and it has neither an answer nor a dead letter that waits"
+        since = max(row["set_aside_at"], known.get(row["command_id"]) or row["set_aside_at"])
+        books.lacking(counted, DEAD_LETTERS, str(row["command_id"]), why, ids=(), since=since)
 
 
 async def _check_tapped(counted: Tally, stores: Stores, tap: TapRecording) -> None:
@@ -160,6 +191,16 @@ async def _ended(counted: Tally, books: "_Books", queue: str, tapped: Sequence[T
         why = f"{queue} received it, and it was neither handled nor dead-lettered"
         books.lacking(counted, queue, one.message_id, why, ids=(id_,))
     return unnamed
+
+
+async def _as_received(counted: Tally, stores: Stores, tap: TapRecording) -> None:
+    """An open dead letter has the bytes that its queue received: a replay sends them again."""
+    letters = await stores.databases["staff"].page(_OPEN_BODIES)
+    for letter in letters:
+        counted.look()
+        received = tap.bodies(letter["queue"], [letter["message_id"]]).get(letter["message_id"])
+        if received is not None and letter["sha256"] not in received:
+            counted.breach(letter["id"], f"{letter['queue']} received another body than is kept of it")
 
 
 async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:

@@ -6,7 +6,7 @@ What staff did not hear is not judged: their queues may drop messages, and a res
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import uuid5
 
 from services.audit.align import Keyed, StoredRow, align
@@ -24,15 +24,58 @@ _EVENTS = """
     SELECT stream_id, version, split_part(type, '.', 1) AS event, data, cause_id, cause_position, recorded_at FROM events
     ORDER BY stream_id COLLATE "C", version"""
 _OF_INVOICES = """
-    SELECT invoice_id, id, at, cause, facts FROM messages WHERE invoice_id IS NOT NULL AND (type < 12 OR type BETWEEN 23 AND 28)
+    SELECT invoice_id, id, at, type, cause, facts FROM messages WHERE invoice_id IS NOT NULL AND (type < 12 OR type BETWEEN 23 AND 28)
     ORDER BY invoice_id COLLATE "C", id"""
-"""The numbers are those under which staff store the types of messages (`services.staff.heard`)."""
-_INVOICES = """SELECT invoice_id, customer_id, amount_minor, currency FROM invoices ORDER BY invoice_id COLLATE "C" """
+"""The numbers are those under which staff store the types of messages (`services.staff.heard`), as in the tables below."""
+EVENT_NUMBERS: Final = {
+    "Issued": 1,
+    "Paid": 3,
+    "PaymentFailed": 4,
+    "PaymentInDoubt": 5,
+    "Voided": 6,
+    "SettlementRejected": 7,
+    "RefundRequested": 8,
+    "Refunded": 9,
+    "RefundFailed": 10,
+    "RefundRejected": 11,
+}
+OUTCOME_NUMBERS: Final = {
+    "PaymentCaptured": 13,
+    "PaymentDeclined": 14,
+    "PaymentNotCharged": 15,
+    "PaymentRefunded": 16,
+    "PaymentInDoubt": 17,
+    "PaymentNeedsDecision": 18,
+    "PaymentRefundInDoubt": 19,
+    "PaymentRefundFailed": 20,
+}
+_ENDS: Final = {EVENT_NUMBERS["Paid"]: "paid", EVENT_NUMBERS["Voided"]: "void"}
+"""How an invoice ends, by the message that tells it."""
+_SHOWN_AS: Final = {
+    "PaymentCaptured": {"captured"},
+    "PaymentDeclined": {"declined"},
+    "PaymentNotCharged": {"not_charged"},
+    "PaymentRefunded": {"captured", "refunded"},
+    "PaymentInDoubt": {"in_doubt"},
+    "PaymentNeedsDecision": {"needs_decision"},
+    "PaymentRefundInDoubt": {"refund_in_doubt"},
+    "PaymentRefundFailed": {"refund_failed", "not_refunded"},
+}
+"""How staff show a payment after an outcome."""
+_INVOICES = """
+    SELECT invoice_id, customer_id, amount_minor, currency, status FROM invoices ORDER BY invoice_id COLLATE "C" """
 _OF_INVOICE = ("customer_id", "amount_minor", "currency")
-_OUTCOMES = "SELECT payment_id, version, message_id, body FROM outcomes ORDER BY payment_id, version"
+_OUTCOMES = """
+    SELECT payment_id, version, message_id, split_part(type, '.', 3) AS type, body FROM outcomes ORDER BY payment_id, version"""
+_DECISIONS = """
+    SELECT payment_id, message_id, resolution, expected_version, receipt_number, evidence, decided_by, reason FROM decisions
+    ORDER BY payment_id"""
+_OF_DECISION = ("resolution", "expected_version", "receipt_number", "evidence", "decided_by", "reason")
 _OF_PAYMENTS = """
-    SELECT payment_id, id, at, cause, facts FROM messages WHERE payment_id IS NOT NULL AND type BETWEEN 13 AND 22 ORDER BY payment_id, id"""
-_ROWS = "SELECT payment_id, invoice_id, amount_minor, currency, receipt_number, gateway_id FROM payments ORDER BY payment_id"
+    SELECT payment_id, id, at, type, cause, facts FROM messages
+    WHERE payment_id IS NOT NULL AND (type BETWEEN 13 AND 22 OR type = 33) ORDER BY payment_id, id"""
+_ROWS = """
+    SELECT payment_id, invoice_id, amount_minor, currency, receipt_number, gateway_id, status, version FROM payments ORDER BY payment_id"""
 _OF_PAYMENT = ("invoice_id", "amount_minor", "currency", "receipt_number", "gateway_id")
 _COMMANDS = "SELECT command_id, type, invoice_id, answer, reason FROM commands ORDER BY command_id"
 _ANSWERS = "SELECT command_id, command_type, invoice_id, answer, reason FROM answers WHERE command_id = ANY($1::uuid[])"
@@ -61,8 +104,22 @@ async def _invoices(counted: Tally, stores: Stores) -> None:
     )
     async for invoice_id, (events, messages, states, heard) in align(*sources):
         counted.look(len(messages))
-        for why in (*_of_events(events, messages), *_differing(states, heard, _OF_INVOICE)):
+        for why in (
+            *_of_events(events, messages),
+            *_differing(states, heard, _OF_INVOICE),
+            *_ended(messages, states, heard),
+        ):
             counted.breach(invoice_id, why)
+
+
+def _ended(messages: Sequence[StoredRow], states: Sequence[StoredRow], heard: Sequence[StoredRow]) -> Iterator[str]:
+    """Staff show that an invoice ended if it did, and if they heard so."""
+    ends = {_ENDS[message["type"]] for message in messages if message["type"] in _ENDS}
+    for row in heard:
+        if ends - {row["status"]}:
+            yield f"staff show it as {row['status']}, and heard that it is {', '.join(sorted(ends))}"
+        if row["status"] in _ENDS.values() and any(state["status"] != row["status"] for state in states):
+            yield f"staff show it as {row['status']}, and it is {states[0]['status']}"
 
 
 def _of_events(events: Iterable[StoredRow], messages: Sequence[StoredRow]) -> Iterator[str]:
@@ -72,8 +129,9 @@ def _of_events(events: Iterable[StoredRow], messages: Sequence[StoredRow]) -> It
     for event in events:
         what = f"event {event['version']}, {event['event']}"
         own = by_id.get(uuid5(event["cause_id"], str(event["cause_position"])))
-        if own is not None and (own["at"], own["cause"]) != (event["recorded_at"], event["cause_id"]):
-            yield f"{what}: staff heard it of another time, or by another cause"
+        told = (event["recorded_at"], event["cause_id"], EVENT_NUMBERS.get(event["event"]))
+        if own is not None and (own["at"], own["cause"], own["type"]) != told:
+            yield f"{what}: staff heard it as another one, of another time or by another cause"
         for id_ in (uuid5(event["cause_id"], str(event["cause_position"])), event["cause_id"]):
             if names := _other_than(event["data"], heard.get(id_, {})):
                 yield f"{what}: staff heard another {', '.join(names)}"
@@ -83,35 +141,69 @@ async def _payments(counted: Tally, stores: Stores) -> None:
     gateway, staff = stores.databases["payment_gateway"], stores.databases["staff"]
     sources: tuple[Keyed, ...] = (
         gateway.keyed(_OUTCOMES),
+        gateway.keyed(_DECISIONS),
         staff.keyed(_OF_PAYMENTS),
         gateway.keyed(_ROWS),
         staff.keyed(_ROWS),
     )
-    async for payment_id, (outcomes, messages, rows, known) in align(*sources):
+    async for payment_id, (outcomes, decisions, messages, rows, known) in align(*sources):
         counted.look(len(messages))
         heard = {message["id"]: message for message in messages}
-        for outcome in outcomes:
-            event, message = event_of(outcome["body"]), heard.get(outcome["message_id"])
-            if message is None or not event:
-                continue
-            if names := _other_than(event.get("data") or {}, message["facts"]):
-                counted.breach(payment_id, f"outcome {outcome['version']}: staff heard another {', '.join(names)}")
-            said = (event.get("causationid"), datetime.fromisoformat(event["time"]) if "time" in event else None)
-            if said != (str(message["cause"]), message["at"]):
-                counted.breach(
-                    payment_id, f"outcome {outcome['version']}: staff heard it of another time, or by another cause"
-                )
-        for why in _differing(rows, known, _OF_PAYMENT):
+        for why in (
+            *_of_outcomes(outcomes, heard),
+            *_of_decisions(decisions, heard),
+            *_differing(rows, known, _OF_PAYMENT),
+            *_standing(outcomes, known),
+        ):
             counted.breach(payment_id, why)
 
 
-_SHORTENED = frozenset({"attempts", "refund"})
-"""Members of which staff keep a part."""
+def _of_outcomes(outcomes: Sequence[StoredRow], heard: Mapping[Any, StoredRow]) -> Iterator[str]:
+    for outcome in outcomes:
+        event, message = event_of(outcome["body"]), heard.get(outcome["message_id"])
+        if message is None or not event:
+            continue
+        if names := _other_than(event.get("data") or {}, message["facts"]):
+            yield f"outcome {outcome['version']}: staff heard another {', '.join(names)}"
+        said = (event.get("causationid"), datetime.fromisoformat(event["time"]) if "time" in event else None)
+        number = OUTCOME_NUMBERS.get(outcome["type"], message["type"])
+        if (*said, number) != (str(message["cause"]), message["at"], message["type"]):
+            yield f"outcome {outcome['version']}: staff heard it as another one, of another time or by another cause"
+
+
+def _of_decisions(decisions: Sequence[StoredRow], heard: Mapping[Any, StoredRow]) -> Iterator[str]:
+    for decision in decisions:
+        message = heard.get(decision["message_id"])
+        if message is not None and (
+            names := _other_than({name: decision[name] for name in _OF_DECISION}, message["facts"])
+        ):
+            yield f"the decision {decision['message_id']}: staff heard another {', '.join(names)}"
+
+
+def _standing(outcomes: Sequence[StoredRow], known: Sequence[StoredRow]) -> Iterator[str]:
+    """Staff show a payment as the outcome of that version told it, and a receipt that one of them named."""
+    events = [event_of(outcome["body"]) for outcome in outcomes if outcome["type"] == "PaymentCaptured"]
+    receipts = {event["data"].get("receipt_number") for event in events if event}
+    for row in known:
+        if row["receipt_number"] is not None and receipts and all(events) and row["receipt_number"] not in receipts:
+            yield f"staff know the receipt {row['receipt_number']}, which no outcome names"
+        told = next((outcome["type"] for outcome in outcomes if outcome["version"] == row["version"]), "")
+        if row["status"] not in _SHOWN_AS.get(told, {row["status"]}):
+            yield f"staff show it as {row['status']}, and its outcome {row['version']} is {told}"
+
+
+def _kept(name: str, value: Any) -> Any:
+    """What staff keep of a member."""
+    if name == "attempts":
+        return [(one["step"], one["answer"]) for one in value]
+    if name == "refund":
+        return value.get("id") or value.get("refund_id"), value.get("amount_minor"), value.get("left_minor")
+    return value
 
 
 def _other_than(stored: Mapping[str, Any], heard: Mapping[str, Any]) -> list[str]:
     """The members that both have, and that differ. One that is not told has no value, and staff keep none of those."""
-    return [name for name in heard if name in stored and name not in _SHORTENED and stored[name] != heard[name]]
+    return [name for name in heard if name in stored and _kept(name, stored[name]) != _kept(name, heard[name])]
 
 
 def _differing(stored: Sequence[StoredRow], heard: Sequence[StoredRow], names: Iterable[str]) -> Iterator[str]:

@@ -32,6 +32,23 @@ _JOURNAL = """
 _DECISIONS = """
     SELECT payment_id, message_id, resolution, expected_version, receipt_number, evidence, decided_by, reason, journal_head
     FROM decisions ORDER BY payment_id, message_id"""
+_UNNOTED = """
+    SELECT payment_id, updated_at FROM cases c
+    WHERE (noted_at IS NOT NULL OR coalesce((details->>'noted_version')::int, 0) <> 0) AND NOT EXISTS (
+        SELECT FROM journal j WHERE j.subject = c.payment_id AND j.action = 'take_note'
+            AND (j.salt IS NULL OR coalesce((j.details->>'contradicted')::int = (c.details->>'noted_version')::int, true)))
+    ORDER BY payment_id"""
+_UNPROPOSED = """
+    SELECT p.id, p.payment_id, p.proposed_at FROM proposals p LEFT JOIN journal j ON j.id = p.id AND j.action = 'propose'
+    WHERE j.id IS NULL OR j.subject <> p.payment_id OR j.salt IS NOT NULL AND (
+        j.who <> p.proposed_by OR NOT j.details @> p.asks OR (j.details->>'act', (j.details->>'version')::int) <> (p.act, p.version))
+    ORDER BY p.payment_id"""
+_UNANSWERED = """
+    SELECT p.id, p.payment_id, p.state, p.answered_at FROM proposals p
+    WHERE p.state IN ('agreed', 'refused', 'withdrawn') AND NOT EXISTS (
+        SELECT FROM journal j WHERE j.subject = p.payment_id AND j.details->>'proposal' = p.id::text
+            AND j.action = CASE p.state WHEN 'agreed' THEN 'agree' WHEN 'refused' THEN 'disagree' ELSE 'withdraw' END
+            AND (j.salt IS NULL OR j.who = p.answered_by)) ORDER BY p.payment_id"""
 _NOT_DECIDED = """
     SELECT event_id AS id FROM dead_letters WHERE event_id = ANY($1::uuid[])
     UNION ALL SELECT m FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"""
@@ -147,6 +164,8 @@ _SAME = ("resolution", "expected_version", "receipt_number", "evidence", "reason
 
 async def decisions_journalled(counted: Tally, stores: Stores) -> None:
     """Every decision has one entry in the journal with the same person, evidence and version; every such entry became a decision."""
+    if stores.has("staff"):
+        await _others_journalled(counted, stores.databases["staff"])
     if not stores.has("payment_gateway", "staff"):
         return
     journal: Keyed = stores.databases["staff"].keyed(_JOURNAL)
@@ -170,6 +189,28 @@ async def decisions_journalled(counted: Tally, stores: Stores) -> None:
         for entry in (entry for id_, entry in lost.items() if id_ not in known):
             why = f"the journal says that {entry['who']} decided, and there is no such decision"
             counted.breach(payment_id, why, since=entry["at"])
+
+
+async def _others_journalled(counted: Tally, staff: Snapshot) -> None:
+    """What waits for a second person, what became of it, and what somebody took note of stands in the journal."""
+    async for row in staff.rows(_UNPROPOSED):
+        counted.breach(
+            row["payment_id"],
+            f"the journal knows the proposal {row['id']} otherwise, or not at all",
+            since=row["proposed_at"],
+        )
+    async for row in staff.rows(_UNANSWERED):
+        counted.breach(
+            row["payment_id"],
+            f"the proposal {row['id']} was {row['state']}, and the journal does not say by whom",
+            since=row["answered_at"],
+        )
+    async for row in staff.rows(_UNNOTED):
+        counted.breach(
+            row["payment_id"],
+            "somebody took note of a contradiction, and the journal does not say so",
+            since=row["updated_at"],
+        )
 
 
 def _different(entry: StoredRow, decision: StoredRow) -> Iterator[str]:

@@ -134,17 +134,18 @@ async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
             elif row["status"] in NOT_CHARGED and charges:
                 since = max(row["updated_at"], *(moment(charge) for charge in charges))
                 counted.breach(payment_id, f"{row['status']} here{decided} and captured there", since=since)
-            elif charges and row["receipt_number"] not in _receipts(row, charges):
+            elif charges and not row["receipt_decided"] and row["receipt_number"] not in _receipts(charges):
                 counted.breach(
                     payment_id, f"its receipt is {row['receipt_number']}, and there it is {charges[0]['id']}"
                 )
 
 
-def _receipts(row: StoredRow, charges: list[StoredRow]) -> set[str | None]:
-    """What may stand as a receipt: the id of the charge; the payment's, where the gateway named no charge; what a person decided by while
-    the gateway was silent; nothing."""
-    ids = (id_ for charge in charges for id_ in (charge["id"], charge["payment_intent"]))
-    return {None, *ids, *row["decided_receipts"]}
+def _receipts(charges: list[StoredRow]) -> set[str | None]:
+    """What may stand as a receipt: the id of the charge; the payment's, where the gateway named no charge; nothing.
+
+    What a person typed stands as well, where the gateway had named none by then.
+    """
+    return {None, *(charge["id"] for charge in charges), *(charge["payment_intent"] for charge in charges)}
 
 
 # -- confirmed_once --------------------------------------------------------------------------------------------------------------------
@@ -156,12 +157,16 @@ _REUSED_KEYS = """
 _SHARED_KEYS = """
     SELECT idempotency_key AS key FROM attempts WHERE idempotency_key IS NOT NULL
     GROUP BY 1 HAVING min(payment_id::text) <> max(payment_id::text) OR min(step) <> max(step)"""
+_OTHER_KEYS = """
+    SELECT payment_id, step, idempotency_key AS key FROM attempts
+    WHERE idempotency_key IS NOT NULL AND NOT starts_with(idempotency_key, payment_id || ':' || step || ':') ORDER BY 1"""
 _SHARED_IDS = """
     SELECT gateway_id, count(*) AS payments FROM payments WHERE gateway_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"""
 
 _DELETED_EARLY = """
     SELECT payment_id FROM payments
-    WHERE attempts_forgotten_at > updated_at AND (status <> ALL($1::text[]) AND (status <> 'refund_failed' OR decided_by IS NULL)
+    WHERE attempts_forgotten_at > now()
+       OR attempts_forgotten_at > updated_at AND (status <> ALL($1::text[]) AND (status <> 'refund_failed' OR decided_by IS NULL)
                                                   OR attempts_forgotten_at < updated_at + make_interval(days => $2)) ORDER BY 1"""
 
 
@@ -195,6 +200,11 @@ async def _shared(counted: Tally, stores: Stores) -> None:
     gateway = stores.databases["payment_gateway"]
     async for row in gateway.rows(_SHARED_KEYS):
         counted.breach(row["key"], "idempotency key of more than one call")
+    async for row in gateway.rows(_OTHER_KEYS):
+        counted.breach(
+            row["payment_id"],
+            f"its call to {row['step']} carried the idempotency key {row['key']}, which is not its own",
+        )
     async for row in gateway.rows(_SHARED_IDS):
         counted.breach(row["gateway_id"], f"gateway id recorded for {row['payments']} payments")
     async for row in gateway.rows(_DELETED_EARLY, sorted(SETTLED), TRACES_KEPT_DAYS):

@@ -9,6 +9,8 @@ from services.audit.stores import Stores
 SETTLED = frozenset({"captured", "declined", "not_charged", "refunded"})
 CHARGED = frozenset({"captured", "refunding", "refund_in_doubt", "refund_failed", "refunded"})
 NOT_CHARGED = frozenset({"declined", "not_charged"})
+CASES = frozenset({"in_doubt", "needs_decision", "refund_in_doubt", "refund_failed"})
+"""Statuses that are cases for staff, of a payment here as of the case there."""
 TRACES_KEPT_DAYS = 400
 """How long attempts, and the journal of a saga, are kept after the end of their payment."""
 
@@ -25,11 +27,12 @@ _INVOICE_EVENTS = """
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, reason, decided_by, due_at,
-           created_at, updated_at, settled_as, gateway_side,
+           created_at, updated_at, settled_as, gateway_side, rung,
+           EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.refusal IS NULL
+                       AND d.receipt_number = payments.receipt_number) AS receipt_decided,
+           EXISTS (SELECT 1 FROM refunds r WHERE r.payment_id = payments.payment_id AND r.status = 'waiting') AS refund_waits,
            EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'give_back' AND d.refusal IS NULL)
                AS given_back,
-           ARRAY(SELECT d.receipt_number FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'captured'
-                 AND d.refusal IS NULL) AS decided_receipts,
            params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
            due_at < now() - make_interval(secs => $1) AS overdue, due_at > now() + make_interval(days => $2) AS far_off
     FROM payments ORDER BY payment_id"""

@@ -24,9 +24,14 @@ def elsewhere(ours: list[StoredRow]) -> int:
     return sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE and row["made_elsewhere"])
 
 
+def given_back(ours: list[StoredRow]) -> int:
+    """All that our rows say was given back: by us, and by hand as far as the gateway said."""
+    return by_hand(ours) + _made(ours)
+
+
 def given_back_there(ours: list[StoredRow]) -> int:
     """What our rows say was given back at the gateway: by us, and by hand as far as the gateway said."""
-    return by_hand(ours) + _made(ours) - elsewhere(ours)
+    return given_back(ours) - elsewhere(ours)
 
 
 def _made(ours: list[StoredRow]) -> int:

@@ -68,9 +68,11 @@ _OVERDUE = """
     ORDER BY d.payment_id"""
 _UNENDED = """
     SELECT payment_id, status, updated_at,
-           EXISTS (SELECT FROM deadlines d WHERE d.payment_id = s.payment_id AND d.fired_at IS NULL
+           deadline_s IS NOT NULL AND repeats <= 1000
+           AND EXISTS (SELECT FROM deadlines d WHERE d.payment_id = s.payment_id AND d.fired_at IS NULL
                        AND d.number = s.deadline AND d.due_at < now() + make_interval(days => $2)) AS has_deadline
     FROM sagas s WHERE status <> ALL($1::text[]) ORDER BY payment_id"""
+"""Without `deadline_s` a saga takes a deadline that fires for one that it does not wait for; after 1000 repeats it sets no other."""
 _FOR_A_PERSON = frozenset({"needs_decision", "refund_in_doubt"})
 
 OVERDUE_S = 60.0

@@ -12,7 +12,8 @@ STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, curre
             FROM invoices ORDER BY invoice_id COLLATE "C" """
 PAYMENTS_NOT_REBUILT = """
     WITH requested AS (
-        SELECT (data->>'payment_id')::uuid AS payment_id, stream_id, version FROM events WHERE type LIKE 'PaymentRequested.%'
+        SELECT (data->>'payment_id')::uuid AS payment_id, stream_id, version, data->'method' AS method FROM events
+        WHERE type LIKE 'PaymentRequested.%'
     ), over AS (
         SELECT DISTINCT (data->>'payment_id')::uuid AS payment_id FROM events
         WHERE type LIKE 'Paid.%' OR type LIKE 'PaymentFailed.%'
@@ -20,12 +21,19 @@ PAYMENTS_NOT_REBUILT = """
     SELECT coalesce(p.payment_id, r.payment_id) AS payment_id,
            CASE WHEN p.payment_id IS NULL THEN 'was requested and has no row'
                 WHEN r.payment_id IS NULL THEN 'has a row and was never requested'
-                WHEN p.pending THEN 'is over and its row says pending'
                 WHEN p.version <> r.version OR p.invoice_id <> r.stream_id THEN 'has a row that points at another event'
-                ELSE 'is not over and its row does not say pending' END AS why
+                WHEN o.payment_id IS NOT NULL THEN 'is over and its row says pending'
+                WHEN NOT p.pending THEN 'is not over and its row does not say pending'
+                WHEN p.announced NOT BETWEEN 1 AND 30000 OR p.announced_at > now() + interval '1 day'
+                    THEN 'waits, and is not announced again'
+                ELSE 'would be announced again with another method' END AS why
     FROM requested r FULL JOIN payments p ON p.payment_id = r.payment_id LEFT JOIN over o ON o.payment_id = r.payment_id
     WHERE p.payment_id IS NULL OR r.payment_id IS NULL OR p.pending <> (o.payment_id IS NULL)
-       OR p.version <> r.version OR p.invoice_id <> r.stream_id"""
+       OR p.version <> r.version OR p.invoice_id <> r.stream_id
+       OR p.pending AND (p.announced NOT BETWEEN 1 AND 30000 OR p.announced_at > now() + interval '1 day'
+                         OR coalesce(p.method->>'kind', 'token') <> r.method->>'kind'
+                         OR p.method->>'kind' = 'token' AND p.method->>'token' <> r.method->>'fingerprint')"""
+"""A number of announcements that the column can hardly hold any more ends them."""
 
 REFUNDS_NOT_REBUILT = """
     WITH asked AS (
@@ -39,12 +47,14 @@ REFUNDS_NOT_REBUILT = """
            CASE WHEN r.refund_id IS NULL THEN 'was asked for and has no row'
                 WHEN a.refund_id IS NULL THEN 'has a row and was never asked for'
                 WHEN r.version <> a.version OR r.payment_id <> a.payment_id THEN 'has a row that points at another event'
-                WHEN r.pending THEN 'is over and its row says pending'
+                WHEN r.pending AND o.refund_id IS NOT NULL THEN 'is over and its row says pending'
+                WHEN r.pending THEN 'waits, and is not announced again'
                 ELSE 'is not over and its row does not say pending' END AS why
     FROM asked a FULL JOIN refunds r ON r.invoice_id = a.stream_id AND r.refund_id = a.refund_id
                  LEFT JOIN over o ON o.stream_id = a.stream_id AND o.refund_id = a.refund_id
     WHERE r.refund_id IS NULL OR a.refund_id IS NULL OR r.pending <> (o.refund_id IS NULL)
-       OR r.version <> a.version OR r.payment_id <> a.payment_id"""
+       OR r.version <> a.version OR r.payment_id <> a.payment_id
+       OR r.pending AND (r.announced NOT BETWEEN 1 AND 30000 OR r.announced_at > now() + interval '1 day')"""
 
 
 async def streams_fold_to_state(counted: Tally, stores: Stores) -> None:

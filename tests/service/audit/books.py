@@ -228,9 +228,12 @@ class FinishedBooks:
         )
         return requested
 
-    async def row(self, name: str, status: str, version: int, cause: UUID, **more: Any) -> None:
+    async def row(
+        self, name: str, status: str, version: int, cause: UUID, *, cancelled: bool = False, **more: Any
+    ) -> None:
         """The payment gateway service's row, prepared and confirmed at the gateway."""
-        values: dict[str, Any] = {"receipt_number": f"ch_{name}"} if status in {"captured", "refunded"} else {}
+        values: dict[str, Any] = {"was_case": False}
+        values |= {"receipt_number": f"ch_{name}"} if status in {"captured", "refunded"} else {}
         await self.insert(
             "payment_gateway",
             "payments",
@@ -243,7 +246,6 @@ class FinishedBooks:
             version=version,
             method_token="pm_card_visa",
             gateway_id=f"pi_{name}",
-            was_case=False,
             rung=0,
             key_number=1,
             cause_id=cause,
@@ -254,7 +256,8 @@ class FinishedBooks:
             **values | more,
         )
         answered = {"needs_decision": "unknown", "refunded": "captured"}.get(status, status)
-        for seq, (step, answer) in enumerate((("prepare", "prepared"), ("execute", answered))):
+        cancel = (("cancel", "cancelled"),) if cancelled else ()
+        for seq, (step, answer) in enumerate((("prepare", "prepared"), ("execute", answered), *cancel)):
             await self.insert(
                 "payment_gateway",
                 "attempts",
@@ -305,8 +308,8 @@ class FinishedBooks:
             await self.deliver(queue, message_id, body)
         return message_id
 
-    async def saga(self, name: str, *steps: tuple[str, str, UUID], fired: bool = True) -> None:
-        """The saga's steps (status, fact, cause) from its start, and its deadline."""
+    async def saga(self, name: str, *steps: tuple[str, str, UUID], fired: bool = True, **known: Any) -> None:
+        """The saga's steps (status, fact, cause) from its start, what it `known` by then, and its deadline."""
         before = "absent"
         for version, (status, fact, cause) in enumerate(steps, start=1):
             await self.insert(
@@ -324,6 +327,7 @@ class FinishedBooks:
             before = status
             for queue in ("invoice.settlement", "payment_gateway.commands"):  # deliver every command of the saga
                 await self.deliver(queue, uuid5(cause, "0"))
+        values = {"payment_version": 0, "failure_recorded": False, "flagged": False, "repeats": 0, "deadline": 1}
         await self.insert(
             "saga",
             "sagas",
@@ -331,12 +335,9 @@ class FinishedBooks:
             invoice_id=f"INV-{name}",
             status=before,
             version=len(steps),
-            payment_version=0,
-            failure_recorded=False,
-            flagged=False,
-            repeats=0,
-            deadline=1,
+            deadline_s=None if fired else 60.0,
             updated_at=self.now,
+            **values | known,
         )
         await self.insert(
             "saga",
@@ -349,7 +350,8 @@ class FinishedBooks:
             fired_at=self.now if fired else None,
         )
 
-    async def case(self, name: str, status: str) -> None:
+    async def case(self, name: str, status: str, version: int, **more: Any) -> None:
+        values = {"amount_minor": 1250, "currency": "EUR", "gateway_id": f"pi_{name}", "attempts_version": version}
         await self.insert(
             "staff",
             "cases",
@@ -357,11 +359,11 @@ class FinishedBooks:
             invoice_id=f"INV-{name}",
             correlation_id="c",
             status=status,
-            version=1,
-            attempts_version=0,
-            details={"attempts": [], "refusals": [], "decision": None},
+            version=version,
+            details={"attempts": await self.told_attempts(name), "refusals": [], "decision": None},
             opened_at=self.now,
             updated_at=self.now,
+            **values | more,
         )
 
     async def heard(self, name: str) -> None:
@@ -436,7 +438,7 @@ class FinishedBooks:
             made_at=self.now,
             ends_at=self.now,
         )
-        await self.insert("invoice", "set_aside", command_id=command("set aside"), reason="unknown_version")
+        await self.insert("invoice", "set_aside", command_id=command("poison"), reason="not_json")
 
     async def desk(self) -> None:
         """Somebody who signed in and used the desk, a program's token, and what the desk keeps beside its work."""
@@ -463,6 +465,13 @@ class FinishedBooks:
         )
         await self.insert("staff", "settings", name="edit_and_replay", value=False, at=self.now, who="Ada")
         await self.insert("staff", "journal_check", only_row=True)
+        asks = {"reason": "x"}
+        proposed = {
+            "action": "propose",
+            "subject": payment("waiting"),
+            "details": asks | {"act": "refund", "version": 1},
+        }
+        await self.insert("staff", "journal", id=ada, at=self.now, who="Ada", **proposed)
         await self.insert(
             "staff",
             "proposals",
@@ -470,7 +479,7 @@ class FinishedBooks:
             payment_id=payment("waiting"),
             version=1,
             act="refund",
-            asks={"reason": "x"},
+            asks=asks,
             proposed_by="Ada",
             via="desk",
             proposed_at=self.now,
@@ -491,14 +500,14 @@ class FinishedBooks:
             rate=1,
             total=1,
         )
-        item = {"run_no": 2, "position": 1, "letter_id": command("letter of a run"), "state": 0, "may_charge": False}
+        item = {"run_no": 2, "position": 1, "letter_id": command("letter of a run"), "state": 8, "may_charge": False}
         await self.insert("staff", "replay_items", **item, first_seen=self.now)
 
     async def dead_letter(self, name: str, message_id: UUID, **changes: Any) -> None:
         values: dict[str, Any] = {
             "queue": "invoice.commands",
             "reason": "not_json",
-            "body": b"{",
+            "body": b"{}",
             "status": "open",
         } | changes
         self.record_delivery("dead-letters", command(f"dead letter {name}"), values["body"] or b"")
@@ -513,7 +522,7 @@ class FinishedBooks:
                 "message_id": str(message_id),
                 "content_type": "application/cloudevents+json",
                 "headers": {},
-                "body_bytes": 1,
+                "body_bytes": len(values["body"] or b""),
                 "replays": 0,
                 "seen": 1,
                 "first_seen": self.now,
@@ -617,6 +626,7 @@ class FinishedBooks:
             name,
             ("settling", "Captured", captured),
             ("completed", "Paid", paid),
+            **_captured(name, 3),
         )
 
     async def parted(self, name: str) -> None:
@@ -662,7 +672,16 @@ class FinishedBooks:
         about_it = {"invoice_id": invoice, "refund_id": part, "payment_id": payment(name), "version": 4}
         await self.insert("invoice", "refunds", **about_it, pending=False, announced_at=self.now)
         self.refund(f"ch_{name}", f"pi_{name}", amount=PART_MINOR, of=part)
-        made = await self.outcome(name, 5, "PaymentRefunded", make)
+        made = await self.outcome(
+            name,
+            5,
+            "PaymentRefunded",
+            make,
+            amount_minor=PART_MINOR,
+            currency="EUR",
+            refund_id=f"re_ch_{name}_{PART_MINOR}",
+            refund={"refund_id": str(part), "refunded_minor": PART_MINOR, "left_minor": 1250 - PART_MINOR},
+        )
         recorded = await self.event(
             invoice, 5, "Refunded", uuid5(made, "0"), **about, refunded_minor=PART_MINOR, version=5
         )
@@ -675,6 +694,7 @@ class FinishedBooks:
         }
         paid_by = {"payment_id": payment(name), "receipt_number": f"ch_{name}"}
         await self.state(invoice, "paid", 5, **paid_by, refunds=[known])
+        kept = {"refund_id": str(part), "asked_minor": PART_MINOR, "status": "made", "version": 5, "is_recorded": True}
         await self.saga(
             name,
             ("settling", "Captured", captured),
@@ -682,12 +702,14 @@ class FinishedBooks:
             ("completed", "RefundAsked", asked),
             ("completed", "RefundMade", made),
             ("completed", "RefundRecorded", recorded),
+            **_captured(name, 3),
+            refunds=[kept | {"amount_minor": PART_MINOR, "currency": "EUR"}],
         )
 
     async def declined(self, name: str) -> None:
         """A payment that was requested and declined; the invoice recorded it."""
         requested = await self.request(name)
-        await self.row(name, "declined", 4, requested, reason="card_declined")
+        await self.row(name, "declined", 4, requested, cancelled=True, reason="card_declined")
         declined = await self.outcome(name, 4, "PaymentDeclined", requested, reason="card_declined")
         failed = await self.event(
             f"INV-{name}",
@@ -703,19 +725,29 @@ class FinishedBooks:
             name,
             ("failed", "Declined", declined),
             ("failed", "PaymentFailed", failed),
+            payment_version=4,
+            failure_outcome="declined",
+            failure_reason="card_declined",
         )
 
     async def waiting(self, name: str) -> None:
         """The outcome is unknown, and a person is asked. In truth it was captured."""
         requested = await self.request(name, pending=True)
-        await self.row(name, "needs_decision", 4, requested, due_at=datetime.now(UTC) + timedelta(hours=1))
+        due_at = datetime.now(UTC) + timedelta(hours=1)
+        await self.row(name, "needs_decision", 4, requested, due_at=due_at, was_case=True)
         self.charge(f"ch_{name}", f"pi_{name}")
         doubt = await self.outcome(name, 3, "PaymentInDoubt", requested)
         needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested, attempts=await self.told_attempts(name))
         await self.event(f"INV-{name}", 3, "PaymentInDoubt", uuid5(doubt, "0"), payment_id=str(payment(name)))
         await self.state(f"INV-{name}", "in_doubt", 3, payment_id=payment(name))
-        await self.saga(name, ("in_doubt", "InDoubt", doubt), ("needs_decision", "NeedsDecision", needs), fired=False)
-        await self.case(name, "needs_decision")
+        await self.saga(
+            name,
+            ("in_doubt", "InDoubt", doubt),
+            ("needs_decision", "NeedsDecision", needs),
+            fired=False,
+            payment_version=4,
+        )
+        await self.case(name, "needs_decision", 4)
         await self.heard(name)
 
     async def decided(self, name: str) -> None:
@@ -733,7 +765,8 @@ class FinishedBooks:
             "SELECT position || ':' || encode(hash, 'hex') FROM journal WHERE subject = $1", payment(name)
         )
         await self.deliver("payment_gateway.commands", decision)
-        await self.row(name, "captured", 5, decision, decided_by="Ada")
+        due_at = datetime.now(UTC) + timedelta(hours=1)
+        await self.row(name, "captured", 5, decision, decided_by="Ada", due_at=due_at, was_case=True)
         self.charge(f"ch_{name}", f"pi_{name}")
         needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
         captured = await self.outcome(name, 5, "PaymentCaptured", decision, case=True, decided_by="Ada")
@@ -744,6 +777,7 @@ class FinishedBooks:
             ("needs_decision", "NeedsDecision", needs),
             ("settling", "Captured", captured),
             ("completed", "Paid", paid),
+            **_captured(name, 5),
         )
         await self.insert(
             "payment_gateway",
@@ -755,7 +789,7 @@ class FinishedBooks:
             journal_head=head,
             **decided,
         )
-        await self.case(name, "captured")
+        await self.case(name, "captured", 5, decided_by="Ada")
 
     async def late(self, name: str) -> None:
         """A failure was recorded, then the capture was found, and the saga had it refunded."""
@@ -763,7 +797,7 @@ class FinishedBooks:
         not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested, reason="any")
         captured = await self.outcome(name, 4, "PaymentCaptured", requested)
         refund = uuid5(captured, "0")
-        await self.row(name, "refunded", 6, refund)
+        await self.row(name, "refunded", 6, refund, cancelled=True)
         self.charge(f"ch_{name}", f"pi_{name}")
         self.refund(f"ch_{name}", f"pi_{name}")
         refunded = await self.outcome(name, 6, "PaymentRefunded", refund)
@@ -783,6 +817,7 @@ class FinishedBooks:
             ("failed", "PaymentFailed", failed),
             ("refunding", "Captured", captured),
             ("refunded", "Refunded", refunded),
+            **_captured(name, 6),
         )
 
     async def voided(self, name: str) -> None:
@@ -807,7 +842,7 @@ class FinishedBooks:
         await self.voided("void")
         await self.parted("parted")
         self.record("poison")
-        await self.dead_letter("poison", command("poison"))
+        await self.dead_letter("poison", command("poison"), event_id=command("poison"))
         await self.discarded("discarded")
         await self.replayed("replayed")
         self.record("lost", confirmed=False)
@@ -816,6 +851,12 @@ class FinishedBooks:
 
 
 _ISSUED = {"customer_id": "C-1", "amount_minor": 1250, "currency": "EUR"}
+
+
+def _captured(name: str, version: int) -> dict[str, Any]:
+    """What a saga keeps of a capture, and the newest version that it heard of."""
+    captured = {"captured_minor": 1250, "captured_currency": "EUR", "receipt_number": f"ch_{name}"}
+    return {**captured, "payment_version": version}
 
 
 def _paid(name: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ EVIDENCE, PAID, HERE_AND_THERE = "settled_with_evidence", "paid_when_captured", 
 ONCE, ACCOUNTED, DELIVERED = "captured_once", "charges_accounted_for", "events_delivered"
 DECIDED, CONFIRMED, BALANCE = "decisions_journalled", "confirmed_once", "books_balance"
 DELIVERIES, LETTERS, STEPS = "deliveries_accounted_for", "dead_letters_explained", "sagas_step_legally"
-SEALED = "books_sealed"
+SEALED, RUNS = "books_sealed", "runs_sent_once"
 SECRETS, JOURNAL, RESOURCES, SETTLED = "no_secrets_leaked", "journal_unbroken", "resources_given_back", "settled_agrees"
 
 OF = "payment_id = $payment({})"
@@ -90,6 +90,8 @@ def event(story: str, version: int) -> str:
 
 _ACCEPTED = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id, sender, sent_id)
     VALUES ($kept(nobody), 'remit.invoice.{}.v1', $invoice({}), 'accepted', 'c', 'upstream', $sent(nobody))"""
+_REJECTED = """INSERT INTO answers (command_id, command_type, invoice_id, answer, reason, correlation_id, sender, sent_id)
+    VALUES ($kept(nobody), 'remit.invoice.RefundInvoice.v1', $invoice(paid), 'rejected', 'not_paid', 'c', 'upstream', $sent(nobody))"""
 _TWO_LINES = "the sender's history does not know it, and nothing came of it"
 _SPELT = """convert_to(replace(convert_from(body, 'UTF8'), '{}', '{}'), 'UTF8')"""
 """A message with other words in it."""
@@ -110,6 +112,13 @@ ANSWERS: Final = (
         "invoice.answers",
         "a refund accepted once more, that nobody asked for",
         ("invoice", _ACCEPTED.format("RefundInvoice", "parted")),
+        red=(ANSWERED,),
+        seen_in_production=False,
+    ),
+    rows(
+        "invoice.answers",
+        "a refund rejected that nobody asked for",
+        ("invoice", _REJECTED),
         red=(ANSWERED,),
         seen_in_production=False,
     ),
@@ -196,7 +205,14 @@ EVENTS: Final = (
         HEARD,
         why="staff know the customer, too",
     ),
-    change("invoice.invoices.status", "'open'", "invoice_id = $invoice(void)", FOLDED),
+    change(
+        "invoice.invoices.status",
+        "'open'",
+        "invoice_id = $invoice(void)",
+        FOLDED,
+        HEARD,
+        why="staff show that it is void",
+    ),
     change("invoice.invoices.version", "9", "invoice_id = $invoice(void)", FOLDED),
     change(
         "invoice.invoices.amount_minor",
@@ -226,6 +242,15 @@ EVENTS: Final = (
         why="its sender paid an invoice of another",
     ),
     change("invoice.payments.pending", "true", of("paid"), FOLDED),
+    change("invoice.payments.announced_at", "now() + interval '9 years'", of("waiting"), FOLDED),
+    change("invoice.payments.announced", "32767", of("waiting"), FOLDED),
+    change(
+        "invoice.payments.method",
+        """'{"kind": "token", "token": "pm_card_mastercard"}'""",
+        of("waiting"),
+        FOLDED,
+        how="another card would be charged",
+    ),
     change("invoice.payments.version", "1", of("paid"), FOLDED),
     change("invoice.payments.invoice_id", "$invoice(void)", of("paid"), FOLDED),
     change("invoice.payments.payment_id", "$sent(nobody)", of("paid"), FOLDED),
@@ -267,7 +292,8 @@ EVENTS: Final = (
         event("void", 2),
         BY_COMMANDS,
         FOLDED,
-        why="nothing came of the command then",
+        HEARD,
+        why="nothing came of the command then, and staff heard another event",
     ),
     change("invoice.events.version", "7", event("void", 2), FOLDED),
     change("invoice.refunds.version", "9", "invoice_id = $invoice(parted)", FOLDED),
@@ -326,8 +352,7 @@ PAYMENTS: Final = (
         OUTCOMES,
         PAID,
         HERE_AND_THERE,
-        HEARD,
-        why="its outcome, its invoice, the gateway and staff know the receipt",
+        why="its outcome, its invoice and the gateway know the receipt",
     ),
     change("payment_gateway.payments.version", "9", of("paid"), OUTCOMES),
     change("payment_gateway.payments.cause_id", "$sent(nobody)", of("paid"), BY_COMMANDS),
@@ -337,8 +362,8 @@ PAYMENTS: Final = (
         "no next attempt, and no case",
         ("payment_gateway", "UPDATE payments SET due_at = NULL WHERE payment_id = $payment(waiting)"),
         ("staff", "DELETE FROM cases WHERE payment_id = $payment(waiting)"),
-        red=(ACCOUNTED, STEPS),
-        why="neither the gateway nor a person is asked",
+        red=(ACCOUNTED, STEPS, OUTCOMES),
+        why="neither the gateway nor a person is asked, and staff were told of it",
     ),
     change("payment_gateway.payments.leased_by", "$sent(nobody)", of("paid"), RESOURCES),
     change("payment_gateway.payments.attempts_forgotten_at", "now()", of("paid"), CONFIRMED),
@@ -363,7 +388,8 @@ PAYMENTS: Final = (
         of("parted"),
         ONCE,
         PAID,
-        why="its invoice and the gateway know the amount",
+        OUTCOMES,
+        why="its outcome, its invoice and the gateway know the amount",
     ),
     change(
         "payment_gateway.refunds.status",
@@ -371,9 +397,17 @@ PAYMENTS: Final = (
         of("parted"),
         ONCE,
         PAID,
-        why="its invoice and the gateway know that it was made",
+        OUTCOMES,
+        why="its outcome, its invoice and the gateway know that it was made",
     ),
-    change("payment_gateway.refunds.decided_by", "'Eve'", of("parted"), PAID),
+    change(
+        "payment_gateway.refunds.decided_by",
+        "'Eve'",
+        of("parted"),
+        PAID,
+        OUTCOMES,
+        why="there is no decision of that person, and its outcome names nobody",
+    ),
 )
 
 OUTCOME_ROWS: Final = (
@@ -403,8 +437,9 @@ OUTCOME_ROWS: Final = (
         OUTCOMES,
         HEARD,
         DELIVERED,
+        EVIDENCE,
         how="another reason",
-        why=_MESSAGE,
+        why=f"{_MESSAGE}; and the gateway answered with that reason",
     ),
     change(
         "payment_gateway.outcomes.type",
@@ -413,7 +448,8 @@ OUTCOME_ROWS: Final = (
         OUTCOMES,
         PAID,
         BY_COMMANDS,
-        why="its message is of another type, and its saga and its invoice recorded what no outcome supports",
+        HEARD,
+        why="its message is of another type, as staff heard, and its saga and its invoice recorded what no outcome supports",
     ),
     change(
         "payment_gateway.outcomes.message_id",
@@ -442,11 +478,11 @@ OUTCOME_ROWS: Final = (
         OUTCOMES,
         BY_COMMANDS,
         PAID,
-        EVIDENCE,
         why="what followed from it has no cause, and it follows from nothing",
     ),
 )
 
+_DECISION = "the journal has it, and staff heard it as the decision was sent"
 _GUESS = (
     ("payment_gateway", "DELETE FROM decisions WHERE payment_id = $payment(decided)"),
     ("payment_gateway", "UPDATE payments SET decided_by = NULL WHERE payment_id = $payment(decided)"),
@@ -455,7 +491,14 @@ RECORDS: Final = (
     change("payment_gateway.attempts.answer", "'unknown'", of("paid", "step = 'execute'"), EVIDENCE),
     change("payment_gateway.attempts.answer", "'captured'", of("waiting", "step = 'execute'"), EVIDENCE),
     change("payment_gateway.attempts.evidence", "'HTTP 200 succeeded'", of("waiting", "step = 'execute'"), EVIDENCE),
-    change("payment_gateway.attempts.step", "'inquire'", of("waiting", "step = 'execute'"), EVIDENCE),
+    change(
+        "payment_gateway.attempts.step",
+        "'inquire'",
+        of("waiting", "step = 'execute'"),
+        EVIDENCE,
+        CONFIRMED,
+        why="its outcome tells of another step, and its idempotency key is of that",
+    ),
     change("payment_gateway.attempts.at", "at + interval '1 hour'", of("waiting", "step = 'execute'"), EVIDENCE),
     change("payment_gateway.attempts.idempotency_key", "'k'", "step IN ('execute', 'prepare')", CONFIRMED),
     change(
@@ -465,17 +508,24 @@ RECORDS: Final = (
         CONFIRMED,
         seen_in_production=False,
     ),
-    change("payment_gateway.attempts.payment_id", "$sent(nobody)", of("paid", "step = 'execute'"), EVIDENCE),
+    change(
+        "payment_gateway.attempts.payment_id",
+        "$sent(nobody)",
+        of("paid", "step = 'execute'"),
+        EVIDENCE,
+        CONFIRMED,
+        why="its outcome has no answer then, and its idempotency key is of the payment",
+    ),
     rows(
         "payment_gateway.attempts",
         "the confirm's attempt deleted",
         ("payment_gateway", "DELETE FROM attempts WHERE payment_id = $payment(paid) AND step = 'execute'"),
         red=(EVIDENCE,),
     ),
-    change("payment_gateway.decisions.evidence", "'none'", of("decided"), DECIDED),
-    change("payment_gateway.decisions.reason", "'none'", of("decided"), DECIDED),
-    change("payment_gateway.decisions.receipt_number", "'ch_x'", of("decided"), DECIDED),
-    change("payment_gateway.decisions.expected_version", "1", of("decided"), DECIDED),
+    change("payment_gateway.decisions.evidence", "'none'", of("decided"), DECIDED, HEARD, why=_DECISION),
+    change("payment_gateway.decisions.reason", "'none'", of("decided"), DECIDED, HEARD, why=_DECISION),
+    change("payment_gateway.decisions.receipt_number", "'ch_x'", of("decided"), DECIDED, HEARD, why=_DECISION),
+    change("payment_gateway.decisions.expected_version", "1", of("decided"), DECIDED, HEARD, why=_DECISION),
     change("payment_gateway.decisions.message_id", "$sent(nobody)", of("decided"), DECIDED),
     change(
         "payment_gateway.decisions.journal_head",
@@ -492,7 +542,8 @@ RECORDS: Final = (
         DECIDED,
         EVIDENCE,
         PAID,
-        why="its outcome and its payment name another person",
+        HEARD,
+        why="its outcome and its payment name another person, and staff heard that one",
     ),
     change(
         "payment_gateway.decisions.resolution",
@@ -501,7 +552,8 @@ RECORDS: Final = (
         DECIDED,
         EVIDENCE,
         PAID,
-        why="its outcome and its payment say captured",
+        HEARD,
+        why="its outcome and its payment say captured, and staff heard that",
     ),
     change(
         "payment_gateway.decisions.refusal",
@@ -601,6 +653,335 @@ STAFF: Final = (
     change("staff.payments.invoice_id", "$invoice(void)", of("paid"), HEARD),
     member("staff.messages.facts", '{"amount_minor": 1}', of("paid", "type = 13"), HEARD),
     member("staff.messages.facts", '{"customer_id": "C-2"}', "invoice_id = $invoice(paid) AND type = 1", HEARD),
+)
+
+_AGAIN = """INSERT INTO refunds (payment_id, refund_id, position, reason, status, by_hand_minor, version, key_number)
+    VALUES ($payment(paid), {}, 1, 'x', '{}', 0, 0, 1)"""
+_FORGOTTEN = "now() + interval '500 days'"
+_ANSWER = """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence)
+    VALUES ($payment({}), 1, 90, now() - interval '1 hour', '{}', '{}', 'HTTP 200')"""
+_SIDE = (
+    """'{"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", "disputed": false}'"""
+)
+WATCHED: Final = (
+    change("payment_gateway.payments.status", "'requested'", of("waiting"), OUTCOMES, how="it would be charged anew"),
+    change(
+        "payment_gateway.payments.status", "'refunded'", of("parted"), OUTCOMES, how="the rest is not there any more"
+    ),
+    change(
+        "payment_gateway.payments.version", "version + 1", of("waiting"), OUTCOMES, how="no decision fits it any more"
+    ),
+    change("payment_gateway.payments.version", "3", of("parted"), OUTCOMES, how="as before its refund"),
+    change("payment_gateway.payments.params_hash", "NULL", of("declined"), EVIDENCE),
+    change("payment_gateway.payments.fence", "0", of("waiting"), EVIDENCE),
+    change("payment_gateway.payments.was_case", "false", of("waiting"), OUTCOMES),
+    change("payment_gateway.payments.rung", "-5", of("waiting"), ACCOUNTED),
+    change("payment_gateway.payments.settled_as", "'declined'", of("decided"), OUTCOMES),
+    change("payment_gateway.payments.gateway_side", _SIDE, of("decided"), EVIDENCE, how="it agrees"),
+    change(
+        "payment_gateway.payments.gateway_side",
+        _SIDE,
+        of("waiting"),
+        EVIDENCE,
+        OUTCOMES,
+        how="it said captured",
+        why="no answer says so, and its outcome and its case do not",
+    ),
+    change("payment_gateway.payments.refund_id", "'re_x'", of("parted"), OUTCOMES),
+    change(
+        "payment_gateway.payments.receipt_number",
+        "'ch_x'",
+        of("waiting"),
+        OUTCOMES,
+        HERE_AND_THERE,
+        why="no outcome told of it, and the gateway has another one",
+    ),
+    change("payment_gateway.payments.created_at", "now() - interval '9 years'", of("paid"), OUTCOMES),
+    change(
+        "payment_gateway.payments.due_at",
+        "NULL",
+        of("decided"),
+        ACCOUNTED,
+        how="nobody asks whether the gateway agrees",
+    ),
+    change(
+        "payment_gateway.payments.due_at", "now() + interval '9 years'", of("late"), ACCOUNTED, how="of a settled one"
+    ),
+    rows(
+        "payment_gateway.attempts",
+        "all deleted, as they will be one day",
+        ("payment_gateway", "DELETE FROM attempts WHERE payment_id = $payment(paid)"),
+        (
+            "payment_gateway",
+            f"UPDATE payments SET attempts_forgotten_at = {_FORGOTTEN} WHERE payment_id = $payment(paid)",
+        ),
+        red=(CONFIRMED,),
+    ),
+    rows(
+        "payment_gateway.payments.updated_at",
+        "and all attempts deleted, as if it had ended long ago",
+        ("payment_gateway", "DELETE FROM attempts WHERE payment_id = $payment(paid)"),
+        (
+            "payment_gateway",
+            """UPDATE payments SET attempts_forgotten_at = now(), updated_at = now() - interval '500 days'
+               WHERE payment_id = $payment(paid)""",
+        ),
+        red=(OUTCOMES,),
+    ),
+    change(
+        "payment_gateway.refunds.amount_minor",
+        "1",
+        of("late"),
+        OUTCOMES,
+        ONCE,
+        how="of the saga's",
+        why="its outcome and the gateway know the amount",
+    ),
+    change("payment_gateway.refunds.status", "'at_work'", of("late"), OUTCOMES, how="it would be made again"),
+    change("payment_gateway.refunds.status", "'kept'", of("late"), OUTCOMES, how="of the saga's"),
+    change("payment_gateway.refunds.version", "1", of("parted"), OUTCOMES),
+    change("payment_gateway.refunds.asked_by", "'Eve'", of("parted"), OUTCOMES),
+    change("payment_gateway.refunds.asked_minor", "3", of("late"), OUTCOMES, how="of the saga's"),
+    change("payment_gateway.refunds.made_elsewhere", "true", of("late"), OUTCOMES, how="of the saga's"),
+    change("payment_gateway.refunds.by_hand_minor", "5", of("late"), OUTCOMES, how="of the saga's"),
+    rows(
+        "payment_gateway.refunds",
+        "one at work that nobody asked for",
+        ("payment_gateway", _AGAIN.format("$sent(nobody)", "at_work")),
+        red=(OUTCOMES,),
+    ),
+    rows(
+        "payment_gateway.refunds",
+        "one that waits for ever",
+        ("payment_gateway", _AGAIN.format("$payment(paid)", "waiting")),
+        red=(ACCOUNTED,),
+    ),
+    rows(
+        "payment_gateway.refunds",
+        "that of the saga lost",
+        ("payment_gateway", "DELETE FROM refunds WHERE payment_id = $payment(late)"),
+        red=(OUTCOMES, ONCE),
+        why="its outcome tells of it, and the gateway made it",
+    ),
+)
+
+TOLD: Final = (
+    rows(
+        "payment_gateway.outcomes",
+        "one more, above the payment's version",
+        (
+            "payment_gateway",
+            """INSERT INTO outcomes (payment_id, version, message_id, exchange, routing_key, type, correlation_id, body)
+               SELECT payment_id, 99, $sent(nobody), exchange, routing_key, type, correlation_id, convert_to(replace(replace(
+                   convert_from(body, 'UTF8'), message_id::text, $sent(nobody)), '"version":' || version, '"version":99'), 'UTF8')
+               FROM outcomes WHERE payment_id = $payment(declined)""",
+        ),
+        red=(OUTCOMES, BY_COMMANDS, DELIVERED),
+        why="nobody received that message, and its id is not derived from its version",
+    ),
+    *(
+        rows("payment_gateway.attempts", how, ("payment_gateway", _ANSWER.format(story, step, answer)), red=(EVIDENCE,))
+        for how, story, step, answer in (
+            ("the gateway answered that a declined one is captured", "declined", "inquire", "captured"),
+            ("the gateway gave money back, and nobody was told", "paid", "refund", "refunded"),
+        )
+    ),
+    *(
+        rows(
+            "payment_gateway.attempts",
+            f"the {step}'s attempt deleted",
+            ("payment_gateway", f"DELETE FROM attempts WHERE payment_id = $payment({story}) AND step = '{step}'"),
+            red=red,
+            why="its id at the gateway comes from nowhere, and was confirmed" if len(red) > 1 else "",
+        )
+        for story, step, red in (("declined", "cancel", (EVIDENCE,)), ("paid", "prepare", (EVIDENCE, CONFIRMED)))
+    ),
+    change("payment_gateway.attempts.answer", "'declined:expired_card'", of("declined", "step = 'execute'"), EVIDENCE),
+    change(
+        "payment_gateway.attempts.idempotency_key", "'k'", of("paid", "step = 'execute'"), CONFIRMED, how="that of none"
+    ),
+)
+
+REMEMBERED: Final = (
+    change("saga.sagas.deadline_s", "NULL", of("waiting"), STEPS, how="it does not wait for its deadline"),
+    change("saga.sagas.repeats", "5000", of("waiting"), STEPS),
+    change("saga.sagas.payment_version", "0", of("declined"), BY_COMMANDS, how="none"),
+    change(
+        "saga.sagas.captured_minor",
+        "NULL, captured_currency = NULL, receipt_number = NULL",
+        of("paid"),
+        BY_COMMANDS,
+        how="none",
+    ),
+    change("saga.sagas.failure_outcome", "NULL, failure_reason = NULL", of("declined"), BY_COMMANDS, how="none"),
+    change("saga.sagas.failure_reason", "'x'", of("late"), OUTCOMES, how="of a payment that was given back"),
+    change("saga.sagas.refunds", "NULL", of("parted"), BY_COMMANDS),
+    *(
+        change(
+            "saga.sagas.refunds",
+            f"jsonb_set(refunds, '{{0,{name}}}', '{value}')",
+            of("parted"),
+            OUTCOMES,
+            how=f"{name} {value}",
+        )
+        for name, value in (
+            ("amount_minor", "1"),
+            ("asked_minor", "1"),
+            ("status", '"asked"'),
+            ("version", "99"),
+            ("decided_by", '"Eve"'),
+        )
+    ),
+    rows(
+        "saga.sagas.updated_at",
+        "and its journal deleted, as if it had ended long ago",
+        ("saga", "DELETE FROM transitions WHERE payment_id = $payment(paid)"),
+        (
+            "saga",
+            """UPDATE sagas SET journal_from = version + 1, updated_at = now() - interval '500 days' WHERE payment_id = $payment(paid)""",
+        ),
+        red=(OUTCOMES,),
+    ),
+)
+
+_RUN = """INSERT INTO replay_runs (no, id, state, step, title, filter, bins, made_by, made_at, started_by, started_at, rate, total, {})
+    VALUES (1, $sent(nobody), '{}', 'rest', 'x', '{{}}', '[]', 'Ada', now(), 'Ada', now(), 1, 1, {})"""
+_OF_RUN = """INSERT INTO replay_items (run_no, position, letter_id, state, may_charge, first_seen)
+    SELECT 1, 1, id, 0, false, now() FROM dead_letters WHERE status = 'open'"""
+_PROPOSED = """INSERT INTO proposals (id, payment_id, version, act, asks, proposed_by, via, proposed_at, state)
+    SELECT $sent(nobody), payment_id, version, 'resolve', '{}', 'Eve', 'desk', now(), 'open' FROM cases
+    WHERE payment_id = $payment(waiting)"""
+_AGREED = """INSERT INTO proposals (id, payment_id, version, act, asks, proposed_by, via, proposed_at, state, answered_by, answered_at)
+    SELECT id, subject, (details->>'expected_version')::int, 'resolve', '{}', who, 'desk', at, 'agreed', 'Eve', at FROM journal
+    WHERE action = 'resolve' AND subject = $payment(decided)"""
+SHOWN: Final = (
+    change("staff.cases.reason", "'processing'", of("waiting"), OUTCOMES),
+    change("staff.cases.version", "version - 1", of("waiting"), OUTCOMES, how="as before"),
+    change("staff.cases.attempts_version", "99", of("waiting"), OUTCOMES),
+    change("staff.cases.gateway_id", "NULL", of("waiting"), OUTCOMES, how="none"),
+    change("staff.cases.decided_by", "'Eve'", of("waiting"), OUTCOMES, how="of one that waits"),
+    *(
+        change("staff.cases.details", f"jsonb_set(details, '{{{path}}}', '{value}')", of(story), red, how=path)
+        for story, path, value, red in (
+            ("waiting", "attempts,0,evidence", '"x"', EVIDENCE),
+            ("waiting", "attempts,1,answer", '"captured"', EVIDENCE),
+            ("waiting", "attempts", "[]", EVIDENCE),
+            ("waiting", "gateway", _SIDE.strip("'"), OUTCOMES),
+            ("waiting", "settled_as", '"captured"', OUTCOMES),
+            ("decided", "decided,by", '"Eve"', OUTCOMES),
+            ("late", "noted_version", "6", DECIDED),
+        )
+    ),
+    change("staff.cases.noted_at", "now()", of("late"), DECIDED),
+    change("staff.cases.contradicted_at", "NULL", of("late"), OUTCOMES),
+    change("staff.cases.contradicted_version", "NULL", of("late"), OUTCOMES),
+    rows(
+        "staff.cases",
+        "one lost whose payment is settled",
+        ("staff", "DELETE FROM cases WHERE payment_id = $payment(late)"),
+        red=(OUTCOMES,),
+    ),
+    change("staff.payments.status", "'captured'", of("declined"), HEARD),
+    change("staff.invoices.status", "'paid'", "invoice_id = $invoice(declined)", HEARD),
+    change("staff.invoices.status", "'open'", "invoice_id = $invoice(paid)", HEARD),
+    change("staff.messages.type", "15", of("paid", "type = 13"), HEARD),
+    change("staff.messages.type", "6", "invoice_id = $invoice(paid) AND type = 3", HEARD),
+    member("staff.messages.facts", '{"resolution": "not_charged"}', of("decided", "type = 33"), HEARD),
+    change(
+        "staff.messages.facts",
+        "jsonb_set(facts, '{refund,amount_minor}', '1')",
+        of("parted", "facts ? 'refund'"),
+        HEARD,
+        how="a refund",
+    ),
+    change(
+        "staff.messages.facts",
+        "jsonb_set(facts, '{attempts,0,answer}', '\"captured\"')",
+        of("waiting", "type = 18"),
+        HEARD,
+        how="an attempt",
+    ),
+    rows(
+        "staff.proposals.id",
+        "one that nobody made, and that keeps others from deciding",
+        ("staff", _PROPOSED),
+        red=(DECIDED,),
+    ),
+    rows(
+        "staff.proposals.answered_by",
+        "a second person agreed to what one person decided",
+        ("staff", _AGREED),
+        red=(DECIDED,),
+    ),
+    rows(
+        "staff.replay_runs.lease_until",
+        "held for years",
+        ("staff", _RUN.format("lease_owner, lease_until", "running", "$sent(nobody), now() + interval '9 years'")),
+        ("staff", _OF_RUN),
+        red=(RUNS,),
+    ),
+    rows(
+        "staff.replay_items.run_no",
+        "a letter waits in a run that is over",
+        ("staff", _RUN.format("ended_at", "done", "now()")),
+        ("staff", _OF_RUN),
+        red=(RUNS,),
+    ),
+    change(
+        "staff.dead_letters.event_id",
+        "$sent(nobody)",
+        "status = 'open'",
+        LETTERS,
+        DELIVERIES,
+        why="its body says another id, and the command that was set aside has no dead letter then",
+    ),
+    change("staff.dead_letters.amount_minor", "1", "status = 'open'", LETTERS),
+    change("staff.dead_letters.may_charge", "false", "status = 'open'", LETTERS),
+    change("staff.dead_letters.body_bytes", "1", "status = 'open'", LETTERS),
+    change("staff.dead_letters.body", "NULL, withheld = 'erased'", "status = 'open'", LETTERS, how="erased"),
+    change(
+        "staff.dead_letters.body",
+        _SPELT.format("1250", "9950"),
+        "status = 'open'",
+        DELIVERIES,
+        how="another amount",
+        seen_in_production=False,
+    ),
+    rows(
+        "staff.dead_letters.status",
+        "what a person gave up is open again, and counted so",
+        ("staff", "SET LOCAL session_replication_role = origin"),
+        (
+            "staff",
+            "UPDATE dead_letters SET status = 'open', settled_by = NULL, settled_at = NULL WHERE status = 'discarded'",
+        ),
+        red=(LETTERS, ANSWERED),
+        why="the last that somebody did is to give it up, and its sender was answered",
+    ),
+    rows(
+        "invoice.set_aside.command_id",
+        "its dead letter lost, and not counted",
+        ("staff", "UPDATE dead_letter_groups SET open = 0"),
+        ("staff", "DELETE FROM dead_letters WHERE status = 'open'"),
+        red=(DELIVERIES, ANSWERED),
+        why="it was set aside and sent, and has no answer",
+    ),
+    rows(
+        "staff.dead_letters.settled_by",
+        "discarded with an entry in the journal, and never answered",
+        ("staff", "SET LOCAL session_replication_role = origin"),
+        (
+            "staff",
+            """INSERT INTO journal (id, at, who, action, subject, details)
+               SELECT $sent(nobody), now(), 'Eve', 'discard', id, '{}' FROM dead_letters WHERE status = 'open'""",
+        ),
+        (
+            "staff",
+            "UPDATE dead_letters SET status = 'discarded', settled_by = 'Eve', settled_at = now() WHERE status = 'open'",
+        ),
+        red=(DELIVERIES, ANSWERED),
+        why="it was set aside and sent, and has no answer",
+    ),
 )
 
 EVERYWHERE: Final = (
@@ -718,6 +1099,7 @@ REST: Final = (
         BY_COMMANDS,
         PAID,
         CONFIRMED,
+        EVIDENCE,
         why="what is known of it has no row then, and the row nothing",
     ),
     change(
@@ -727,6 +1109,7 @@ REST: Final = (
         ONCE,
         PAID,
         SETTLED,
+        OUTCOMES,
         why="its payment has no refund then, and another one has",
     ),
     change(
@@ -735,7 +1118,8 @@ REST: Final = (
         of("parted"),
         ONCE,
         PAID,
-        why="the gateway and the invoice know another",
+        OUTCOMES,
+        why="its outcome, the gateway and the invoice know another",
     ),
     change("payment_gateway.refunds.reason", "'other'", of("parted"), PAID),
     change("payment_gateway.refunds.asked_minor", "1", of("parted"), PAID),
@@ -745,8 +1129,8 @@ REST: Final = (
         of("parted"),
         ONCE,
         BALANCE,
-        seen_in_production=False,
-        why="the gateway's books balance without it",
+        OUTCOMES,
+        why="the gateway's books balance without it, and its outcome knows how much was given back",
     ),
     change(
         "payment_gateway.refunds.made_elsewhere",
@@ -754,10 +1138,17 @@ REST: Final = (
         of("parted"),
         ONCE,
         BALANCE,
-        seen_in_production=False,
-        why="the gateway's books tell whether it gave the money back",
+        OUTCOMES,
+        why="the gateway's books tell whether it gave the money back, and nobody said otherwise",
     ),
-    change("payment_gateway.refunds.gateway_id", "'re_x'", of("parted"), ONCE, seen_in_production=False),
+    change(
+        "payment_gateway.refunds.gateway_id",
+        "'re_x'",
+        of("parted"),
+        ONCE,
+        OUTCOMES,
+        why="the gateway and its outcome know another",
+    ),
     change("saga.transitions.fact", "'NotCharged'", of("declined", "version = 1"), BY_COMMANDS),
     change(
         "saga.transitions.payment_id",
@@ -777,13 +1168,21 @@ REST: Final = (
         of("waiting"),
         ACCOUNTED,
         STEPS,
+        OUTCOMES,
         why="it is a case without a payment, and of the payment nobody is asked",
     ),
     change("staff.cases.decided_by", "'Eve'", of("decided"), OUTCOMES),
     change("staff.commands.invoice_id", "$invoice(paid)", "command_id = $sent(pay void)", HEARD),
     change("staff.messages.at", "at + interval '1 s'", of("paid", "type = 13"), HEARD),
     change("staff.messages.cause", "$sent(nobody)", of("paid", "type = 13"), HEARD),
-    change("staff.dead_letters.settled_at", "NULL", "status = 'discarded'", LETTERS),
+    change(
+        "staff.dead_letters.settled_at",
+        "NULL",
+        "status = 'discarded'",
+        LETTERS,
+        DELIVERIES,
+        why="the journal says when",
+    ),
     change(
         "staff.dead_letters.queue",
         "'saga.events'",
@@ -920,56 +1319,132 @@ FALSIFICATIONS: Final = (
     *RECORDS,
     *SAGAS,
     *STAFF,
+    *WATCHED,
+    *TOLD,
+    *REMEMBERED,
+    *SHOWN,
     *EVERYWHERE,
     *REST,
     *SEALS,
 )
 
+
+def unseen(of: str, how: str, *statements: tuple[str, str], why: str) -> Falsification:
+    """What breaks nothing. `why` nobody could tell, or what comes of it."""
+    return Falsification(of, how, frozenset(), statements, seen_in_production=False, why=why)
+
+
+def _letter(column: str, value: str, why: str) -> Falsification:
+    statement = f"UPDATE dead_letters SET {column} = {value} WHERE status = 'open'"
+    return unseen(f"staff.dead_letters.{column}", value, ("staff", statement), why=why)
+
+
+_NAMELESS = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id)
+    VALUES ($sent(nobody), 'remit.invoice.RefundInvoice.v1', $invoice(parted), 'accepted', 'c')"""
+NOT_SEEN: Final = (
+    unseen(
+        "invoice.answers",
+        "a refund accepted again, of a sender without a name",
+        ("invoice", _NAMELESS),
+        why="nothing says whose it is, and so whose history should know it; nothing comes of it",
+    ),
+    unseen(
+        "invoice.answers.content_hash",
+        "another hash",
+        ("invoice", "UPDATE answers SET content_hash = sha256(content_hash) WHERE command_id = $kept(pay paid)"),
+        why="what the command said stands in no other place; one that comes again would hear that its id was used before",
+    ),
+    unseen(
+        "invoice.payments.method",
+        "more than the token",
+        (
+            "invoice",
+            """UPDATE payments SET method = method || '{"customer": "cus_x"}' WHERE payment_id = $payment(waiting)""",
+        ),
+        why="events keep the token or a fingerprint alone; announced again with it, the request is a dead letter",
+    ),
+    unseen(
+        "payment_gateway.attempts.evidence",
+        "of an answer that no outcome tells",
+        (
+            "payment_gateway",
+            "UPDATE attempts SET evidence = 'x' WHERE payment_id = $payment(paid) AND step = 'execute'",
+        ),
+        why="where all went well nobody is shown the answers, and the gateway alone has its own",
+    ),
+    unseen(
+        "payment_gateway.attempts.answer",
+        "one that moves no money, put in",
+        ("payment_gateway", _ANSWER.format("paid", "execute", "declined:x")),
+        why="a gateway may answer so before it answers otherwise; whether an answer has its outcome is looked at where money moves",
+    ),
+    unseen(
+        "payment_gateway.payments.due_at",
+        "no more looks at a refund",
+        ("payment_gateway", "UPDATE payments SET due_at = NULL WHERE payment_id = $payment(parted)"),
+        why="how often the gateway is asked about what it has said itself is a setting; what it says is compared with its books",
+    ),
+    unseen(
+        "payment_gateway.payments.pending_status",
+        "an outcome that no answer prepared",
+        (
+            "payment_gateway",
+            "UPDATE payments SET pending_status = 'declined', pending_reason = 'x' WHERE payment_id = $payment(waiting)",
+        ),
+        why="it counts only once the gateway confirms a cancel, and then an outcome tells it, which needs an answer that says so",
+    ),
+    _letter(
+        "reply_to", "'elsewhere'", "the broker alone had it; the answer is stored, and found by whoever asks for it"
+    ),
+    _letter("headers", '\'{"ce-id": "x"}\'', "the broker alone had them"),
+    _letter("content_type", "'text/plain'", "the broker alone had it; a replay would come back as a dead letter"),
+    unseen(
+        "staff.journal",
+        "its last entry, which no head has seen",
+        ("staff", "DELETE FROM journal WHERE position = (SELECT max(position) FROM journal) AND action = 'ask'"),
+        why="nothing but the chain proves an entry until a minute later, when its head is logged; nothing came of this one",
+    ),
+    unseen(
+        "staff.second_person_limits.above_minor",
+        "nobody needs a second person",
+        ("staff", "UPDATE second_person_limits SET above_minor = 99999999"),
+        why="it is a setting of the staff service, which writes it again within a minute, and logs that",
+    ),
+)
+"""Falsifications of what is looked at, in a way that nothing else tells of."""
+
 NO_TRUTH_ELSEWHERE: Final = {
     "*.outbox.*": "the table is empty in finished books: whatever is in it is found",
     "*.inbox.handled_at": "only says when an id may be deleted",
-    "*.*.announced_at": "only says when it is said again",
-    "*.*.announced": "counts how often it was said again; the ids of what was said derive from it, and the audit allows for some more",
-    "*.*.updated_at": "only says how long ago a row was written: a younger one is judged later in a live system",
+    "invoice.refunds.announced_at": "as that of payments: one that lies years ahead would be found, and none of these waits",
+    "invoice.refunds.announced": "as `announced_at`",
+    "*.*.updated_at": "only says how long ago a row was written: a younger one is judged later in a live system, one that is to come now",
     "*.*.traceparent": "leads to a trace, which is kept elsewhere for a short time",
     "invoice.answers.content_hash": "tells a repeated command from another one; its content is kept nowhere",
     "invoice.answers.outline_hash": "as `content_hash`",
-    "invoice.set_aside.*": "so that a sender can be told that there is no answer yet; the dead letter itself is judged",
+    "invoice.set_aside.*": "why and when, so that a sender can be told that there is no answer yet",
     "invoice.sender_tokens.*": "by which a sender asks over HTTP; a hash of a random value, and a name",
-    "payment_gateway.attempts.fence": "which lease asked; a lease that was lost leaves gaps",
+    "payment_gateway.attempts.fence": "which lease asked; a lease that was lost leaves gaps, and one later than the payment's is found",
     "payment_gateway.attempts.seq": "as `fence`",
-    "payment_gateway.payments.created_at": "says since when it is known here; the gateway's books begin later",
     "payment_gateway.payments.requested_at": "NULL, unless it was found late",
-    "payment_gateway.payments.params_hash": "tells a repeated request from another one; NULL also for what was found at the gateway",
     "payment_gateway.payments.pending_status": "what a cancel will make of it; NULL once that was answered",
     "payment_gateway.payments.pending_reason": "as `pending_status`",
     "payment_gateway.payments.pending_advice": "as `pending_status`",
-    "payment_gateway.payments.refund_id": "the last refund's gateway id, which `refunds` has as well",
-    "payment_gateway.payments.was_case": "says to whom the next outcome is told",
-    "payment_gateway.payments.rung": "where the ladder of attempts stands",
     "payment_gateway.payments.key_number": "the number of the next idempotency key; one that was used is found in the ledger",
     "payment_gateway.payments.correlation_id": "that of whatever moved it last, which may be a refund",
-    "payment_gateway.payments.fence": "counts leases",
     "payment_gateway.payments.details": "what the gateway is told beside the amount; its books do not show it in a copy",
-    "payment_gateway.payments.settled_as": "what it was before somebody looked again",
-    "payment_gateway.payments.gateway_side": "what the gateway said last; compared with its books once a person decided on it",
     "payment_gateway.refunds.position": "the order in which refunds were asked for",
-    "payment_gateway.refunds.version": "the version of the payment with which it last changed",
     "payment_gateway.refunds.key_number": "as that of payments",
-    "payment_gateway.refunds.asked_by": "NULL, unless a person had it given back",
     "saga.deadlines.id": "derives from payment and number; a message that it causes is looked up by what follows",
     "saga.*.correlation_id": "passed on in messages, of which only hashes are kept elsewhere",
     "saga.sagas.failure_recorded": "whether the invoice has answered; its event is found by its cause",
     "saga.sagas.flagged": "whether the invoice was told of the doubt",
     "saga.sagas.refund_reason": "a sentence that goes along with the refund",
-    "saga.sagas.repeats": "how often it was said again",
-    "saga.sagas.deadline_s": "the wait that the deadline was set with",
-    "saga.sagas.refunds": "the saga's own memory of refunds; the invoice's and the gateway's are compared",
     "saga.transitions.at": "the time at which this service heard it, by its own clock",
-    "staff.cases.*": "what staff are shown beside amount, version, status and who decided",
+    "staff.cases.*": "since when it is a case, who is on it, and how it is correlated",
     "staff.commands.command_id": "a command that staff did not hear is not judged",
     "staff.commands.at": "only says when it may be deleted",
-    "staff.dead_letters.*": "what staff are shown of a message; another record of the same message is found",
+    "staff.dead_letters.*": "what the broker alone had, times, and what became of a replay, to be shown",
     "staff.dead_letter_groups.*": "times and an example, to be shown",
     "staff.instances.*": "what a process said of itself, the last time",
     "staff.invoices.*": "what was heard last; what was not heard is not judged",
@@ -977,7 +1452,7 @@ NO_TRUTH_ELSEWHERE: Final = {
     "staff.messages.*": "a message that staff did not hear is not judged",
     "staff.journal_check.*": "how far a look has come; it begins anew each hour",
     "staff.people.*": "who may use the desk; the journal has each change",
-    "staff.proposals.*": "what is proposed; what comes of it is a decision",
+    "staff.proposals.*": "each is compared with its entry in the journal; none is among the stories",
     "staff.queues.*": "what the broker said last",
     "staff.replay_items.*": "no replay of many is among the stories; what one sent is compared with the journal",
     "staff.replay_runs.*": "as `replay_items`",
@@ -985,7 +1460,7 @@ NO_TRUTH_ELSEWHERE: Final = {
     "*.seal_numbering.only_row": "there is one row at most",
     "staff.seals.position": "a seal of an entry that is not there is found",
     "staff.seals.at": "when a seal was made",
-    "staff.second_person_limits.*": "settings; the journal has each change",
+    "staff.second_person_limits.*": "settings of the staff service, which writes them again within a minute, and logs that",
     "staff.settings.*": "settings; the journal has each change",
     "staff.sessions.*": "who is signed in",
     "staff.sign_ins.*": "a sign-in that is under way",

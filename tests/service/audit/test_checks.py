@@ -454,7 +454,7 @@ async def delivered_and_gone(books: FinishedBooks) -> None:
 
 
 async def command_delivered_and_gone(books: FinishedBooks) -> None:
-    books.record_delivery("invoice.commands", uuid4(), b"{}")
+    books.record_delivery("invoice.commands", uuid4(), b"gone")
 
 
 async def dead_letter_without_record(books: FinishedBooks) -> None:
@@ -565,12 +565,23 @@ async def amounts_swapped(books: FinishedBooks) -> None:
     books.refund("ch_paid", "pi_paid")
 
 
+async def aged(books: FinishedBooks, name: str, days: int) -> None:
+    """All that is known of a payment was written so many days earlier."""
+    earlier = f"- interval '{days} days'"
+    events = f"UPDATE events SET recorded_at = recorded_at {earlier} WHERE stream_id = $1"
+    await books.databases["invoice"].execute(events, f"INV-{name}")
+    gateway = books.databases["payment_gateway"]
+    await gateway.execute(f"UPDATE outcomes SET recorded_at = recorded_at {earlier} {ROW}", payment(name))
+    await gateway.execute(f"UPDATE payments SET created_at = created_at {earlier} {ROW}", payment(name))
+
+
 async def journal_deleted(books: FinishedBooks, name: str, *, until_version: int, days: int = 401) -> None:
     """The saga has had its state for so many days, and its journal up to that version is deleted."""
     saga, about = books.databases["saga"], payment(name)
     await saga.execute(f"DELETE FROM transitions {ROW} AND version <= $2", about, until_version)
     await saga.execute(f"UPDATE sagas SET journal_from = $2 {ROW}", about, until_version + 1)
     await saga.execute(f"UPDATE sagas SET updated_at = now() - interval '{days} days' {ROW}", about)
+    await aged(books, name, days)
 
 
 async def attempts_deleted(books: FinishedBooks, name: str, *, days: int = 401) -> None:
@@ -580,6 +591,7 @@ async def attempts_deleted(books: FinishedBooks, name: str, *, days: int = 401) 
     await gateway.execute(
         f"UPDATE payments SET attempts_forgotten_at = now(), updated_at = now() - interval '{days} days' {ROW}", about
     )
+    await aged(books, name, days)
 
 
 async def journal_with_a_gap_after_the_deleted_part(books: FinishedBooks) -> None:
@@ -608,11 +620,11 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "one refund made twice": (one_refund_made_twice, {"captured_once", "books_balance", "settled_agrees"}),
     "a refund of another amount here than there": (
         sql("payment_gateway", f"UPDATE refunds SET amount_minor = 400 {ROW}", payment("parted")),
-        {"captured_once", "paid_when_captured", "settled_agrees"},
+        {"captured_once", "paid_when_captured", "settled_agrees", "outcomes_agree"},
     ),
     "a refund made there and unknown here": (
         sql("payment_gateway", f"DELETE FROM refunds {ROW}", payment("parted")),
-        {"captured_once", "paid_when_captured", "settled_agrees"},
+        {"captured_once", "paid_when_captured", "settled_agrees", "outcomes_agree"},
     ),
     "a refund made here and not there": (
         ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'"),
@@ -650,7 +662,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         {"paid_when_captured", "outcomes_agree"},
     ),
     "answered and dead-lettered": (answered_and_dead_lettered, {"answered_once"}),
-    "dead-lettered twice": (dead_lettered_twice, {"answered_once"}),
+    "dead-lettered twice": (dead_lettered_twice, {"answered_once", "deliveries_accounted_for"}),
     "event of a rejected command": (
         sql("invoice", "UPDATE answers SET answer = 'rejected' WHERE command_id = $1", command("void void")),
         {"caused_by_commands"},
@@ -782,7 +794,11 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         {"no_secrets_leaked"},
     ),
     "card number URL-encoded in jsonb": (
-        sql("staff", "UPDATE cases SET details = $1", {"evidence": "n%3D" + "".join(f"%{ord(c):x}" for c in PAN)}),
+        sql(
+            "staff",
+            "UPDATE cases SET details = details || $1",
+            {"evidence": "n%3D" + "".join(f"%{ord(c):x}" for c in PAN)},
+        ),
         {"no_secrets_leaked"},
     ),
     "card number in a column of a new table": (
@@ -918,8 +934,11 @@ async def test_a_person_who_decided_on_what_the_gateway_says_knows_of_it(
     """The decision was made on a disputed capture; if the case did not show the dispute, nobody knows of it yet."""
     side = {"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", **shown}
     books.dispute("ch_decided", "pi_decided")
+    await books.outcome("decided", 3, "PaymentCaptured", uuid5(command("pay decided"), "0"))
     await books.databases["payment_gateway"].execute(
-        "UPDATE payments SET settled_as = 'captured', gateway_side = $2 WHERE payment_id = $1", payment("decided"), side
+        "UPDATE payments SET settled_as = 'captured', gateway_side = $2, due_at = NULL WHERE payment_id = $1",
+        payment("decided"),
+        side,
     )
     findings = await all_findings(books)
     assert broken(findings) == broken_checks, explained(findings)

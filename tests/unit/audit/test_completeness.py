@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from deploy.local.snapshot import path_of
-from services.audit import baseline, expected_messages, invoice_events, payments, sagas
+from services.audit import baseline, expected_messages, heard, invoice_events, payments, sagas
 from services.audit.checks import CHECKS
 from services.audit.invoice_events import FoldedInvoice, FoldedRefund, fold
 from services.audit.routes import queues_for
@@ -20,6 +20,7 @@ from services.invoice.handlers import announce
 from services.invoice.stored_events import dump
 from services.payment_gateway.domain import PaymentStatus
 from services.saga import domain as saga
+from services.staff import heard as staff_heard
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
 from tests.unit.audit.facts import facts
 from tests.unit.invoice import specification
@@ -71,12 +72,12 @@ def test_the_audit_knows_the_event_of_each_senders_command() -> None:
 
 
 def test_the_audit_expects_each_stored_event_that_a_queue_receives() -> None:
-    heard = {}
+    told = {}
     for event in EVENTS:
         contract = announce(event, "INV-1", None)
         if queues_for(contract.exchange, contract.wire_name):
-            heard[stored_name(event)] = contract.wire_name
-    assert heard == invoice_events.WIRE_NAMES, "services/audit/invoice_events.py: WIRE_NAMES must be the left side"
+            told[stored_name(event)] = contract.wire_name
+    assert told == invoice_events.WIRE_NAMES, "services/audit/invoice_events.py: WIRE_NAMES must be the left side"
 
 
 def test_the_audit_knows_every_outcome() -> None:
@@ -160,6 +161,18 @@ def tables_of(service: str) -> set[str]:
     """The tables of the schema that the service's migrations give."""
     schema = path_of(service).read_text()
     return set(re.findall(r"^TABLE (\w+)$", schema, re.MULTILINE))
+
+
+def test_the_audit_knows_under_which_numbers_staff_store_messages() -> None:
+    stored = {name: number for number, name in staff_heard.NAMES.items()}
+    assert {name: stored[name] for name in heard.OUTCOME_NUMBERS} == heard.OUTCOME_NUMBERS
+    published = invoice_events.WIRE_NAMES | {
+        "Issued": "remit.invoice.InvoiceIssued.v1",
+        "PaymentInDoubt": "remit.invoice.InvoicePaymentInDoubt.v1",
+        "Voided": "remit.invoice.InvoiceVoided.v1",
+    }
+    told = {event: stored[_short(wire_name)] for event, wire_name in published.items() if event != "PaymentRequested"}
+    assert told == heard.EVENT_NUMBERS
 
 
 def test_every_check_has_a_name_and_a_title_of_its_own() -> None:
