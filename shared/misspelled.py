@@ -31,13 +31,15 @@ def is_of_kubernetes(name: str, value: str) -> bool:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
-    distances = {
-        one: distance(name, one)
-        for one in known
-        if len(one) >= SHORTEST and abs(len(one) - len(name)) <= _most(name, one)
-    }
+    distances = {one: distance(name, one) for one in known if len(one) >= SHORTEST and _may_be_near(name, one)}
     near = [one for one, far in distances.items() if far <= _most(name, one)]
     return min(near, key=distances.__getitem__, default=None)
+
+
+def _may_be_near(name: str, known: str) -> bool:
+    """A look that costs little: a letter replaced takes one kind of letters away, and brings another one."""
+    most = _most(name, known)
+    return abs(len(known) - len(name)) <= most and len({*name} ^ {*known}) <= 2 * most
 
 
 def _most(name: str, known: str) -> int:

@@ -260,7 +260,7 @@ async def _ask_gateway(environment: EnvironmentVariables, gateway_id: str) -> tu
     from services.payment_gateway.gateways.port import MadeFor, NotFound  # noqa: PLC0415 - the gateway's SDK takes half a second
     from services.payment_gateway.settings import GatewaySettings  # noqa: PLC0415
 
-    gateway = GatewaySettings.read(environment).charging().open_gateway()
+    gateway = GatewaySettings.read(environment).charging.open_gateway()
     try:
         match await gateway.owner(gateway_id):
             case MadeFor(payment_id=UUID() as payment_id):

@@ -124,7 +124,7 @@ async def _run(window: "Window", path: Path, report: Path | None, *, look: bool)
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
 
     declared = ReconcileSettings.read()
-    url, settings = declared.database_url, declared.charging()
+    url, settings = declared.database_url, declared.charging
     gateway = settings.open_gateway()
     if not isinstance(gateway, StripeGateway):
         fail("GATEWAY_URL: a gateway in memory has no books.", MISUSED)

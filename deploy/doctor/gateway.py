@@ -25,7 +25,7 @@ async def look_at_gateway() -> Diagnosis:
 
     do = "mend GATEWAY_URL, GATEWAY_API_KEY, its permissions or GATEWAY_MODE"
     try:
-        gateway = GatewaySettings.read().charging().open_gateway()
+        gateway = GatewaySettings.read().charging.open_gateway()
     except ConfigurationError as error:
         return broken("gateway", str(error), do)
     try:

@@ -23,7 +23,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 async def assemble(runtime: Runtime) -> None:
     """Assemble the service with the gateway that its settings name. Raises `ConfigurationError`."""
-    settings = runtime.settings_as(PaymentGatewaySettings).charging()
+    settings = runtime.settings_as(PaymentGatewaySettings).charging
     charging = assemble_with(runtime, settings, settings.open_gateway())
     if settings.webhooks is not None:
         webhooks = Webhooks(settings.webhooks, charging, runtime.database, livemode=settings.mode == "live")

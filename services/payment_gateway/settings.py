@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -219,10 +220,12 @@ class GatewaySettings(Settings):
 
     def check(self) -> None:
         """Raise `ConfigurationError` for keys and secrets that cannot be used."""
-        self.charging()
+        _ = self.charging
 
+    @cached_property
     def charging(self) -> "ChargingSettings":
-        """What these settings say about charging; reads the file with the card keys. Raises `ConfigurationError`."""
+        """What these settings say about charging; reads the file with the card keys, once: to check a key takes a tenth of a second.
+        Raises `ConfigurationError`."""
         return ChargingSettings(
             gateway_url=self.gateway_url,
             gateway_api_key=self.gateway_api_key,

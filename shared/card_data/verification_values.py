@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Final
 
 from shared.card_data.effort import Effort
@@ -150,13 +151,20 @@ _HINT_US, _NAME_US, _REVERSED_US = 0.6, 3, 15
 
 
 class _NamedValue:
-    """A name and how a value stands with it. Each such name begins with the hint, which has no look-behind: so it is found fast."""
+    """A name and how a value stands with it. Each such name begins with the hint, which has no look-behind: so it is found fast.
+
+    The long pattern is compiled when the name is first met: all of them would take 30 ms of each start.
+    """
 
     def __init__(self, hint: bytes, name: bytes, value: bytes, *, name_us: float = _NAME_US) -> None:
         self._name_us = name_us
         self._hint = re.compile(hint)
         self._name = re.compile(name)
-        self._whole = re.compile(rb"(?:%b)%b" % (name, value))
+        self._named_value = rb"(?:%b)%b" % (name, value)
+
+    @cached_property
+    def _whole(self) -> re.Pattern[bytes]:
+        return re.compile(self._named_value)
 
     def find(self, lowered: bytes, effort: Effort) -> Iterator[tuple[int, int] | None]:
         """Where the values stand; None for a name without one."""

@@ -126,7 +126,8 @@ Kind = Literal["command", "event", "answer"]
 class Part(BaseModel):
     """A part of a message."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    # A service reads and writes a few of all messages: what checks one is built when it is used first.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
 
 class Contract(Part):

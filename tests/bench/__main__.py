@@ -28,14 +28,17 @@ from deploy.sandbox.process import start_sandbox
 from shared.amqp.broker_link import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
-from tests.bench import goals, limits, report
+from tests.bench import goals, limits, observability, report
 from tests.bench.load import Burst, EventListener, LoadError, TimedPayment, prepare
 from tests.bench.measure import GATEWAY, Meter
 from tests.bench.scenarios import BenchRun, BenchScenario, ScenarioOutcome, median
+from tests.bench.scraping import discarding_collector
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench"
 PARTS: Final = ("throughput", "latency", "http", "instances", "starts", "limits")
+OBSERVABILITY: Final = "observability"
+"""A part that is measured only if it is named: it takes as long as all others."""
 SANDBOX: Final = "sandbox"
 TOP: Final = "0 ms"
 """The throughput run with the in-process gateway; other runs are compared with it."""
@@ -68,7 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--payments", type=_payments, default=5_000, help="payments of each burst (default 5000)")
     parser.add_argument("--rate", type=_positive, default=30.0, help="commands/s of the latency run (default 30)")
     parser.add_argument("--seconds", type=_positive, default=20.0, help="how long the latency run is (default 20)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
+    parser.add_argument(
+        "--only", choices=(*PARTS, OBSERVABILITY), action="append", help="only this part; may be repeated"
+    )
     parser.add_argument("--skip-latency", action="store_true", help="without the latency runs")
     parser.add_argument(
         "--gateway-url",
@@ -94,12 +99,14 @@ def _positive(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """Gateways, by the services' environment. `http_pid`: the process that answers over HTTP after `goals.HTTP_LATENCY_MS`."""
+    """Gateways, by the services' environment. `http_pid`: the process that answers over HTTP after `goals.HTTP_LATENCY_MS`.
+    `collector_url`: where traces may go."""
 
     in_process: Mapping[str, str]
     http: Mapping[str, str]
     http_pid: int
     named: Mapping[str, str] | None
+    collector_url: str
 
 
 @contextmanager
@@ -122,7 +129,13 @@ def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, Gateway
         yield (
             stack,
             fleet,
-            Gateways({"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"}, http, process.pid, named),
+            Gateways(
+                {"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"},
+                http,
+                process.pid,
+                named,
+                opened.enter_context(discarding_collector()),
+            ),
         )
 
 
@@ -151,12 +164,20 @@ def _scenarios(options: argparse.Namespace, gateways: Gateways) -> list[BenchSce
         count = round(options.rate * options.seconds)
         scenarios.append(BenchScenario(f"{options.rate:g}/s", in_process, count, options.rate))
         scenarios.append(BenchScenario(HALF, in_process, options.payments, half_of=TOP))
+    scenarios += _over_http(parts, gateways.http)
+    if OBSERVABILITY in parts:
+        scenarios += observability.scenarios(in_process, gateways.collector_url, options.payments)
+    return scenarios
+
+
+def _over_http(parts: set[str], gateway: Mapping[str, str]) -> list[BenchScenario]:
+    scenarios = []
     if parts & {"http", "instances"}:
-        scenarios.append(goals.http(gateways.http, calls=goals.FEW_CALLS))
+        scenarios.append(goals.http(gateway, calls=goals.FEW_CALLS))
     if "http" in parts:
-        scenarios.append(goals.http(gateways.http, calls=goals.MANY_CALLS))
+        scenarios.append(goals.http(gateway, calls=goals.MANY_CALLS))
     if "instances" in parts:
-        scenarios.append(goals.http(gateways.http, calls=goals.FEW_CALLS, instances=2))
+        scenarios.append(goals.http(gateway, calls=goals.FEW_CALLS, instances=2))
     return scenarios
 
 
@@ -190,6 +211,7 @@ async def _measure(
         report.throughput(outcomes),
         report.latency(outcomes, allowed),
         report.cpu(outcomes),
+        observability.table({outcome.scenario.name: outcome for outcome in outcomes}),
         report.memory(outcomes),
         report.starts(outcomes, alone),
         *(report.work(outcome) for outcome in outcomes[:1] if isinstance(outcome.load, Burst)),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from tests.bench import observability
 from tests.bench.limits import Limits, ceilings
 from tests.bench.load import Burst, Steady
 from tests.bench.report import Goal, Table, goals, needs
@@ -50,6 +51,7 @@ def table(
         *_instances(played),
         *_starts(alone),
         *_memory(outcomes),
+        *observability.goals(played),
     ]
     note = "at best: by the raw limits of this run, if all that services did were to send, receive and store; over HTTP by calls"
     return goals("Goals", found, note)

@@ -11,6 +11,7 @@ from shared.messaging.publisher import Publisher
 from tests.bench.load import Burst, EventListener, Steady, TimedPayment, burst, send, steady
 from tests.bench.measure import DatabaseCounts, Meter, Spent, database_counts
 from tests.bench.pulse import pulse, stalls
+from tests.bench.scraping import scraping
 from tests.bench.system import NO_UUID, Services
 
 WARM_UP: Final = 200
@@ -21,7 +22,8 @@ IDLE_S: Final = 2.0
 @dataclass(frozen=True, slots=True)
 class BenchScenario:
     """One kind of load. `rate_per_s`: None means as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is
-    halved. `allowed_per_s`: what the number of calls in flight allows. `rounds`: how often it is played."""
+    halved. `allowed_per_s`: what the number of calls in flight allows. `rounds`: how often it is played. `is_scraped`: the services serve
+    metrics, and are asked for them."""
 
     name: str
     gateway: Mapping[str, str]
@@ -31,6 +33,7 @@ class BenchScenario:
     half_of: str | None = None
     allowed_per_s: float | None = None
     rounds: int = 1
+    is_scraped: bool = False
 
     @property
     def invoices(self) -> int:
@@ -40,7 +43,7 @@ class BenchScenario:
 @dataclass(frozen=True, slots=True)
 class ScenarioOutcome:
     """The figures of a scenario. `spent`: for the measured payments until everything about them was settled; `database_counts`: with those
-    of the warm-up. `rounds_per_s`: payments per second of all rounds, of which this is the one in the middle; empty for a steady load.
+    of the warm-up. `rounds`, and `rounds_per_s`, their payments per second: this is the one in the middle; empty for a steady load.
     `unheard`: payments that staff had not taken in when the last one was paid; taking them in is part of `spent`."""
 
     scenario: BenchScenario
@@ -54,6 +57,7 @@ class ScenarioOutcome:
     drain_s: float
     rounds_per_s: Sequence[float] = ()
     unheard: int = 0
+    rounds: "Sequence[ScenarioOutcome]" = ()
 
 
 def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
@@ -65,6 +69,7 @@ def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
     return replace(
         rates[in_order[(len(in_order) - 1) // 2]],
         rounds_per_s=in_order,
+        rounds=rounds,
         resident_mib={name: max(one.resident_mib[name] for one in rounds) for name in rounds[0].resident_mib},
         drain_s=max(one.drain_s for one in rounds),
     )
@@ -101,15 +106,18 @@ class BenchRun:
     async def play(self, scenario: BenchScenario, payments: Sequence[TimedPayment]) -> ScenarioOutcome:
         """Run one scenario. Raises LoadError, NotReadyError."""
         before = await database_counts(self.stack)
-        start_s = await self.services.start(scenario.gateway, instances=scenario.instances)
+        start_s = await self.services.start(
+            scenario.gateway, instances=scenario.instances, serves_metrics=scenario.is_scraped
+        )
         meter = self.meter.watching(self.services.pids)
         await self.pay(payments[:WARM_UP])
         rested = meter.read()
         await asyncio.sleep(IDLE_S)
         begun = meter.read()
-        load = await self.send(payments[WARM_UP:], rate_per_s=scenario.rate_per_s)
-        unheard = await self.services.unheard(self.paid - self.lost)
-        settled = await self.settled(payments[WARM_UP:], load)
+        with scraping(self.services.metrics_ports):
+            load = await self.send(payments[WARM_UP:], rate_per_s=scenario.rate_per_s)
+            unheard = await self.services.unheard(self.paid - self.lost)
+            settled = await self.settled(payments[WARM_UP:], load)
         ended = meter.read()
         resident_mib = meter.resident_mib()
         drain_s = await self.services.stop()

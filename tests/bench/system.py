@@ -35,22 +35,33 @@ class Services:
     def __init__(self, stack: Stack, fleet: Fleet) -> None:
         self._stack = stack
         self._fleet = fleet
+        self.metrics_ports: list[int] = []
+        """Where the services that run serve metrics."""
 
     async def prepare(self) -> None:
         """Create the topology, run the migrations, and give permissions."""
         await prepare(self._stack)
 
     async def start(
-        self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, fast_idle: bool = False
+        self,
+        gateway: Mapping[str, str],
+        *,
+        instances: int = 1,
+        only: Service | None = None,
+        fast_idle: bool = False,
+        serves_metrics: bool = False,
     ) -> float:
         """Start so many of each at once, or just one service; returns the seconds until every work queue has its consumers. `fast_idle`:
-        with short pauses (`tests.bench.fast_idle`). Raises NotReadyError."""
+        with short pauses (`tests.bench.fast_idle`). `serves_metrics`: each has a port for them. Raises NotReadyError."""
         started = time.perf_counter()
-        self._fleet.add_to_environment(gateway)
+        self.metrics_ports = []
         for service in SERVICES if only is None else (only,):
             for instance in range(1, instances + 1):
                 program = f"tests.bench.fast_idle {service}" if fast_idle else ""
-                own = self._stack.environment_of(service)
+                own = {**self._stack.environment_of(service), **gateway}
+                if serves_metrics:
+                    self.metrics_ports.append(self._fleet.claim_port())
+                    own["HEALTH_PORT"] = str(self.metrics_ports[-1])
                 self._fleet.start(service, instance=instance, program=program, **own)
         consumed = _CONSUMED - _optional_queues().unbound
         queues = [name for name in consumed if only is None or _consumer_of(name) == only]

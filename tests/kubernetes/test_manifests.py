@@ -384,7 +384,7 @@ def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
     at_most = of_kind("ScaledObject", "services")["payment-gateway"]["spec"]["maxReplicaCount"]
     for folder, limit in (("services", 25), ("example/services", 100)):
         told = dict(environments(folder))["payment-gateway/remit"] | {"CARD_KEYS_FILE": ""}
-        charging = PaymentGatewaySettings.read(EnvironmentVariables(told)).charging()
+        charging = PaymentGatewaySettings.read(EnvironmentVariables(told)).charging
         assert charging.requests_per_s * at_most <= limit
         assert charging.endpoint_requests_per_s * at_most <= 25
 

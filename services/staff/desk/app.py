@@ -29,7 +29,6 @@ from services.staff.desk.routing import ACTS_BURST, ACTS_EVERY_S, API, Room, des
 from services.staff.desk.security import BODY_BYTES_MAX, HEADERS
 from services.staff.desk.sessions import Visitor, cookie_of, set_cookie, visitor_of
 from services.staff.desk.sign_in import VISIT, SignIn
-from services.staff.desk.single_sign_on import SingleSignOn
 from shared.observability import metrics
 from shared.observability.logs import describe_error
 from shared.persistence.database import Trouble, trouble
@@ -71,7 +70,7 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
             *static_routes(),
             *contract.routes(),
             *sign_in.routes(),
-            *SingleSignOn(desk, sign_in).routes(),
+            *_single_sign_on_routes(desk, sign_in),
             live,
             Route(f"{API}/live", live.endpoint),
             Route(f"{API}/openapi.json", _description, methods=["GET"]),
@@ -86,6 +85,14 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     app.add_middleware(_Visits, desk=desk)
     app.add_middleware(Border, headers=HEADERS, body_bytes_max=BODY_BYTES_MAX, is_secure=desk.settings.is_secure)
     return app
+
+
+def _single_sign_on_routes(desk: Desk, sign_in: SignIn) -> list[Route]:
+    if not desk.settings.provider:
+        return []
+    from services.staff.desk.single_sign_on import SingleSignOn  # noqa: PLC0415 - its libraries take a tenth of a second
+
+    return SingleSignOn(desk, sign_in).routes()
 
 
 async def _description(request: Request) -> Response:

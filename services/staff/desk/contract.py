@@ -1,11 +1,11 @@
 """The page about what others send and hear, made from the AsyncAPI document of this build.
 
-It is open to whoever reaches the desk. The developers of a sender have no account with staff, and all of it is published. It is made once,
-when the desk starts: a request reads no cookie, no parameter and no database.
+It is open to whoever reaches the desk. The developers of a sender have no account with staff, and all of it is published. It is made once:
+a request reads no cookie, no parameter and no database.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,28 @@ class ShownChannel:
     messages: tuple[ShownMessage, ...]
 
 
-@cache
 def routes() -> tuple[Route, ...]:
-    """The page, and the document that it is made from. Drawn once a process: it is the same at every desk."""
-    document = DOCUMENT.read_bytes()
+    """The page, and the document that it is made from."""
     return (
-        _route(ADDRESS, page(json.loads(document)).encode(), "text/html; charset=utf-8"),
-        _route(f"{ADDRESS}/asyncapi.json", document, "application/vnd.aai.asyncapi+json;version=3.0.0"),
+        _route(ADDRESS, _page, "text/html; charset=utf-8"),
+        _route(f"{ADDRESS}/asyncapi.json", _document, "application/vnd.aai.asyncapi+json;version=3.0.0"),
     )
 
 
-def _route(address: str, content: bytes, media_type: str) -> Route:
+@cache
+def _page() -> bytes:
+    """Drawn when it is first asked for: it is the same at every desk, and takes longer than all else that a start draws."""
+    return page(json.loads(_document())).encode()
+
+
+@cache
+def _document() -> bytes:
+    return DOCUMENT.read_bytes()
+
+
+def _route(address: str, content: Callable[[], bytes], media_type: str) -> Route:
     async def answer(_: Request) -> Response:
-        return Response(content, media_type=media_type)
+        return Response(content(), media_type=media_type)
 
     return Route(address, answer, methods=["GET"])
 

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import cache, cached_property
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -54,10 +54,13 @@ PASSWORD = "password"  # noqa: S105 - the beginning of the names of fields that 
 _NAMES_IN = re.compile(r"\{(\w+)(?::path)?\}")
 """The names in an address. `{name:path}` takes what has slashes, too."""
 Handler = Callable[..., Awaitable[Any]]
+_TOLD: Final = "A sentence says what to do."
+_PROBLEM: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": "A sentence says what to do."}
-    for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)
+    **{status: {"content": _PROBLEM, "description": _TOLD} for status in (400, 403, 404, 409, 413, 422, 429, 503)},
+    401: {"model": Problem, "description": _TOLD},
 }
+"""One of them names the model, the others what FastAPI makes of it: it would make it anew for each status of each route."""
 
 
 @dataclass(frozen=True, slots=True)

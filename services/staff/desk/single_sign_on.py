@@ -208,9 +208,6 @@ class SingleSignOn:
         self._provider = Provider(desk)
 
     def routes(self) -> list[Route]:
-        """The routes; none if there is no provider."""
-        if not self._desk.settings.provider:
-            return []
         return [Route("/sign-in/with", self.begin, methods=["GET"]), Route(BACK, self.back, methods=["GET"])]
 
     async def begin(self, request: Request) -> Response:

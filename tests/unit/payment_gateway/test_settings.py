@@ -25,7 +25,7 @@ MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5", "GATEWAY_MODE": "benchmark"}
 
 
 def read(**variables: str) -> ChargingSettings:
-    return GatewaySettings.read(EnvironmentVariables(MEMORY | variables)).charging()
+    return GatewaySettings.read(EnvironmentVariables(MEMORY | variables)).charging
 
 
 def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
