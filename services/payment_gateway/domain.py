@@ -760,9 +760,9 @@ TellsOfRefunds = port.Captured | port.NoRefund | port.RefundFailed
 
 def _forgotten(payment: Payment, answer: TellsOfRefunds) -> refunds.Forgotten:
     """What we forgot. The refunds of a late capture are the saga's, and the invoice does not hear of them."""
-    if is_late(payment):
+    if not answer.standing or is_late(payment):
         return {}
-    return refunds.forgotten(payment.refunds, answer.standing or (), payment.payment_id, captured_minor(payment))
+    return refunds.forgotten(payment.refunds, answer.standing, payment.payment_id, captured_minor(payment))
 
 
 def came_back(payment: Payment, answer: TellsOfRefunds) -> Refunds:

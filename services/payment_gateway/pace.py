@@ -113,6 +113,8 @@ class Pace:
     @property
     def speed(self) -> float:
         """The present pace, as a part of the setting: 1 unless the gateway said 429 a short while ago."""
+        if self._speed == 1.0:  # it never did
+            return 1.0
         resting_s = min(max(0.0, self.clock() - self._slowed_s), RECOVERED_S)
         return min(1.0, self._speed * math.pow(1.0 + RECOVERY_PER_S, resting_s))
 

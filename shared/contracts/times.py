@@ -16,7 +16,8 @@ def read_time(text: str) -> datetime:
     """
     if not _FORM.match(text):
         raise ValueError("must be a time of RFC 3339 such as 2026-11-28T12:00:00Z")
+    text = text.replace(" ", "T").upper()
     try:
-        return datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.replace(" ", "T").upper()))
+        return datetime.fromisoformat(_LEAP_SECOND.sub(":59", text) if ":60" in text else text)
     except ValueError:
         raise ValueError("is a time that no calendar has") from None

@@ -133,6 +133,8 @@ def _redact(text: str, max_characters: int) -> str:
         return CARD_DATA_ENCODED
     if len(shown) > max_characters:
         shown = shown[: max_characters - 1] + "…"
+    if shown.isascii() and "\x00" not in shown:
+        return shown
     return shown.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
