@@ -45,6 +45,8 @@ class GatewayTracing:
         name, origin = f"gateway {step}", row.origin
         place = f"{name} {row.payment.payment_id} {row.fence} {seq}"
         ids = self._tracer.ids_of(name, self._kind, origin.message_id, place, origin.traceparent)
+        if not ids.is_sampled:
+            return
         word = type(answer).__name__
         self._tracer.record(
             name,

@@ -169,7 +169,7 @@ def read_traceparent(text: str | None) -> SpanIds | None:
     """The span that a `traceparent` names. None if it names none: ids of zeros are none, nor is anything of version ff."""
     if text is None or (found := _TRACEPARENT(text)) is None:
         return None
-    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    trace_id, span_id, flags = int(found[1], 16), int(found[2], 16), int(found[3], 16)
     return SpanIds(trace_id, span_id, bool(flags & SAMPLED)) if trace_id and span_id else None
 
 

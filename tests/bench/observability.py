@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from shared.observability.traces import TRACES_PATH
-from tests.bench.measure import GENERATOR, POSTGRESQL, RABBITMQ
+from tests.bench.measure import OUTSIDE, POSTGRESQL, RABBITMQ
 from tests.bench.report import Goal, Row, Table
 from tests.bench.scenarios import BenchScenario, ScenarioOutcome
 
@@ -66,7 +66,7 @@ def goals(outcomes: Mapping[str, ScenarioOutcome]) -> Iterator[Goal]:
 
 
 def _middle(outcome: ScenarioOutcome) -> dict[str, float]:
-    services = sorted(outcome.spent.cpu_s.keys() - {GENERATOR, RABBITMQ, POSTGRESQL})
+    services = sorted(outcome.spent.cpu_s.keys() - OUTSIDE - {RABBITMQ, POSTGRESQL})
     payments = outcome.scenario.payments
     middle = {
         name: median(one.spent.cpu_s[name] / payments * 1e3 for one in outcome.rounds)
