@@ -8,10 +8,10 @@ import pytest
 
 from shared.batch.turns import TURN_S, in_turns
 from shared.messaging.codec import BODY_BYTES_MAX, STRUCTURED, decode
+from tests.support.yardstick import slowness
 
-WITHIN_S = 0.012
-"""The dearest of these bodies takes 8 ms of a core that shares its caches with a dozen other processes, where 100 000 steps of a loop take
-3.4 ms. Quadratic work takes seconds."""
+WITHIN_S = 0.0075
+"""On the machine of the yardstick, where the dearest of these bodies takes 3.5 ms. Quadratic work takes seconds."""
 TRIES_MAX = 20
 """How often a body is measured, until it is fast enough once: the core may be busy with others."""
 
@@ -101,10 +101,10 @@ def test_no_body_of_64_kib_costs_much(body: bytes) -> None:
     for _ in range(TRIES_MAX):
         started = time.thread_time()
         decode(body, content_type=STRUCTURED)
-        fastest_s = min(fastest_s, time.thread_time() - started)
+        fastest_s = min(fastest_s, (time.thread_time() - started) / slowness())
         if fastest_s < WITHIN_S:
             return
-    pytest.fail(f"it took {fastest_s * 1_000:.1f} ms")
+    pytest.fail(f"it took {fastest_s * 1_000:.1f} ms of the quick machine")
 
 
 class SteppedClock:
