@@ -120,12 +120,10 @@ def _shown(
     """The answers that a case shows to people are recorded, and it shows all that were told with its outcome."""
     for case in cases:
         told = next((o.data.get("attempts") or () for o in outcomes if o.row["version"] == case["version"]), ())
-        if len(case["attempts"]) < len(told):
-            yield (
-                f"its case shows {len(case['attempts'])} answers of the gateway, and staff were told {len(told)}",
-                None,
-            )
-        for why in _altered(case["attempts"], attempts, "shown to staff"):
+        shown = case["attempts"] or ()
+        if len(shown) < len(told):
+            yield f"its case shows {len(shown)} answers of the gateway, and staff were told {len(told)}", None
+        for why in _altered(shown, attempts, "shown to staff"):
             yield f"its case: {why}", None
 
 
@@ -152,10 +150,13 @@ def _decided(outcome: SaidOutcome, decisions: Sequence[StoredRow]) -> Iterator[s
         yield f"it says that {who} decided, and there is no such decision"
 
 
-def _altered(told: Sequence[dict[str, Any]], attempts: Sequence[StoredRow], how: str) -> Iterator[str]:
+def _altered(told: Sequence[Any], attempts: Sequence[StoredRow], how: str) -> Iterator[str]:
     """The answers that were told are recorded just so. `how`: to whom they were told."""
     recorded = {(attempt["at"].isoformat(), attempt["step"]): attempt for attempt in attempts} if told else {}
     for one in told:
+        if not (isinstance(one, dict) and one.keys() >= set(_TOLD)):
+            yield f"it was {how} with an answer that does not say {', '.join(_TOLD)}"
+            continue
         attempt = recorded.get(_key(one))
         if attempt is None:
             yield f"it was {how} with the answer to {one['step']} of {one['at']}, which is not recorded"
@@ -163,6 +164,10 @@ def _altered(told: Sequence[dict[str, Any]], attempts: Sequence[StoredRow], how:
             yield f"it was {how} with the answer {one['answer']} to {one['step']}, and recorded is {attempt['answer']}"
         elif _as_told(attempt["evidence"]) != one["evidence"]:
             yield f"it was {how} with other evidence of {one['step']} of {one['at']} than is recorded"
+
+
+_TOLD = ("at", "step", "answer", "evidence")
+"""What is told of each answer."""
 
 
 def _as_told(evidence: str) -> str:

@@ -309,12 +309,20 @@ def _saga(saga: StoredRow, row: StoredRow, said: _Said) -> Iterator[str]:
     if possible is not None and not open_here(row) and row["status"] not in possible:
         yield f"{row['status']}, and its saga is {saga['status']}"
     for refund in saga["refunds"] or ():
-        if (why := _saga_refund(refund, said)) is not None:
+        if not (isinstance(refund, dict) and refund.keys() >= _REFUND_OF_SAGA):
+            yield f"its saga keeps a refund without {', '.join(sorted(_REFUND_OF_SAGA))}"
+        elif (why := _saga_refund(refund, said)) is not None:
             yield f"its saga takes the refund {refund['refund_id']} for {refund['status']}, {why}"
 
 
+_REFUND_OF_SAGA = frozenset({"refund_id", "status", "version", "asked_minor", "amount_minor", "currency"})
+"""What a saga keeps of each refund that was asked for."""
+
+
 def _learned(saga: StoredRow, outcomes: Sequence[SaidOutcome], events: Sequence[StoredRow]) -> Iterator[str]:
-    """What the saga took for captured, or for failed, was told."""
+    """What the saga took for captured, or for failed, was told. Of an outcome from which `remit purge` took something nobody can tell."""
+    if not all(outcome.event for outcome in outcomes):
+        return
     captured = (saga["captured_minor"], saga["captured_currency"], saga["receipt_number"])
     if saga["captured_minor"] is not None and captured not in _captures(outcomes):
         yield f"its saga took {captured[0]} {captured[1]} with receipt {captured[2]} for captured, and no outcome says that"

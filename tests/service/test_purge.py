@@ -361,9 +361,7 @@ async def _card_in_the_books(databases: Mapping[str, str]) -> None:
         staff, "SELECT position || ':' || encode(hash, 'hex') AS head FROM journal WHERE action = 'resolve'"
     )
     await execute(gateway, "UPDATE decisions SET journal_head = $1", head["head"])
-    await execute(
-        staff, "UPDATE cases SET details = $1", {"attempts": [{"evidence": PAN}], "refusals": [], "decision": None}
-    )
+    await execute(staff, "UPDATE cases SET details = details || $1::jsonb", {"refusals": [{"evidence": PAN}]})
     await execute(staff, "UPDATE dead_letters SET error_text = $1, body = $2 WHERE status = 'open'", PAN, PAN.encode())
     await execute(saga, f"UPDATE transitions SET correlation_id = '{DIGITS}' WHERE payment_id = $1", payment("paid"))
 
@@ -373,7 +371,8 @@ async def test_after_a_purge_every_promise_holds(environment: Environment, tmp_p
     await _card_in_the_books(environment.databases)
     await seal(environment.databases)
     staff, invoice = environment.databases["staff"], environment.databases["invoice"]
-    assert broken(await report(environment, tmp_path)).keys() == {"no_secrets_leaked", "outcomes_agree"}
+    planted = {"no_secrets_leaked", "outcomes_agree", "dead_letters_explained"}
+    assert broken(await report(environment, tmp_path)).keys() == planted
     states = "SELECT invoice_id, status, version, amount_minor, payment_id, receipt_number FROM invoices ORDER BY 1"
     before = await rows(invoice, states)
 

@@ -67,7 +67,7 @@ def test_every_operation_answers_as_the_document_says(caller: DoorCaller) -> Non
     ("path", "status"),
     [
         (f"/commands/{command('issue paid')}", 200),
-        (f"/commands/{command('set aside')}", 200),
+        (f"/commands/{command('poison')}", 200),
         (f"/payments/{payment('paid')}", 200),
         ("/invoices/INV-paid", 200),
         ("/invoices/INV-never", 404),

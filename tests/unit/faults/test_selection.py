@@ -48,9 +48,9 @@ def test_a_pattern_selects() -> None:
 
 def test_the_parts_are_all_trials_each_once_and_no_part_takes_long() -> None:
     everything = all_trials()
-    parts = [select(everything, part=(number, 12)) for number in range(1, 13)]
+    parts = [select(everything, part=(number, 24)) for number in range(1, 25)]
     assert sorted(trial.name for part in parts for trial in part) == sorted(trial.name for trial in everything)
-    assert max(estimate_s(part, LANES) for part in parts) < 360
+    assert max(estimate_s(part, LANES) for part in parts) < 240
 
 
 async def _nothing(_bed: object, _note: Note) -> None:
