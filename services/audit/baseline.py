@@ -50,7 +50,7 @@ DIGESTED: dict[str, dict[str, str]] = {
     "saga": {
         "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
                     failure_reason, failure_recorded, flagged, refund_reason, refunds FROM sagas""",
-        "transitions": f"""SELECT payment_id, from_status, to_status, fact, cause_id FROM transitions
+        "transitions": f"""SELECT DISTINCT payment_id, from_status, to_status, fact, cause_id FROM transitions
                            WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG}""",  # noqa: S608 - constants
     },
     "staff": {
@@ -71,7 +71,7 @@ DIGESTED: dict[str, dict[str, str]] = {
     },
 }
 """What recovery and replay must not change. Columns and rows that change with time alone are left out: reminders are counted, deadlines of
-cases fire, duplicates are seen once more, inquiries are repeated."""
+cases fire, duplicates are seen once more, inquiries are repeated. A message that moved a saga counts once, see `causes`."""
 LEDGER_DIGESTED = {
     "charges": "SELECT id, payment_intent, amount, currency, payment_method, created FROM charges ORDER BY id",
     "refunds": "SELECT id, payment_intent, charge, amount, currency, status FROM refunds ORDER BY id",

@@ -51,7 +51,9 @@ _SAME_CAUSE = """
     SELECT cause_id, min(stream_id) AS stream_id, count(*) AS times FROM events
     GROUP BY cause_id, cause_position HAVING count(*) > 1 ORDER BY 1"""
 _SAME_STEP = """
-    SELECT payment_id, cause_id, count(*) AS times FROM transitions GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2"""
+    SELECT payment_id, cause_id, count(*) AS times FROM transitions WHERE fact <> 'RefundAsked'
+    GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2"""
+"""A refund that is asked for again, after the inbox forgot the message, is answered again: the invoice may have lost its last commit."""
 _COUNT = "SELECT count(*) FROM events"
 _SAGAS = """
     SELECT payment_id, deadline, journal_from, payment_version, captured_minor, failure_outcome, refunds IS NOT NULL AS has_refunds,
