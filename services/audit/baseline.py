@@ -50,8 +50,8 @@ DIGESTED: dict[str, dict[str, str]] = {
     "saga": {
         "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
                     failure_reason, failure_recorded, flagged, refund_reason, refunds FROM sagas""",
-        "transitions": f"""SELECT DISTINCT payment_id, from_status, to_status, fact, cause_id FROM transitions
-                           WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG}""",  # noqa: S608 - constants
+        "transitions": f"""SELECT DISTINCT ON (payment_id, cause_id) payment_id, from_status, to_status, fact, cause_id FROM transitions
+                           WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG} ORDER BY payment_id, cause_id, version""",  # noqa: S608 - constants
     },
     "staff": {
         "dead_letters": """SELECT id, queue, origin, reason, message_id, event_id, type, replays, status, settled_by, settled_at

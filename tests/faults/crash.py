@@ -236,6 +236,8 @@ STORIES: Final[dict[str, CrashStory]] = {
     "invoice.reminder.before_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
     "invoice.reminder.after_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
     "charging.before_claim": CrashStory(nth=10),
+    "charging.before_find": CrashStory(settings={"GATEWAY_FIND_AFTER_S": "0"}),
+    "charging.after_find": CrashStory(settings={"GATEWAY_FIND_AFTER_S": "0"}),
     "charging.before_release": CrashStory(
         ("pm_remit_charged_then_timeout",), {"GATEWAY_TIMEOUT_S": "13"}, provoke=stopped_with_a_call_in_hand,
         hold_s=45.0, estimate_s=75,
