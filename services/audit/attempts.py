@@ -72,7 +72,7 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
         for outcome in outcomes:
             for why in _decided(outcome, decisions):
                 counted.breach(payment_id, f"outcome {outcome.row['version']}, {outcome.name}: {why}")
-        for row in rows if not any(row["attempts_forgotten_at"] for row in rows) else ():
+        for row in (row for row in rows if not row["attempts_forgotten_at"]):  # at most one
             for why, since in (
                 *_of_row(row, outcomes, attempts),
                 *_of_outcomes(row, outcomes, attempts),
@@ -81,10 +81,11 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
                 counted.breach(payment_id, why, since=since)
 
 
-Broken = tuple[str, datetime | None]
+Why = tuple[str, datetime | None]
+"""What is wrong, and since when it may be; None if it has always been."""
 
 
-def _of_row(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Broken]:
+def _of_row(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Why]:
     """What the row says of the gateway comes from answers, and what these said of money was told."""
     answers = {(attempt["step"], attempt["kind"]) for attempt in attempts}
     kinds = {kind for _, kind in answers}
@@ -105,7 +106,7 @@ def _of_row(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[
             )
 
 
-def _of_outcomes(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Broken]:
+def _of_outcomes(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Why]:
     for outcome in outcomes:
         for why in (
             *_brought_about(outcome, row, attempts),
@@ -114,9 +115,7 @@ def _of_outcomes(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequ
             yield f"outcome {outcome.row['version']}, {outcome.name}: {why}", None
 
 
-def _shown(
-    cases: Sequence[StoredRow], outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]
-) -> Iterator[Broken]:
+def _shown(cases: Sequence[StoredRow], outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Why]:
     """The answers that a case shows to people are recorded, and it shows all that were told with its outcome."""
     for case in cases:
         told = next((o.data.get("attempts") or () for o in outcomes if o.row["version"] == case["version"]), ())
@@ -154,7 +153,7 @@ def _altered(told: Sequence[Any], attempts: Sequence[StoredRow], how: str) -> It
     """The answers that were told are recorded just so. `how`: to whom they were told."""
     recorded = {(attempt["at"].isoformat(), attempt["step"]): attempt for attempt in attempts} if told else {}
     for one in told:
-        if not (isinstance(one, dict) and one.keys() >= set(_TOLD)):
+        if not (isinstance(one, dict) and all(name in one for name in _TOLD)):
             yield f"it was {how} with an answer that does not say {', '.join(_TOLD)}"
             continue
         attempt = recorded.get(_key(one))

@@ -6,14 +6,12 @@ from datetime import datetime
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
-from services.audit.payments import NOT_CHARGED, moment, nothing, open_here
+from services.audit.payments import CASES, NOT_CHARGED, moment, nothing, open_here
 from services.audit.stores import Stores
 
 _OPEN_CASES = """
     SELECT payment_id, status, opened_at, updated_at FROM cases
-    WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed') ORDER BY payment_id"""
-
-
+    WHERE status = ANY($1::text[]) ORDER BY payment_id"""
 FIRST_RUNG = -1
 """The lowest rung of the ladder of attempts: before a look that does not count."""
 
@@ -23,7 +21,7 @@ Broken = tuple[str, str, datetime | None]
 def open_cases(stores: Stores) -> Keyed:
     """The cases that staff are asked to decide."""
     staff = stores.databases.get("staff")
-    return nothing() if staff is None else staff.keyed(_OPEN_CASES)
+    return nothing() if staff is None else staff.keyed(_OPEN_CASES, sorted(CASES))
 
 
 async def charges_accounted_for(counted: Tally, stores: Stores) -> None:

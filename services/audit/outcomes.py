@@ -6,14 +6,14 @@ with what each of them kept of it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
-from services.audit.finding import Tally
+from services.audit.finding import CLOCKS_APART, Tally
 from services.audit.payments import CASES, CHARGED, NOT_CHARGED, SETTLED, nothing, open_here
 from services.audit.refunds import given_back
 from services.audit.stores import Stores
@@ -66,7 +66,6 @@ _BY_SAGA: Final = {
 }
 """The outcomes from which a saga learned how a refund stands."""
 _AT_WORK: Final = frozenset({"refunding", "refund_in_doubt", "refund_failed"})
-_CLOCKS_APART: Final = timedelta(days=1)
 _REOPENED: Final = "reopened_by_person"
 _UNKNOWN_HERE: Final = "unknown_here"
 """The reason of a payment that was found at the gateway: staff are told once the gateway was asked about it."""
@@ -199,7 +198,7 @@ def _row(row: StoredRow, said: _Said) -> Iterator[str]:
             yield f"its {name} is {row[name]}, and no outcome names that"
     asked = next((e["recorded_at"] for e in said.events if e["event"] == "PaymentRequested"), row["created_at"])
     told = said.outcomes[0].row["recorded_at"] if said.outcomes else row["created_at"]
-    if not asked - _CLOCKS_APART <= row["created_at"] <= told + _CLOCKS_APART:
+    if not asked - CLOCKS_APART <= row["created_at"] <= told + CLOCKS_APART:
         yield f"its row says that it is known since {row['created_at']:%F}, and it was requested at {asked:%F}"
 
 
@@ -208,7 +207,7 @@ def _as_told(row: StoredRow, last: SaidOutcome) -> Iterator[str]:
     told, is_of_refund = last.data, last.name.startswith("PaymentRefund")
     if row["status"] not in _STATUSES.get(last.name, {row["status"]}):
         yield f"{row['status']}, and its last outcome is {last.name}"
-    if row["updated_at"] < last.row["recorded_at"] - _CLOCKS_APART:
+    if row["updated_at"] < last.row["recorded_at"] - CLOCKS_APART:
         yield f"its row says that it last changed at {row['updated_at']:%F}, before its last outcome"
     if told.get("late") and row["settled_as"] not in NOT_CHARGED:
         yield "captured late, and its row does not say as what it had been settled"
@@ -302,7 +301,7 @@ def _saga(saga: StoredRow, row: StoredRow, said: _Said) -> Iterator[str]:
     heard = said.at(saga["payment_version"])
     if saga["payment_version"] and heard is None:
         yield f"its saga heard of version {saga['payment_version']}, which no outcome has"
-    if heard is not None and saga["updated_at"] < heard.row["recorded_at"] - _CLOCKS_APART:
+    if heard is not None and saga["updated_at"] < heard.row["recorded_at"] - CLOCKS_APART:
         yield f"its saga says that it last changed at {saga['updated_at']:%F}, before what it heard last"
     yield from _learned(saga, outcomes, said.events)
     possible = _SAGA_OF.get(saga["status"])
