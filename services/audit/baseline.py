@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from services.audit.causes import SAID_AGAIN
 from services.audit.errors import AuditError
 from services.audit.stores import Stores
 from shared.settings import database_variable
@@ -51,7 +52,8 @@ DIGESTED: dict[str, dict[str, str]] = {
         "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
                     failure_reason, failure_recorded, flagged, refund_reason, refunds FROM sagas""",
         "transitions": f"""SELECT DISTINCT ON (payment_id, cause_id) payment_id, from_status, to_status, fact, cause_id FROM transitions
-                           WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG} ORDER BY payment_id, cause_id, version""",  # noqa: S608 - constants
+                           WHERE fact <> {_UNDER_WAY} AND NOT ({SAID_AGAIN}) AND at > {_YOUNG}
+                           ORDER BY payment_id, cause_id, version""",  # noqa: S608 - constants
     },
     "staff": {
         "dead_letters": """SELECT id, queue, origin, reason, message_id, event_id, type, replays, status, settled_by, settled_at

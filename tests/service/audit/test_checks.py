@@ -1009,6 +1009,26 @@ async def test_a_change_by_recovery_is_found(books: FinishedBooks) -> None:
     assert {breach.about for breach in finding.breaches} == {"invoice.events", "ledger.charges"}
 
 
+async def test_a_saga_that_has_ended_may_say_again_what_it_knows(books: FinishedBooks) -> None:
+    """A reminder of the invoice came twice, because the inbox forgot it, and was answered twice."""
+    books.baselines = (Baseline.model_validate(await take_baseline(books.stores(), digest=True)),)
+    request = await books.databases["invoice"].fetchrow(
+        "SELECT cause_id, cause_position FROM events WHERE stream_id = 'INV-paid' AND version = 2"
+    )
+    assert request is not None
+    await books.databases["saga"].executemany(
+        """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
+           VALUES ($1, $2, 'completed', 'completed', 'PaymentRequested', $3, 'c')""",
+        [
+            (payment("paid"), version, uuid5(request["cause_id"], f"overdue:{request['cause_position']}:1"))
+            for version in (3, 4)
+        ],
+    )
+    await books.databases["saga"].execute("UPDATE sagas SET version = 4 WHERE payment_id = $1", payment("paid"))
+    findings = await all_findings(books)
+    assert broken(findings) == {"deliveries_accounted_for"}, explained(findings)  # nobody delivered what it says
+
+
 async def test_the_clock_of_an_instance_may_be_wrong(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("UPDATE attempts SET at = at + interval '1 hour'")
     assert (await found("confirmed_once", books.stores())).result is CheckResult.HOLDS
