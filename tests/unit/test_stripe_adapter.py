@@ -246,11 +246,43 @@ def test_no_payment_breaks_the_reader_and_nothing_strange_is_a_capture(intent: d
         assert intent["id"] == ID
 
 
-@given(st.integers(300, 599), JSON | st.fixed_dictionaries({"error": JSON}))
-def test_no_error_breaks_the_reader(status: int, body: object) -> None:
-    answer = answers.read_error(status, body, {"Retry-After": "nan"})
+HTTP_DATE = st.lists(
+    st.sampled_from(["Tue,", "01", "99", "Dec", "2026", "99999", "14:00:30", "::", "+9999999", "GMT", "-0000", ""]),
+    max_size=7,
+).map(" ".join)
+
+
+@given(st.integers(300, 599), JSON | st.fixed_dictionaries({"error": JSON}), st.text() | HTTP_DATE, HTTP_DATE)
+def test_no_error_breaks_the_reader(status: int, body: object, wait: str, date: str) -> None:
+    answer = answers.read_error(status, body, {"Retry-After": wait, "Date": date})
     if status >= 500 or status == 409:
         assert isinstance(answer, port.Unknown)
+
+
+NOW = "Tue, 01 Dec 2026 14:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "Tue, 01 Dec 2026 14:00:30 GMT", "Date": NOW}, 30.0),
+        ({"Retry-After": "Tuesday, 01-Dec-26 14:00:30 GMT", "Date": NOW}, 30.0),
+        ({"Retry-After": "Wed, 01 Dec 2027 14:00:00 GMT", "Date": NOW}, port.RETRY_AFTER_MAX_S),
+        ({"Retry-After": "Tue, 01 Dec 2026 13:59:00 GMT", "Date": NOW}, None),
+        ({"Retry-After": "Tue, 01 Dec 2026 14:00:30 GMT"}, None),
+        ({"Retry-After": "Tue, 01 Dec 2026 14:00:30", "Date": NOW}, None),
+        ({"Retry-After": "Tue, 99 Dec 2026 14:00:30 GMT", "Date": NOW}, None),
+        ({"Retry-After": "soon", "Date": NOW}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_the_wait_that_is_asked_for_may_be_seconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    answer = answers.read_error(429, {"error": {"type": "rate_limit_error"}}, headers)
+    assert isinstance(answer, port.Limited)
+    assert answer.retry_after_s == seconds
 
 
 def test_a_refusal_keeps_what_the_gateway_said() -> None:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
 from uuid import UUID
 
@@ -367,12 +368,22 @@ def _request_id(headers: Mapping[str, str], body: object) -> str | None:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The wait in seconds that the gateway asks for. The date form of RFC 9110 is not read, because Stripe never sends it."""
+    """The wait in seconds that the gateway asks for, or None. A date, as proxies send it, counts from the `Date` of the same answer."""
+    asked = headers.get("Retry-After", "")
     try:
-        seconds = float(headers.get("Retry-After", ""))
+        seconds = float(asked)
     except ValueError:
-        return None
+        seconds = _seconds_between(headers.get("Date", ""), asked)
     return min(seconds, port.RETRY_AFTER_MAX_S) if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _seconds_between(earlier: str, later: str) -> float:
+    """The seconds between two dates of HTTP (RFC 9110, 5.6.7). NaN if one of them cannot be read."""
+    try:
+        begins, ends = parsedate_to_datetime(earlier), parsedate_to_datetime(later)
+        return (ends - begins).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of them has a zone
+        return math.nan
 
 
 def _currency(intent: Json) -> str | None:
