@@ -13,13 +13,14 @@ from services.staff.desk.passwords import hashed
 from services.staff.heard import hear
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
+from shared.records import replace
 from tests.browser.filled import Filled
 from tests.browser.site import Site
 from tests.browser.states import CAPTURED, CONTRADICTED, case_after
 from tests.browser.ways import WAYS, Press, by_keyboard, by_mouse
 from tests.support.desk_browser import NOW
 from tests.support.heard_messages import INVOICE, life_of_an_invoice
-from tests.support.kept_cases import keep_case
+from tests.support.kept_cases import ATTEMPT, keep_case, kept_case_of
 from tests.support.waiting import until
 
 PASSWORD = "correct horse battery staple"
@@ -152,6 +153,31 @@ async def test_lists_and_the_menu_are_live_while_somebody_looks(site: Site) -> N
     await words.evaluate(_LOOK, False)
     await expect(count).to_have_text("2 open")
 
+
+@pytest.mark.parametrize(("typing", "scrolled"), [(True, False), (False, False), (True, True)])
+async def test_what_somebody_is_at_stays_where_it_is_when_an_answer_shows_above_it(
+    site: Site, *, typing: bool, scrolled: bool
+) -> None:
+    """At the top of a page no browser does it by itself; further down, this one does, and it must not be done twice."""
+    database = site.desk.desk.database
+    payment_id = await keep_case(database, attempts=())
+    page = await site.window("ben.resolver", Role.RESOLVER)
+    await page.goto(f"/cases/{payment_id}")
+    field = page.locator("#evidence")
+    bottom = await field.evaluate("field => Math.ceil(field.getBoundingClientRect().bottom)")
+    await page.set_viewport_size({"width": 1280, "height": bottom // (3 if scrolled else 1)})
+    await field.scroll_into_view_if_needed()
+    await (field.focus() if typing else field.hover())
+    before = await field.evaluate(_TOP)
+    case = (await kept_case_of(database, payment_id)).case
+    asked = replace(case, attempts=tuple(replace(ATTEMPT, step=step) for step in ("prepare", "execute", "inquire")))
+    async with database.transaction() as tx:
+        await store.save_cases(tx, [(asked, "C-1")], site.desk.clock(), locked={payment_id})
+    await expect(page.get_by_text("HTTP 503").first).to_be_attached()
+    assert abs(await field.evaluate(_TOP) - before) <= 1
+
+
+_TOP = "field => field.getBoundingClientRect().top"
 
 _LOOK = """away => {
     Object.defineProperty(document, "hidden", {value: away, configurable: true});

@@ -136,7 +136,19 @@
   const show = (isLive, text) => { shown = { isLive, text }; apply(); };
   // A part that somebody is in is swapped when they leave it. What was typed in it stays.
   const later = new Map();
+  // What somebody is at stays where it is on the screen: the field with the focus, else what the pointer is on. Browsers do so by
+  // themselves, but never at the top of a page, and Safari nowhere.
+  let pointer = null;
+  document.addEventListener("pointermove", (event) => { pointer = event; }, { passive: true });
+  const isSeen = (one) => { const { top, bottom } = one.getBoundingClientRect(); return bottom > 0 && top < window.innerHeight; };
+  const heldBeside = (part) => {
+    const focused = document.activeElement;
+    const pointed = pointer && document.elementFromPoint(pointer.clientX, pointer.clientY);
+    return [focused, pointed].find((one) => one && one.closest("main") && !part.contains(one) && !one.contains(part) && isSeen(one));
+  };
   const swap = (part, html) => {
+    const held = heldBeside(part);
+    const heldAt = held && held.getBoundingClientRect().top;
     const typed = all("input[id]", part).filter((field) => field.value !== field.defaultValue).map((field) => [field.id, field.value]);
     const words = () => { const one = part.querySelector("[data-say]"); return one ? one.textContent : ""; };
     const wordsBefore = words();
@@ -144,6 +156,7 @@
     for (const [id, value] of typed) { const field = document.getElementById(id); if (field) field.value = value; }
     if (words() && words() !== wordsBefore) say(words());
     apply();
+    if (held) window.scrollBy({ top: held.getBoundingClientRect().top - heldAt, behavior: "instant" });
   };
   const swapLater = () => { for (const [part, html] of later) if (!isInUse(part)) { later.delete(part); swap(part, html); } };
   for (const event of ["focusout", "selectionchange"]) document.addEventListener(event, () => window.setTimeout(swapLater));
