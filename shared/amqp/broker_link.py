@@ -227,19 +227,22 @@ class BrokerLink:
                 await channel.close(timeout=RPC_TIMEOUT_S)
         return None
 
-    async def try_to_write(self, exchange: str, *, unbound_key: str) -> None:
+    async def try_to_write(self, exchange: str, *, unbound_key: str, is_public: bool) -> None:
         """Raise AccessRefusedError if our user may not write to `exchange`. Nothing reaches a queue. Raises one of `BROKER_ERRORS`.
 
-        The message says that somebody else has sent it, for a time that is none. The broker looks at the permission, then refuses the
-        message for either, and closes the channel. One that it took could reach a listener, whose queue may be bound to all messages.
+        The broker looks at the permission, and then gives back a message that no queue takes. To an exchange that is public a listener
+        may have bound a queue for all messages. So to that one the message says that somebody else has sent it, for a time that is none:
+        the broker refuses it for either, closes the channel, and writes a line into its log.
         """
         channel = await self.channel(confirms=True)
         forged = Basic.Properties(user_id=f"not {self.user}", expiration="none")
         with losses_as_errors():
             try:
-                await _publish_unrouted(channel, exchange, unbound_key, forged)
-            except (ChannelPreconditionFailed, PublishError):
+                await _publish_unrouted(channel, exchange, unbound_key, forged if is_public else Basic.Properties())
+            except ChannelPreconditionFailed:
                 return
+            except PublishError:
+                await channel.close(timeout=RPC_TIMEOUT_S)
 
     def abort(self) -> None:
         """End the connection at once, without a word to the broker. The next channel opens a new one.

@@ -6,6 +6,7 @@ Whatever is missing later is missing while the service runs: it waits, and readi
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from shared.amqp.broker_link import (
     RPC_TIMEOUT_S,
@@ -18,6 +19,13 @@ from shared.messaging.topology import DEFAULT_EXCHANGE, EXCHANGES
 
 UNBOUND_KEY = "remit.start-check"
 """A key under which no queue of ours is bound."""
+_WITHOUT_LISTENERS: Final = frozenset(
+    {
+        DEFAULT_EXCHANGE,
+        *(exchange.name for exchange in EXCHANGES if exchange.type == "direct" and not exchange.alternate),
+    }
+)
+"""Exchanges that go by exact keys: nobody has a queue there for whatever comes."""
 FRAME_BYTES_LEAST = 16 * 1024
 """The smallest payload of a frame with which a dead letter can always be published: all its headers have to be in one frame."""
 
@@ -38,7 +46,8 @@ async def missing_at(link: BrokerLink, queues: Sequence[str], writes: Sequence[s
     except ChannelNotFoundEntity as error:
         return f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`." if _is_missing(error) else None
     for name in writes:
-        await link.try_to_write("" if name == DEFAULT_EXCHANGE else name, unbound_key=UNBOUND_KEY)
+        written = "" if name == DEFAULT_EXCHANGE else name
+        await link.try_to_write(written, unbound_key=UNBOUND_KEY, is_public=name not in _WITHOUT_LISTENERS)
     return None
 
 

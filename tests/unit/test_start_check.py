@@ -17,6 +17,7 @@ class AnsweringBroker:
     def __init__(self, *, payload_bytes: int = 0, raised: Exception | None = None) -> None:
         self.max_content_size = payload_bytes
         self.declared: list[str] = []
+        self.tried: list[tuple[str, bool]] = []
         self._raised = raised
 
     async def channel(self, *, confirms: bool) -> "AnsweringBroker":
@@ -32,6 +33,10 @@ class AnsweringBroker:
         if self._raised is not None:
             raise self._raised
         self.declared.append(name)
+
+    async def try_to_write(self, exchange: str, *, unbound_key: str, is_public: bool) -> None:
+        assert unbound_key
+        self.tried.append((exchange, is_public))
 
 
 async def asked(broker: AnsweringBroker) -> str | None:
@@ -76,3 +81,12 @@ async def test_a_queue_that_is_there_and_does_not_answer_is_none(text: str) -> N
 async def test_a_refusal_is_no_outage() -> None:
     with pytest.raises(AccessRefusedError, match="access to queue"):
         await asked(AnsweringBroker(raised=AccessRefusedError("ACCESS_REFUSED - access to queue")))
+
+
+async def test_only_where_a_listener_might_hear_it_a_try_to_write_is_one_that_the_broker_refuses() -> None:
+    """What it refuses makes a line in its log."""
+    broker = AnsweringBroker()
+    heard = ["invoice.events", "invoice.events.direct"]  # what no queue takes goes on from the second to the first
+    unheard = ["amq.default", "invoice.events.own", "invoice.requests", "dead-letters.direct", "operations.heartbeats"]
+    assert await missing_at(cast("BrokerLink", broker), [], [*heard, *unheard]) is None
+    assert broker.tried == [*((name, True) for name in heard), ("", False), *((name, False) for name in unheard[1:])]
