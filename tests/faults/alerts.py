@@ -22,7 +22,7 @@ from tests.faults.crash import make_dead_letter
 from tests.faults.deadly import publishing, release, until_quarantined
 from tests.faults.desk import changed_entry
 from tests.faults.payments import Payments
-from tests.faults.prometheus import Alerts, watching
+from tests.faults.prometheus import watching
 from tests.faults.ready import until_not_ready, until_ready
 from tests.faults.servers import MEMORY_ALARM, NO_ALARM
 from tests.faults.stranger import Stranger
@@ -322,7 +322,7 @@ FAULTS: Final = (
     ),
     AlertingFault(
         "dead-letters", ("DeadLetters", "DeadLettersUnreadable"), "a dead letter, and a message that is unreadable",
-        dead_letters,
+        dead_letters, alone=True,  # the scenes of other trials leave dead letters
     ),
     AlertingFault(
         "stuck", ("QueueStuck", "QueueStandsStill"), "a message that the broker keeps for ever", stuck, 120.0
@@ -373,16 +373,11 @@ async def _raised(testbed: Testbed, note: Note, *, fault: AlertingFault) -> None
         await testbed.restart(service, **often(service))
     await until_ready(testbed)
     async with watching(testbed) as alerts:
-        await _until_silent(alerts, fault)
+        await alerts.until_silent(fault.alerts, within_s=CLEAR_WITHIN_S)
+        alerts.fired.clear()
         async with fault.fault(testbed):
             await alerts.until_fired(fault.alerts, within_s=FIRED_WITHIN_S)
             note.fired(len(fault.alerts))
         note.mended()
         await alerts.until_clear(fault.alerts, within_s=CLEAR_WITHIN_S)
-        note.remark(f"fired and ended: {', '.join(sorted(alerts.fired))}")
-
-
-async def _until_silent(alerts: Alerts, fault: AlertingFault) -> None:
-    """Wait until the fault's alerts are silent: a service that has just started has not shown all that it knows."""
-    await alerts.until_clear(fault.alerts, within_s=CLEAR_WITHIN_S)
-    alerts.fired.clear()
+        note.remark(f"fired: {', '.join(sorted(alerts.fired))}; ended: {', '.join(fault.alerts)}")

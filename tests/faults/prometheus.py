@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,8 @@ FASTER: Final = 60
 EVERY: Final = "1s"
 """How often Prometheus scrapes, and evaluates the rules."""
 READY_WITHIN_S: Final = 60.0
+SILENT_FOR_S: Final = 5.0
+"""Services show what they know within a second, and it is scraped and looked at within two more."""
 PLUGIN: Final = "rabbitmq_prometheus"
 _BROKER_JOBS: Final = ("rabbitmq", "rabbitmq_queues")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600}
@@ -78,8 +81,7 @@ class Alerts:
 
     async def firing(self) -> set[str]:
         """Those that fire now."""
-        told = await asyncio.to_thread(self._ask)
-        now = {one["labels"]["alertname"] for one in told if one["state"] == "firing"}
+        now = {one["labels"]["alertname"] for one in await self._told() if one["state"] == "firing"}
         self.fired |= now
         return now
 
@@ -102,6 +104,26 @@ class Alerts:
                 return False
 
             await self._testbed.until(clear, what=f"{alert} to end", within_s=within_s)
+
+    async def until_silent(self, alerts: Collection[str], *, within_s: float, for_s: float = SILENT_FOR_S) -> None:
+        """Wait until none of these has fired, or been about to, for a while."""
+        loud_at = time.monotonic()
+
+        async def silent() -> bool:
+            nonlocal loud_at
+            try:
+                told = {one["labels"]["alertname"] for one in await self._told()}
+            except OSError:
+                told = set(alerts)
+            if not told.isdisjoint(alerts):
+                loud_at = time.monotonic()
+            return time.monotonic() - loud_at > for_s
+
+        await self._testbed.until(silent, what=f"silence of {', '.join(sorted(alerts))}", within_s=within_s)
+
+    async def _told(self) -> list[dict[str, Any]]:
+        """Those that fire now, and those that will unless it is over soon (`pending`)."""
+        return await asyncio.to_thread(self._ask)
 
     def _ask(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/v1/alerts", timeout=10) as answer:
