@@ -290,7 +290,7 @@ def _unknown(name: str, known: Mapping[str, Check]) -> str:
         return f"has the parameter {name}, which is another client's: leave it out"
     near = min(known, key=lambda one: distance(name, one))
     if distance(name, near) <= min(SLIP_MOST, len(near) // 2):
-        return f"has the parameter {name}: did you mean {near}"
+        return f"has the parameter {name}, which nobody knows; perhaps {near} is meant"
     return f"has a parameter that is not known: it may have {', '.join(known)}"
 
 

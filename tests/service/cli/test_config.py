@@ -43,7 +43,7 @@ async def test_every_mistake_is_told_and_the_exit_code_is_2() -> None:
     typed = await remit("config", "check", "saga", environment=None, **RIGHT | wrong)
     assert typed.code == 2
     for sentence in (
-        "SAGA_DATABASE_URL has the parameter sslmod: did you mean sslmode.",
+        "SAGA_DATABASE_URL has the parameter sslmod, which nobody knows; perhaps sslmode is meant.",
         "SAGA_DEADLINE_S must be 1 to 10 ascending numbers of seconds, from 0.1 to 86400, separated by commas",
         "HEALT_PORT is no setting: did you mean HEALTH_PORT?",
     ):
