@@ -6,7 +6,7 @@ is named together with that column, and all of them are distributed by the same 
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from deploy.permissions.databases import SERVICES
@@ -52,12 +52,20 @@ def _times_given(text: str, key: str) -> int:
     return len(re.findall(rf"(?<!\w){key}\s+(?:=|IN\b)|USING \([^)]*\b{key}\b|{inserted}", text))
 
 
-def asking_several_shards() -> Iterator[tuple[str, str]]:
-    """The file and the text of each such statement."""
+def joins_rows(text: str, keys: Mapping[str, str]) -> bool:
+    """Whether a statement of one shard compares the column with nothing but that of rows which it is given."""
+    used = {key for name, key in keys.items() if re.search(rf"\b(?:FROM|JOIN|UPDATE)\s+{name}\b", text)}
+    return not asks_several_shards(text, keys) and any(
+        not re.search(rf"(?<!\w){key}\s+(?:=\s+(?:ANY\()?\$|IN\b)", text) for key in used
+    )
+
+
+def of_which(is_true: Callable[[str, Mapping[str, str]], bool]) -> Iterator[tuple[str, str]]:
+    """The file and the text of each statement of which it is true."""
     for service in SHARDED:
         keys = distributing(service)
         for statement in statements_of(service):
-            if not re.search(r"\bseals\b", statement.text) and asks_several_shards(statement.text, keys):
+            if not re.search(r"\bseals\b", statement.text) and is_true(statement.text, keys):
                 yield statement.where.partition(":")[0], statement.text
 
 
@@ -90,9 +98,16 @@ def test_what_is_kept_holds_what_its_shard_would_be_chosen_by() -> None:
 
 def test_the_document_knows_every_statement_that_asks_several_shards() -> None:
     """One that is written without the column has to say here why that is right; on the way of a payment it is not."""
-    told = table(DOCUMENT, "file", "statements over several shards")
-    counted = {code_spans(row[0])[0]: int(row[1]) for row in told.rows}
-    assert counted == Counter(file for file, _ in set(asking_several_shards()))
+    assert counted("statements over several shards") == Counter(file for file, _ in set(of_which(asks_several_shards)))
+
+
+def test_the_document_knows_every_statement_of_which_citus_asks_every_shard_for_one_row() -> None:
+    assert counted("statements that join rows") == Counter(file for file, _ in set(of_which(joins_rows)))
+
+
+def counted(column: str) -> dict[str, int]:
+    """The numbers of a table of the document, by file."""
+    return {code_spans(row[0])[0]: int(row[1]) for row in table(DOCUMENT, "file", column).rows}
 
 
 def test_a_statement_without_the_column_is_noticed() -> None:
@@ -107,3 +122,16 @@ def test_a_statement_without_the_column_is_noticed() -> None:
         "INSERT INTO payments (status) VALUES ($1)",
     ):
         assert asks_several_shards(several, keys), several
+
+
+def test_rows_that_are_joined_are_noticed() -> None:
+    keys = {"payments": "payment_id", "refunds": "payment_id"}
+    joined = "UPDATE payments p SET status = u.status FROM unnest($1::p[]) u WHERE p.payment_id = u.payment_id"
+    assert joins_rows(joined, keys)
+    for one in (
+        f"{joined} AND p.payment_id = ANY($2)",
+        "SELECT status FROM payments WHERE payment_id = $1",
+        "SELECT status FROM payments p JOIN refunds r ON r.payment_id = p.payment_id WHERE p.payment_id = ANY($1)",
+        "INSERT INTO payments (payment_id, status) SELECT payment_id, status FROM unnest($1::p[])",
+    ):
+        assert not joins_rows(one, keys), one
