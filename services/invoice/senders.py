@@ -20,6 +20,10 @@ from shared.settings import ConfigurationError
 STAFF_USER = "staff"
 """The broker's user as whom the staff service connects. What it replays is of the sender that it names."""
 ANYBODY = "*"
+_OTHER_NAME = "reply_to does not begin with the name of its sender and a dot"
+_NAME_WITH_A_DOT = (
+    "reply_to is no direct reply-to, and your name has a dot: what begins with it may be the queue of another sender"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Senders:
         if not reply_to or has_marks(reply_to):
             return None
         if self.are_named and not is_of_sender(queue_of(reply_to), sender):
-            return problem_of(reply_to) or "reply_to does not begin with the name of its sender and a dot"
+            return problem_of(reply_to) or (_NAME_WITH_A_DOT if sender and "." in sender else _OTHER_NAME)
         return problem_of(reply_to)
 
 

@@ -66,9 +66,12 @@ def queue_of(reply_to: str) -> str:
 
 
 def is_of_sender(reply_to: str, sender: str | None) -> bool:
-    """Whether an answer to this address reaches the sender of this name: by direct reply-to, or by a queue whose name begins with the
-    sender's and a dot. Without a name, only direct reply-to does."""
-    return is_direct(reply_to) or (sender is not None and reply_to.startswith(f"{sender}."))
+    """Whether an answer to this address reaches the sender of this name alone: by direct reply-to, or by a queue whose name begins with
+    the sender's and a dot. For a sender without a name, or with a dot in it, only direct reply-to does: `shop` may own the queues of
+    `shop.eu`."""
+    if sender is None or "." in sender:
+        return is_direct(reply_to)
+    return reply_to.startswith(f"{sender}.") or is_direct(reply_to)
 
 
 def is_direct(reply_to: str) -> bool:

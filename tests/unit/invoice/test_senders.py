@@ -128,12 +128,21 @@ def test_a_command_is_found_whatever_the_setting_was_when_it_came() -> None:
         ("billingshop.answers", "billing", False),
         ("amq.gen-1", "billing", False),
         ("invoice.settlement", "invoice", False),
+        ("billing.eu.answers", "billing.eu", False),
+        ("billing.eu.answers", "billing", True),
+        (DIRECT, "billing.eu", True),
         ("", "billing", False),
         (None, "billing", False),
     ],
 )
 def test_an_answer_goes_to_its_sender(reply_to: str | None, sender: str | None, *, allowed: bool) -> None:
     assert NAMED.answers_to(reply_to, sender) == (reply_to if allowed else None)
+
+
+def test_a_sender_whose_name_has_a_dot_hears_why_its_queue_is_not_answered() -> None:
+    assert NAMED.problem_of("billing.eu.answers", "billing.eu") == (
+        "reply_to is no direct reply-to, and your name has a dot: what begins with it may be the queue of another sender"
+    )
 
 
 def test_a_trusted_sender_is_answered_anywhere_but_on_our_queues() -> None:
