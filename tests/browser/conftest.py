@@ -14,14 +14,6 @@ from tests.support.databases import truncate
 from tests.support.environment import Environment
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a worker share a browser, and so an event loop."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here) and isinstance(item, pytest.Function):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """Debian's Chromium, which is installed where that may be."""

@@ -32,6 +32,9 @@ PICTURES = ROOT / ".remit" / "pictures"
 WAIT_MS = 20_000
 """How long a page may take to show what is expected: as long as any condition of a test (`tests.support.waiting`)."""
 expect.set_options(timeout=WAIT_MS)
+IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
+"""The mark of all tests here: those of a worker share a browser, and so an event loop. It has to be there when pytest makes the tests of a
+function: later, each test would get a loop, and a browser, of its own."""
 EVERYBODY = (Role.VIEWER, Role.REPLAYER, Role.RESOLVER, Role.ADMIN)
 WIDE, NARROW = (1280, 900), (390, 844)
 ARGUMENTS = (

@@ -12,11 +12,12 @@ from services.staff.people import Role
 from services.staff.runs import RunState
 from shared.records import replace
 from tests.browser.sending import Sending
-from tests.browser.site import Site
+from tests.browser.site import IN_ONE_LOOP, Site
 from tests.browser.ways import WAYS, Press, by_mouse
 from tests.support.databases import rows
 from tests.support.kept_letters import event, keep, payment
 
+pytestmark = IN_ONE_LOOP
 LETTERS = 14
 """As many as one, then ten, and a rest."""
 

@@ -15,7 +15,7 @@ from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
 from shared.records import replace
 from tests.browser.filled import Filled
-from tests.browser.site import Site
+from tests.browser.site import IN_ONE_LOOP, Site
 from tests.browser.states import CAPTURED, CONTRADICTED, case_after
 from tests.browser.ways import WAYS, Press, by_keyboard, by_mouse
 from tests.support.desk_browser import NOW
@@ -23,6 +23,7 @@ from tests.support.heard_messages import INVOICE, life_of_an_invoice
 from tests.support.kept_cases import ATTEMPT, keep_case, kept_case_of
 from tests.support.waiting import until
 
+pytestmark = IN_ONE_LOOP
 PASSWORD = "correct horse battery staple"
 
 

@@ -6,7 +6,9 @@ from services.staff import journal_store
 from services.staff.journal_check import PAUSE_S, JournalCheck
 from services.staff.people import Role
 from tests.browser.filled import Filled, fill
-from tests.browser.site import PICTURES, Site
+from tests.browser.site import IN_ONE_LOOP, PICTURES, Site
+
+pytestmark = IN_ONE_LOOP
 
 
 async def test_the_pictures_of_the_guide_can_be_taken(site: Site) -> None:

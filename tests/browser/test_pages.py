@@ -14,9 +14,10 @@ from services.staff.desk.app import rooms_of_pages
 from shared.records import replace
 from tests.browser.filled import HOSTILE, Filled, fill
 from tests.browser.sending import Sending
-from tests.browser.site import NARROW, WIDE, Site
+from tests.browser.site import IN_ONE_LOOP, NARROW, WIDE, Site
 from tests.browser.states import open_states
 
+pytestmark = IN_ONE_LOOP
 OUTSIDE_ROOMS = ("/sign-in", "/no-such-page")
 NO_PAGES = frozenset({"/activity/download", "/cases/download"})
 """Addresses that answer with a file."""
