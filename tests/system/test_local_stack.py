@@ -121,17 +121,23 @@ def test_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=["private", "containers"])
-def stack(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of a name of its own: a parameter of `stack` would be one of the stack of all tests, too, which would be started again for each."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def stack(stack: Stack, kind: str) -> Iterator[Stack]:
     """One stack of each kind, for the tests that do not end it: that of all tests, if it is of this kind."""
-    if stack.kind == request.param:
+    if stack.kind == kind:
         yield stack
         return
-    if request.param == "containers" and not containers.are_available():
+    if kind == "containers" and not containers.are_available():
         pytest.skip("no Docker engine with the images answers on this machine")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KIND_VARIABLE, request.param)
+        patch.setenv(KIND_VARIABLE, kind)
         with open_stack(say=_silent) as opened:
-            assert opened.kind == request.param
+            assert opened.kind == kind
             yield opened
 
 
