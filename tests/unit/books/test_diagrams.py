@@ -194,7 +194,7 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         receipt_number=None,
         refund_id=None,
         method_token=state.method_token or state.gateway_id,
-        params_hash=state.params_hash and b"",
+        params_hash=None,  # only a repeated request is compared with it, which changes nothing
         pending=state.pending and replace(state.pending, reason=""),
         key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART) if counts else 1,
         rung=min(max(state.rung, 0 if counts else LAST_RUNG), LAST_RUNG + 1),
