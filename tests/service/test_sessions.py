@@ -75,3 +75,18 @@ async def test_no_session_of_a_primary_that_was_is_used_again(
             assert not {await one.fetchval(pid), await other.fetchval(pid)} & before
     finally:
         await database.close()
+
+
+async def test_a_session_in_use_while_another_turns_read_only_is_not_used_again(environment: Environment) -> None:
+    """It comes back without an error of its own, and the pool that would close it is passed over by whatever saw none."""
+    database = await Database.open(environment.databases["saga"], name="was in use", connections_max=2)
+    pid = "SELECT pg_backend_pid()"
+    try:
+        async with database.connection() as held:
+            before = await held.fetchval(pid)
+            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+                await write_to_a_standby(database)
+        async with database.connection() as one:
+            assert await one.fetchval(pid) != before
+    finally:
+        await database.close()
