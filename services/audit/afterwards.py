@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from services.audit import payments
 from services.audit.align import StoredRow, align
+from services.audit.bodies import SIDE
 from services.audit.finding import Tally
 from services.audit.payments import moment, open_here
 from services.audit.refunds import elsewhere, given_back_there
@@ -54,7 +55,7 @@ def _is_decided_on(
     row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow]
 ) -> bool:
     """Whether a person decided, and what the gateway said then is what its books say now."""
-    side = row["gateway_side"]
+    side = SIDE.read(row["gateway_side"], None)
     if row["decided_by"] is None or side is None:
         return False
     back_minor = (side["refunded_minor"] or 0) + side.get("lost_minor", 0)

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.bodies import CASE, event_of
 from services.audit.finding import Tally
-from services.audit.outcomes import SaidOutcome, event_of
+from services.audit.outcomes import SaidOutcome
 from services.audit.payments import nothing
 from services.audit.stores import Stores
+from shared.contracts.times import read_time
 
 _OUTCOMES = "SELECT payment_id, version, message_id, type, body FROM outcomes ORDER BY payment_id, version"
 _ROWS = """
@@ -18,9 +20,7 @@ _ROWS = """
 _ATTEMPTS = """
     SELECT payment_id, fence, seq, at, step, split_part(answer, ':', 1) AS kind, answer, evidence FROM attempts
     ORDER BY payment_id, fence, seq"""
-_CASES = (
-    "SELECT payment_id, attempts_version AS version, details->'attempts' AS attempts FROM cases ORDER BY payment_id"
-)
+_CASES = "SELECT payment_id, attempts_version AS version, details FROM cases ORDER BY payment_id"
 _DECISIONS = "SELECT payment_id, resolution, decided_by FROM decisions WHERE refusal IS NULL ORDER BY payment_id"
 
 _SAYS = {
@@ -67,7 +67,7 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
         stores.databases["staff"].keyed(_CASES) if stores.has("staff") else nothing(),
     )
     async for payment_id, (stored, rows, attempts, decisions, cases) in align(*sources):
-        outcomes = [SaidOutcome(row, event_of(row["body"])) for row in stored]
+        outcomes = [SaidOutcome(row, event_of(row["type"], row["body"])) for row in stored]
         counted.look(len(outcomes) + len(attempts))
         for outcome in outcomes:
             for why in _decided(outcome, decisions):
@@ -119,7 +119,9 @@ def _shown(cases: Sequence[StoredRow], outcomes: Sequence[SaidOutcome], attempts
     """The answers that a case shows to people are recorded, and it shows all that were told with its outcome."""
     for case in cases:
         told = next((o.data.get("attempts") or () for o in outcomes if o.row["version"] == case["version"]), ())
-        shown = case["attempts"] or ()
+        if (details := CASE.read(case["details"], None)) is None:
+            continue
+        shown = details["attempts"]
         if len(shown) < len(told):
             yield f"its case shows {len(shown)} answers of the gateway, and staff were told {len(told)}", None
         for why in _altered(shown, attempts, "shown to staff"):
@@ -149,13 +151,10 @@ def _decided(outcome: SaidOutcome, decisions: Sequence[StoredRow]) -> Iterator[s
         yield f"it says that {who} decided, and there is no such decision"
 
 
-def _altered(told: Sequence[Any], attempts: Sequence[StoredRow], how: str) -> Iterator[str]:
+def _altered(told: Sequence[dict[str, Any]], attempts: Sequence[StoredRow], how: str) -> Iterator[str]:
     """The answers that were told are recorded just so. `how`: to whom they were told."""
     recorded = {(attempt["at"].isoformat(), attempt["step"]): attempt for attempt in attempts} if told else {}
     for one in told:
-        if not (isinstance(one, dict) and all(name in one for name in _TOLD)):
-            yield f"it was {how} with an answer that does not say {', '.join(_TOLD)}"
-            continue
         attempt = recorded.get(_key(one))
         if attempt is None:
             yield f"it was {how} with the answer to {one['step']} of {one['at']}, which is not recorded"
@@ -165,10 +164,6 @@ def _altered(told: Sequence[Any], attempts: Sequence[StoredRow], how: str) -> It
             yield f"it was {how} with other evidence of {one['step']} of {one['at']} than is recorded"
 
 
-_TOLD = ("at", "step", "answer", "evidence")
-"""What is told of each answer."""
-
-
 def _as_told(evidence: str) -> str:
     """Evidence as an outcome shows it."""
     return _NOT_PRINTABLE_ASCII.sub("?", evidence)[:_EVIDENCE_TOLD_MAX]
@@ -176,4 +171,4 @@ def _as_told(evidence: str) -> str:
 
 def _key(told: dict[str, Any]) -> tuple[str, str]:
     """When and what was asked, as a row has it."""
-    return datetime.fromisoformat(told["at"]).astimezone(UTC).isoformat(), told["step"]
+    return read_time(told["at"]).astimezone(UTC).isoformat(), told["step"]

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
-import orjson
-
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.bodies import cause_of
 from services.audit.finding import Tally
 from services.audit.invoice_events import BY_PERSON, FROM_SAGA, FROM_STAFF, UPSTREAM_COMMANDS
 from services.audit.stores import DATABASES, Stores
@@ -241,7 +240,7 @@ def _gateway_actions(
         elif not asked(row["cause_id"]):
             yield known.payment_id, "the payment was changed by a message that nobody sent", row["updated_at"]
     for outcome in outcomes:
-        if not asked(_cause(outcome["body"])):
+        if not asked(cause_of(outcome["body"])):
             yield (
                 known.payment_id,
                 f"outcome {outcome['version']} was caused by a message that nobody sent",
@@ -253,10 +252,3 @@ def _gateway_actions(
                 f"the id of outcome {outcome['version']} is not the one derived from its version",
                 None,
             )
-
-
-def _cause(body: bytes) -> UUID | None:
-    try:
-        return UUID(orjson.loads(body)["causationid"])
-    except (ValueError, KeyError, TypeError):
-        return None

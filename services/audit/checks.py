@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from services.audit.afterwards import settled_agrees
 from services.audit.answers import answered_once
 from services.audit.attempts import settled_with_evidence
+from services.audit.bodies import bodies_readable
 from services.audit.cases import charges_accounted_for
 from services.audit.causes import caused_by_commands
 from services.audit.dead_letters import dead_letters_explained
@@ -163,6 +164,11 @@ CHECKS: tuple[Check, ...] = (
         books_sealed,
         "No event, answer, outcome or decision that was sealed was changed, put in or taken out; the seals go on from every head in a log",
         ("invoice", "payment_gateway", "staff"),
+    ),
+    Check(
+        bodies_readable,
+        "Every stored event, outcome, refund, case, heard message and entry of the journal has the members and types of its kind",
+        DATABASES,
     ),
     Check(
         decisions_journalled,

@@ -29,7 +29,8 @@ _DEAD_LETTERS = """
 _RECORDED_TWICE = """
     SELECT min(id::text) AS id, count(*) AS records FROM dead_letters WHERE message_id IS NOT NULL AND body IS NOT NULL
     GROUP BY queue, message_id, sender, sha256(body),
-             (SELECT jsonb_object_agg(key, value) FROM jsonb_each(headers) WHERE key ~ '^(ce[-_]|cloudEvents)')
+             (SELECT jsonb_object_agg(key, value) FROM jsonb_each(CASE jsonb_typeof(headers) WHEN 'object' THEN headers END)
+              WHERE key ~ '^(ce[-_]|cloudEvents)')
     HAVING count(*) > 1 ORDER BY 1"""
 
 _MISCOUNTED = """

@@ -5,15 +5,15 @@ What staff did not hear is not judged: their queues may drop messages, and a res
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 from uuid import uuid5
 
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.bodies import FACTS, event_data, event_of
 from services.audit.finding import Tally
-from services.audit.outcomes import event_of
 from services.audit.routes import kept_as
 from services.audit.stores import DATABASES, Snapshot, Stores
+from shared.contracts.times import read_time
 
 PAGE = 2_000
 """The number of commands that are looked up at a time."""
@@ -66,7 +66,8 @@ _INVOICES = """
     SELECT invoice_id, customer_id, amount_minor, currency, status FROM invoices ORDER BY invoice_id COLLATE "C" """
 _OF_INVOICE = ("customer_id", "amount_minor", "currency")
 _OUTCOMES = """
-    SELECT payment_id, version, message_id, split_part(type, '.', 3) AS type, body FROM outcomes ORDER BY payment_id, version"""
+    SELECT payment_id, version, message_id, type AS wire_name, split_part(type, '.', 3) AS type, body FROM outcomes
+    ORDER BY payment_id, version"""
 _DECISIONS = """
     SELECT payment_id, message_id, resolution, expected_version, receipt_number, evidence, decided_by, reason FROM decisions
     ORDER BY payment_id"""
@@ -124,7 +125,7 @@ def _ended(messages: Sequence[StoredRow], states: Sequence[StoredRow], heard: Se
 
 def _of_events(events: Iterable[StoredRow], messages: Sequence[StoredRow]) -> Iterator[str]:
     """What an event says, what its message said, and what the command said that caused it."""
-    heard = {message["id"]: message["facts"] for message in messages}
+    heard = {message["id"]: FACTS.read(message["facts"], {}) for message in messages}
     by_id = {message["id"]: message for message in messages}
     for event in events:
         what = f"event {event['version']}, {event['event']}"
@@ -133,7 +134,7 @@ def _of_events(events: Iterable[StoredRow], messages: Sequence[StoredRow]) -> It
         if own is not None and (own["at"], own["cause"], own["type"]) != told:
             yield f"{what}: staff heard it as another one, of another time or by another cause"
         for id_ in (uuid5(event["cause_id"], str(event["cause_position"])), event["cause_id"]):
-            if names := _other_than(event["data"], heard.get(id_, {})):
+            if names := _other_than(event_data(event) or {}, heard.get(id_, {})):
                 yield f"{what}: staff heard another {', '.join(names)}"
 
 
@@ -149,25 +150,28 @@ async def _payments(counted: Tally, stores: Stores) -> None:
     async for payment_id, (outcomes, decisions, messages, rows, known) in align(*sources):
         counted.look(len(messages))
         heard = {message["id"]: message for message in messages}
+        said = [event_of(outcome["wire_name"], outcome["body"]) for outcome in outcomes]
         for why in (
-            *_of_outcomes(outcomes, heard),
+            *_of_outcomes(outcomes, said, heard),
             *_of_decisions(decisions, heard),
             *_differing(rows, known, _OF_PAYMENT),
-            *_standing(outcomes, known),
+            *_standing(outcomes, said, known),
         ):
             counted.breach(payment_id, why)
 
 
-def _of_outcomes(outcomes: Sequence[StoredRow], heard: Mapping[Any, StoredRow]) -> Iterator[str]:
-    for outcome in outcomes:
-        event, message = event_of(outcome["body"]), heard.get(outcome["message_id"])
+def _of_outcomes(
+    outcomes: Sequence[StoredRow], said: Sequence[Mapping[str, Any]], heard: Mapping[Any, StoredRow]
+) -> Iterator[str]:
+    for outcome, event in zip(outcomes, said, strict=True):
+        message = heard.get(outcome["message_id"])
         if message is None or not event:
             continue
-        if names := _other_than(event.get("data") or {}, message["facts"]):
+        if names := _other_than(event["data"], FACTS.read(message["facts"], {})):
             yield f"outcome {outcome['version']}: staff heard another {', '.join(names)}"
-        said = (event.get("causationid"), datetime.fromisoformat(event["time"]) if "time" in event else None)
+        told = (event["causationid"], read_time(event["time"]) if "time" in event else None)
         number = OUTCOME_NUMBERS.get(outcome["type"], message["type"])
-        if (*said, number) != (str(message["cause"]), message["at"], message["type"]):
+        if (*told, number) != (str(message["cause"]), message["at"], message["type"]):
             yield f"outcome {outcome['version']}: staff heard it as another one, of another time or by another cause"
 
 
@@ -175,15 +179,17 @@ def _of_decisions(decisions: Sequence[StoredRow], heard: Mapping[Any, StoredRow]
     for decision in decisions:
         message = heard.get(decision["message_id"])
         if message is not None and (
-            names := _other_than({name: decision[name] for name in _OF_DECISION}, message["facts"])
+            names := _other_than({name: decision[name] for name in _OF_DECISION}, FACTS.read(message["facts"], {}))
         ):
             yield f"the decision {decision['message_id']}: staff heard another {', '.join(names)}"
 
 
-def _standing(outcomes: Sequence[StoredRow], known: Sequence[StoredRow]) -> Iterator[str]:
+def _standing(
+    outcomes: Sequence[StoredRow], said: Sequence[Mapping[str, Any]], known: Sequence[StoredRow]
+) -> Iterator[str]:
     """Staff show a payment as the outcome of that version told it, and a receipt that one of them named."""
-    events = [event_of(outcome["body"]) for outcome in outcomes if outcome["type"] == "PaymentCaptured"]
-    receipts = {event["data"].get("receipt_number") for event in events if event}
+    events = [event for event, outcome in zip(said, outcomes, strict=True) if outcome["type"] == "PaymentCaptured"]
+    receipts = {event["data"]["receipt_number"] for event in events if event}
     for row in known:
         if row["receipt_number"] is not None and receipts and all(events) and row["receipt_number"] not in receipts:
             yield f"staff know the receipt {row['receipt_number']}, which no outcome names"
@@ -197,7 +203,8 @@ def _kept(name: str, value: Any) -> Any:
     if name == "attempts":
         return [(one["step"], one["answer"]) for one in value]
     if name == "refund":
-        return value.get("id") or value.get("refund_id"), value.get("amount_minor"), value.get("left_minor")
+        facts = value or {}
+        return facts.get("id") or facts.get("refund_id"), facts.get("amount_minor"), facts.get("left_minor")
     return value
 
 

@@ -4,11 +4,12 @@ This knowledge is written a second time, so that it does not depend on the servi
 audit skipped it, it would pass what it did not see.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from services.audit.align import StoredRow
+from services.audit.bodies import REFUNDS_OF_INVOICE
 
 UPSTREAM_COMMANDS = {
     "Issued": "IssueInvoice",
@@ -51,6 +52,10 @@ class FoldedRefund:
     refunded_minor: int = 0
     version: int = 0
 
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "FoldedRefund":
+        return cls(**{name: stored[name] for name in cls.__slots__})
+
 
 @dataclass(frozen=True, slots=True)
 class FoldedInvoice:
@@ -78,7 +83,7 @@ class FoldedInvoice:
             None if payment_id is None else str(payment_id),
             row["receipt_number"],
             row["owner"],
-            tuple(FoldedRefund(**refund) for refund in row["refunds"] or ()),
+            tuple(map(FoldedRefund.of, REFUNDS_OF_INVOICE.read(row["refunds"], None) or ())),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid5
 
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.bodies import OBJECT, PURGE
 from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
 from services.audit.logged_heads import HEAD, heads_in_logs, lines_of
@@ -34,14 +35,14 @@ _DECISIONS = """
     FROM decisions ORDER BY payment_id, message_id"""
 _UNNOTED = """
     SELECT payment_id, updated_at FROM cases c
-    WHERE (noted_at IS NOT NULL OR coalesce((details->>'noted_version')::int, 0) <> 0) AND NOT EXISTS (
+    WHERE (noted_at IS NOT NULL OR coalesce(details->>'noted_version', '0') <> '0') AND NOT EXISTS (
         SELECT FROM journal j WHERE j.subject = c.payment_id AND j.action = 'take_note'
-            AND (j.salt IS NULL OR coalesce((j.details->>'contradicted')::int = (c.details->>'noted_version')::int, true)))
+            AND (j.salt IS NULL OR coalesce(j.details->>'contradicted' = c.details->>'noted_version', true)))
     ORDER BY payment_id"""
 _UNPROPOSED = """
     SELECT p.id, p.payment_id, p.proposed_at FROM proposals p LEFT JOIN journal j ON j.id = p.id AND j.action = 'propose'
     WHERE j.id IS NULL OR j.subject <> p.payment_id OR j.salt IS NOT NULL AND (
-        j.who <> p.proposed_by OR NOT j.details @> p.asks OR (j.details->>'act', (j.details->>'version')::int) <> (p.act, p.version))
+        j.who <> p.proposed_by OR NOT j.details @> p.asks OR (j.details->>'act', j.details->>'version') <> (p.act, p.version::text))
     ORDER BY p.payment_id"""
 _UNANSWERED = """
     SELECT p.id, p.payment_id, p.state, p.answered_at FROM proposals p
@@ -133,10 +134,10 @@ def _unchained(row: StoredRow, last: int, before: bytes) -> Iterator[str]:
         yield f"entry {row['position']} does not follow from its content and the entry before: one of them was changed"
 
 
-def _purged_by(details: dict[str, Any] | None) -> dict[str, str]:
+def _purged_by(details: Any) -> dict[str, str]:
     """For each entry of the journal that this purge names, the hash of what the purge left."""
-    rows = (details or {}).get("rows") or ()
-    return {row["key"]: row.get("left_sha256", "") for row in rows if row.get("table") == "journal"}
+    told = PURGE.read(details, {"rows": ()})
+    return {row["key"]: row.get("left_sha256", "") for row in told["rows"] if row["table"] == "journal"}
 
 
 async def _known_heads(stores: Stores) -> dict[str, str]:
@@ -214,7 +215,7 @@ async def _others_journalled(counted: Tally, staff: Snapshot) -> None:
 
 
 def _different(entry: StoredRow, decision: StoredRow) -> Iterator[str]:
-    details = entry["details"]
+    details = OBJECT.read(entry["details"], {})
     names = [name for name in _SAME if details.get(name) != decision[name]]
     if entry["who"].strip() != decision["decided_by"]:
         names.insert(0, "decided_by")

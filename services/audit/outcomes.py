@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-import orjson
-
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.bodies import CASE, REFUNDS_OF_SAGA, SIDE, event_of
 from services.audit.finding import CLOCKS_APART, Tally
 from services.audit.payments import CASES, CHARGED, NOT_CHARGED, SETTLED, nothing, open_here
 from services.audit.refunds import given_back
@@ -37,8 +36,6 @@ _CASES = """
 EXCHANGE = "payment.events"
 CASE_SUFFIX = ".case"
 """Staff receive what is published under a key that ends so."""
-_PURGED = (b"[card", b"card-data-removed")
-"""What a purge leaves in place of what it took out. The journal tells of it."""
 _STATUSES: Final = {
     "PaymentCaptured": frozenset({"captured"}),
     "PaymentDeclined": frozenset({"declined"}),
@@ -112,7 +109,7 @@ async def outcomes_agree(counted: Tally, stores: Stores) -> None:
         payments.invoice_events(stores),
     )
     async for payment_id, (stored, rows, ours, sagas, cases, events) in align(*sources):
-        outcomes = [SaidOutcome(row, event_of(row["body"])) for row in stored]
+        outcomes = [SaidOutcome(row, event_of(row["type"], row["body"])) for row in stored]
         counted.look(len(outcomes))
         for outcome in outcomes:
             for why in _as_published(outcome):
@@ -151,17 +148,6 @@ def _compare(counted: Tally, payment_id: str, since: datetime | None, said: _Sai
     for event in said.events:
         for why in _invoice(event, said.outcomes):
             counted.breach(event["invoice_id"], why)
-
-
-def event_of(body: bytes) -> dict[str, Any]:
-    """The message as it was published. Empty if it cannot be read, or if `remit purge` took something out of it."""
-    if any(left in body for left in _PURGED):
-        return {}
-    try:
-        event = orjson.loads(body)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
 
 
 def _as_published(outcome: SaidOutcome) -> Iterator[str]:
@@ -228,7 +214,7 @@ def _as_told(row: StoredRow, last: SaidOutcome) -> Iterator[str]:
 
 def _other_side(one: dict[str, Any] | None, other: dict[str, Any] | None, whose: str) -> Iterator[str]:
     """In what two tell otherwise what the gateway said of a payment."""
-    ours, theirs = one or {}, other or {}
+    ours, theirs = SIDE.read(one, None) or {}, other or {}
     yield from (
         f"the gateway's {name} is {ours.get(name)}, and {whose} {theirs.get(name)}"
         for name in _OF_SIDE
@@ -307,15 +293,9 @@ def _saga(saga: StoredRow, row: StoredRow, said: _Said) -> Iterator[str]:
     possible = _SAGA_OF.get(saga["status"])
     if possible is not None and not open_here(row) and row["status"] not in possible:
         yield f"{row['status']}, and its saga is {saga['status']}"
-    for refund in saga["refunds"] or ():
-        if not (isinstance(refund, dict) and refund.keys() >= _REFUND_OF_SAGA):
-            yield f"its saga keeps a refund without {', '.join(sorted(_REFUND_OF_SAGA))}"
-        elif (why := _saga_refund(refund, said)) is not None:
+    for refund in REFUNDS_OF_SAGA.read(saga["refunds"], None) or ():
+        if (why := _saga_refund(refund, said)) is not None:
             yield f"its saga takes the refund {refund['refund_id']} for {refund['status']}, {why}"
-
-
-_REFUND_OF_SAGA = frozenset({"refund_id", "status", "version", "asked_minor", "amount_minor", "currency"})
-"""What a saga keeps of each refund that was asked for."""
 
 
 def _learned(saga: StoredRow, outcomes: Sequence[SaidOutcome], events: Sequence[StoredRow]) -> Iterator[str]:
@@ -401,16 +381,17 @@ def _case(case: StoredRow, row: StoredRow, said: _Said) -> Iterator[str]:
 
 def _what_the_gateway_said(case: StoredRow, row: StoredRow) -> Iterator[str]:
     """While a person is asked, the case shows the gateway's side as the row has it."""
-    if case["status"] in CASES and case["attempts_version"] == row["version"]:
-        yield from _other_side(row["gateway_side"], case["details"].get("gateway"), "its case shows")
-        if case["details"].get("settled_as") != row["settled_as"]:
-            yield f"it was settled as {row['settled_as']}, and its case shows {case['details'].get('settled_as')}"
+    details = CASE.read(case["details"], None)
+    if details is not None and case["status"] in CASES and case["attempts_version"] == row["version"]:
+        yield from _other_side(row["gateway_side"], details.get("gateway"), "its case shows")
+        if details.get("settled_as") != row["settled_as"]:
+            yield f"it was settled as {row['settled_as']}, and its case shows {details.get('settled_as')}"
 
 
 def _contradicted(case: StoredRow, outcomes: Sequence[SaidOutcome]) -> Iterator[str]:
     """A person called it not charged, and it was captured: the case shows that until somebody takes note."""
     by_people = [one for one in outcomes if one.data.get("decided_by") and one.row["version"] <= case["version"]]
-    shown = case["details"].get("decided") or {}
+    shown = CASE.read(case["details"], {}).get("decided") or {}
     if shown.get("by") and (shown["version"], shown["by"]) not in {
         (o.row["version"], o.data["decided_by"]) for o in by_people
     }:

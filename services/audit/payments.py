@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from services.audit.align import Keyed, StoredRow
+from services.audit.bodies import event_data
 from services.audit.stores import Stores
 
 SETTLED = frozenset({"captured", "declined", "not_charged", "refunded"})
@@ -15,15 +16,15 @@ TRACES_KEPT_DAYS = 400
 """How long attempts, and the journal of a saga, are kept after the end of their payment."""
 
 _INVOICE_EVENTS = """
-    SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
+    SELECT e.data->>'payment_id' AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
            e.recorded_at, e.cause_id, e.cause_position,
-           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency,
+           i.data->'amount_minor' AS issued_minor, i.data->>'currency' AS issued_currency,
            coalesce(p.announced, r.announced) AS announced
     FROM events e LEFT JOIN events i ON i.stream_id = e.stream_id AND i.type LIKE 'Issued.%' AND e.type LIKE 'PaymentRequested.%'
-                  LEFT JOIN payments p ON p.payment_id = (e.data->>'payment_id')::uuid AND e.type LIKE 'PaymentRequested.%'
-                  LEFT JOIN refunds r ON r.invoice_id = e.stream_id AND r.refund_id = (e.data->>'refund_id')::uuid
+                  LEFT JOIN payments p ON p.payment_id::text = e.data->>'payment_id' AND e.type LIKE 'PaymentRequested.%'
+                  LEFT JOIN refunds r ON r.invoice_id = e.stream_id AND r.refund_id::text = e.data->>'refund_id'
                        AND e.type LIKE 'RefundRequested.%'
-    WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
+    WHERE e.data ? 'payment_id' ORDER BY e.data->>'payment_id' COLLATE "C", e.version"""
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, reason, decided_by, due_at,
@@ -68,8 +69,14 @@ MINOR_UNITS = """CASE WHEN lower(currency) IN ('isk', 'ugx') THEN amount / 100.0
     WHEN lower(currency) = 'mga' THEN amount * 100 ELSE amount END"""
 """An amount of the gateway's ledger in the minor unit of ISO 4217. Stripe counts these currencies in another one."""
 
+
+def _named(alias: str, member: str) -> str:
+    """An id of ours in the metadata of a record of the gateway; NULL if that is no JSON."""
+    return f"CASE WHEN json_valid({alias}.metadata) THEN lower(json_extract({alias}.metadata, '$.{member}')) END"
+
+
 _CHARGES = f"""
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), c.id, c.payment_intent, c.minor AS amount, upper(c.currency) AS currency,
+    SELECT {_named("i", "payment_id")}, c.id, c.payment_intent, c.minor AS amount, upper(c.currency) AS currency,
            c.payment_method, c.created
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM charges) c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""  # noqa: S608 - a constant
 
@@ -79,9 +86,9 @@ _LOST_THERE = "SELECT id, payment_intent, amount, currency, created FROM dispute
 
 def _refunds(given_back: str) -> str:
     return f"""
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created,
-           CASE WHEN lower(json_extract(d.metadata, '$.payment_id')) = lower(json_extract(i.metadata, '$.payment_id'))
-                THEN lower(json_extract(d.metadata, '$.refund_id')) END AS refund_id
+    SELECT {_named("i", "payment_id")}, r.id, r.minor AS amount, upper(r.currency) AS currency, r.created,
+           CASE WHEN {_named("d", "payment_id")} = {_named("i", "payment_id")}
+                THEN {_named("d", "refund_id")} END AS refund_id
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM ({given_back})) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
     LEFT JOIN refund_details d ON d.refund = r.id ORDER BY 1, r.id"""  # noqa: S608 - constants
 
@@ -92,13 +99,13 @@ _OUR_REFUNDS = """
     FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""
-_DISPUTES = """
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created, d.status
-    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""
+_DISPUTES = f"""
+    SELECT {_named("i", "payment_id")}, d.id, d.created, d.status
+    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""  # noqa: S608 - constants
 
-_CONFIRMS = """
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
-    FROM confirms f JOIN payment_intents i ON i.id = f.payment_intent WHERE f.kind = 'confirm' GROUP BY 1, 2 ORDER BY 1, 2"""
+_CONFIRMS = f"""
+    SELECT {_named("i", "payment_id")}, f.payment_intent, min(f.at) AS at
+    FROM confirms f JOIN payment_intents i ON i.id = f.payment_intent WHERE f.kind = 'confirm' GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608 - constants
 
 FAR_OFF_DAYS = 31
 """No wait before an attempt, a look or a deadline is longer than 30 days (`LOOK_MAX_S`): what is due later is never done."""
@@ -107,8 +114,8 @@ OVERDUE_S = 60.0
 
 
 def invoice_events(stores: Stores) -> Keyed:
-    """Every event of an invoice that names the payment."""
-    return _from(stores, "invoice", _INVOICE_EVENTS)
+    """Every event of an invoice that names the payment, and can be read."""
+    return _readable(_from(stores, "invoice", _INVOICE_EVENTS))
 
 
 def payment_rows(stores: Stores) -> Keyed:
@@ -192,6 +199,12 @@ def _from(stores: Stores, name: str, sql: str, *arguments: object) -> Keyed:
 
 def _from_ledger(stores: Stores, sql: str) -> Keyed:
     return nothing() if stores.ledger is None else stores.ledger.keyed(sql)
+
+
+async def _readable(events: Keyed) -> AsyncIterator[tuple[str, StoredRow]]:
+    async for payment_id, event in events:
+        if event_data(event) is not None:
+            yield payment_id, event
 
 
 async def nothing() -> AsyncIterator[tuple[str, StoredRow]]:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from services.audit.align import StoredRow
+from services.audit.bodies import PURGE
 from services.audit.finding import Tally
 from services.audit.logged_heads import heads_in_logs
 from services.audit.stores import Snapshot, Stores
@@ -167,8 +168,8 @@ async def _told_by_purges(stores: Stores) -> Mapping[str, Mapping[str, set[str]]
     if not stores.has("staff"):
         return told
     async for row in stores.databases["staff"].rows(_PURGES):
-        details = row["details"]
-        for one in details.get("rows") or () if details.get("database") in told else ():
-            if one.get("table") == "seals":
-                told[details["database"]][str(one.get("key"))].add(str(one.get("left_sha256")))
+        details = PURGE.read(row["details"], {"database": ""})
+        for one in details["rows"] if details["database"] in told else ():
+            if one["table"] == "seals":
+                told[details["database"]][one["key"]].add(one.get("left_sha256"))
     return told

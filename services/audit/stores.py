@@ -57,6 +57,7 @@ __all__ = [
     "Sources",
     "Stores",
     "open_stores",
+    "read_json",
     "snapshot",
 ]
 
@@ -260,6 +261,14 @@ def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
     )
 
 
+def read_json(text: bytes | str) -> Any:
+    """JSON as data; None if nobody can read it, such as a number that no double holds."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None
+
+
 _SET = f"""
     SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s';
     SET LOCAL idle_in_transaction_session_timeout = 0; -- each snapshot waits while the others are read
@@ -278,7 +287,7 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
         raise _not_opened(variable, error, is_only_host=has_one_host(url)) from None
     try:
         await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
+            "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=read_json
         )
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(_SET)

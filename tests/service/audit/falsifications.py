@@ -661,9 +661,7 @@ _AGAIN = """INSERT INTO refunds (payment_id, refund_id, position, reason, status
 _FORGOTTEN = "now() + interval '500 days'"
 _ANSWER = """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence)
     VALUES ($payment({}), 1, 90, now() - interval '1 hour', '{}', '{}', 'HTTP 200')"""
-_SIDE = (
-    """'{"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", "disputed": false}'"""
-)
+SIDE = """'{"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", "disputed": false}'"""
 WATCHED: Final = (
     change("payment_gateway.payments.status", "'requested'", of("waiting"), OUTCOMES, how="it would be charged anew"),
     change(
@@ -678,10 +676,10 @@ WATCHED: Final = (
     change("payment_gateway.payments.was_case", "false", of("waiting"), OUTCOMES),
     change("payment_gateway.payments.rung", "-5", of("waiting"), ACCOUNTED),
     change("payment_gateway.payments.settled_as", "'declined'", of("decided"), OUTCOMES),
-    change("payment_gateway.payments.gateway_side", _SIDE, of("decided"), EVIDENCE, how="it agrees"),
+    change("payment_gateway.payments.gateway_side", SIDE, of("decided"), EVIDENCE, how="it agrees"),
     change(
         "payment_gateway.payments.gateway_side",
-        _SIDE,
+        SIDE,
         of("waiting"),
         EVIDENCE,
         OUTCOMES,
@@ -867,7 +865,7 @@ SHOWN: Final = (
             ("waiting", "attempts,0,evidence", '"x"', EVIDENCE),
             ("waiting", "attempts,1,answer", '"captured"', EVIDENCE),
             ("waiting", "attempts", "[]", EVIDENCE),
-            ("waiting", "gateway", _SIDE.strip("'"), OUTCOMES),
+            ("waiting", "gateway", SIDE.strip("'"), OUTCOMES),
             ("waiting", "settled_as", '"captured"', OUTCOMES),
             ("decided", "decided,by", '"Eve"', OUTCOMES),
             ("late", "noted_version", "6", DECIDED),
