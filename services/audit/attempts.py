@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.bodies import CASE, event_of
 from services.audit.finding import Tally
-from services.audit.outcomes import SaidOutcome
+from services.audit.outcomes.said import SaidOutcome
 from services.audit.payments import nothing
 from services.audit.stores import Stores
 from shared.contracts.times import read_time

@@ -24,7 +24,7 @@ from services.audit.money import (
     confirmed_once,
     paid_when_captured,
 )
-from services.audit.outcomes import outcomes_agree
+from services.audit.outcomes.check import outcomes_agree
 from services.audit.replays import runs_sent_once
 from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
