@@ -4,7 +4,6 @@ The check `bodies_readable` tells of every body that has not its form. For all o
 here, and so find in one whatever its form promises. SQL compares members of a body as texts, since a cast ends the statement.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,17 +47,10 @@ class Form:
         return body if self.mistake(body) is None else otherwise
 
 
-def _as_id(text: str) -> str:
-    if not _ID.fullmatch(text):
-        raise ValueError("must be a UUID")
-    return text
-
-
-_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 Text = Annotated[str, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 Flag = Annotated[bool, Field(strict=True)]
-Id = Annotated[str, Field(strict=True), AfterValidator(_as_id)]
+Id = UUID
 Time = Annotated[str, Field(strict=True), AfterValidator(read_time)]
 
 
@@ -181,6 +173,7 @@ class _Envelope(_Body):
 
 
 _ENVELOPE: Final = Form(_Envelope)
+_ID: Final = Form(Id)
 _OUTCOMES: Final = {name: Form(contract) for name, contract in BY_WIRE_NAME.items()}
 
 
@@ -299,7 +292,7 @@ class Facts(_Body):
     resolution: Text = ""
     expected_version: Whole = 0
     evidence: Text = ""
-    command_id: Id = ""
+    command_id: Id | None = None
     command_type: Text = ""
     look: Flag = False
     refund: _HeardRefund = _HeardRefund(id="", amount_minor=None, left_minor=0)
@@ -352,7 +345,7 @@ def cause_of(body: bytes) -> UUID | None:
     """The id of the message that brought about an outcome. What a purge takes out of the body is never this."""
     event = read_json(body)
     cause = event.get("causationid") if isinstance(event, dict) else None
-    return UUID(cause) if Form(Id).mistake(cause) is None else None
+    return UUID(cause) if _ID.mistake(cause) is None else None
 
 
 def event_data(event: StoredRow) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ WHOLE = {"payment_id": str(UUID(int=1)), "outcome": "declined", "reason": "r", "
         ({"reason": None}, "reason must be a text"),
         ({"reason": ["r"]}, "reason must be a text"),
         ({"outcome": "lost"}, "outcome must be 'declined' or 'not_charged'"),
-        ({"payment_id": "no sense"}, "payment_id must be a UUID"),
+        ({"payment_id": "no sense"}, "payment_id must be a UUID such as 0190a5c4-7f2e-7c1b-9b1e-2d4f6a8b0c1d"),
         ({"advice": 7}, "advice must be a text"),
         ({"more": 7}, None),
     ],
