@@ -33,7 +33,7 @@ class QueueTracing:
         self._kind = SpanKind.CONSUMER
         self._queue = queue
         self._entered: dict[UUID, tuple[SpanIds, Inbound]] = {}
-        """The spans of the present batch, by the ids of its messages; with each the message as it came."""
+        """The spans that the present batch will have, by the ids of its messages; with each the message as it came."""
         self._handled: set[UUID] = set()
 
     def enter(self, admitted: Sequence[Item | DeadLettered]) -> Sequence[Item | DeadLettered]:
@@ -53,8 +53,11 @@ class QueueTracing:
                 entered.append(entry)
                 continue
             ids = self._tracer.ids_of(self._name, self._kind, message.id, self._queue, message.traceparent)
-            self._entered[message.id] = (ids, message)
-            entered.append(replace(entry, message=replace(message, traceparent=ids.traceparent)))
+            if ids.is_sampled:
+                self._entered[message.id] = (ids, message)
+            goes_on = ids.traceparent
+            is_same = goes_on == message.traceparent
+            entered.append(entry if is_same else replace(entry, message=replace(message, traceparent=goes_on)))
         return entered
 
     def handled(self, items: Iterable[Item]) -> None:
@@ -76,7 +79,7 @@ class QueueTracing:
                     ids,
                     traceparent=message.traceparent,
                     seconds=seconds,
-                    attributes=self._attributes(message, size) if ids.is_sampled else {},
+                    attributes=self._attributes(message, size),
                     error=errors.get(id_),
                 )
 

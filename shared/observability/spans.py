@@ -51,11 +51,14 @@ class Tracer:
         """The ids of the span in which `place` deals with a message that came with this `traceparent`.
 
         The sampler decides on what it is given here alone, so it decides the same again. One that goes by the parent is not asked if there
-        is one: the libraries would make three objects of each message of which nothing is recorded.
+        is one: the libraries would make three objects of each message. A parent of which nothing is recorded goes on as it is, as W3C
+        Trace Context has it for whoever records nothing.
         """
         parent = read_traceparent(traceparent)
         if parent is not None and self._follows_parents:
-            return SpanIds(parent.trace_id, derived_span_id(message_id, place), parent.is_sampled)
+            if not parent.is_sampled:
+                return parent
+            return SpanIds(parent.trace_id, derived_span_id(message_id, place), is_sampled=True)
         trace_id = parent.trace_id if parent is not None else derived_trace_id(message_id)
         decided = self._provider.sampler.should_sample(_context_of(parent), trace_id, name, kind, {}, ())
         is_sampled = decided.decision is sampling.Decision.RECORD_AND_SAMPLE

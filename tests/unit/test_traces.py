@@ -311,6 +311,18 @@ async def test_each_message_of_a_batch_goes_on_with_its_own_trace(collector: Col
     }
 
 
+async def test_a_message_that_nobody_traces_goes_on_as_it_came(collector: Collector) -> None:
+    opened = tracer(collector)
+    tracing = QueueTracing(opened, "saga.events")
+    untraced = item(MESSAGE, NOT_SAMPLED)
+    (entered,) = tracing.enter([untraced])
+    assert entered is untraced
+    tracing.handled([untraced])
+    tracing.record([], size=1, seconds=0.1)
+    await opened.close()
+    assert collector.requests == 0
+
+
 async def test_nothing_of_the_batch_before_is_recorded_again(collector: Collector) -> None:
     opened = tracer(collector)
     tracing = QueueTracing(opened, "saga.events")
