@@ -27,7 +27,7 @@ from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.stack import SENDERS_VARIABLE, SERVICES, UPSTREAM
-from deploy.local.system import System, open_system
+from deploy.local.system import SANDBOX_KEY, System, open_system
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from shared.private_files import write_private
@@ -139,11 +139,13 @@ async def _spoil(system: System, number: int) -> None:
 def write_environment(system: System, file: Path, door: LocalDoor | None = None) -> None:
     """Write the variables for other terminals, readable by this user only: they hold passwords, and with a door a token."""
     upstream = {SENDER_URL: system.stack.rabbitmq_url_of(UPSTREAM)}
+    gateway = {"GATEWAY_URL": system.sandbox.url, "GATEWAY_API_KEY": SANDBOX_KEY}
     evidence = {"REMIT_AUDIT_LEDGER": system.ledger, "REMIT_AUDIT_LOGS": system.folder, HISTORY: system.history}
     system.history.touch()
     variables: Mapping[str, object] = {
         **system.environment,
         **upstream,
+        **gateway,
         **evidence,
         **(door.variables if door is not None else {}),
     }

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,8 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
                     await typed(command)
                 case _:
                     await typed(command)
-        (first,) = re.findall(r"`(\S+ python shared/kit/examples/first\.py \S+)`", SENDERS)
-        assert "paid, receipt" in await typed(first)
+        await the_first_example_pays(typed)
+        await a_gateway_id_is_found(typed)
         assert (await ask_as_written(SENDERS, file))["state"] == "paid"
         await until(lambda: needs_decision("INV-7"), what="the case at the desk", within_s=DEADLINE_S)
         ((address, name, password),) = re.findall(
@@ -174,6 +174,17 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
         await until(lambda: shows("INV-7", "open"), what="the doubt settled in a browser", within_s=DEADLINE_S)
     finally:
         whole_system.fleet.stop_keeping()
+
+
+async def the_first_example_pays(typed: Callable[[str], Awaitable[str]]) -> None:
+    (first,) = re.findall(r"`(\S+ python shared/kit/examples/first\.py \S+)`", SENDERS)
+    assert "paid, receipt" in await typed(first)
+
+
+async def a_gateway_id_is_found(typed: Callable[[str], Awaitable[str]]) -> None:
+    """The gateway is asked for what payment it made this."""
+    (at_gateway,) = set(re.findall(r"\bpi_\w+", await typed("remit invoice show INV-1")))
+    assert "made for payment" in await typed(f"remit find {at_gateway}")
 
 
 def test_a_second_one_in_the_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
