@@ -104,11 +104,11 @@ sbom: $(SUPPLY_READY) $(IMAGES_LOCK) ## list what the images stand on, from thei
 	@echo "Wrote .remit/sbom.json"
 
 licences: $(READY) $(SUPPLY_READY) $(IMAGES_LOCK) ## list the licences of what the images stand on
-	@$(SUPPLY)/bin/pip-licenses --python $(BIN)/python --from mixed --order license \
+	@$(SUPPLY)/bin/python -m piplicenses --python $(BIN)/python --from mixed --order license \
 	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' $(IMAGES_LOCK))
 
 vulnerabilities: $(SUPPLY_READY) $(IMAGES_LOCK) ## ask whether anything in an image's lock has a known vulnerability; skipped where no advisory source answers
-	@$(SUPPLY)/bin/python -m deploy.requirements.vulnerabilities $(SUPPLY)/bin/pip-audit $(IMAGES_LOCK)
+	@$(SUPPLY)/bin/python -m deploy.requirements.vulnerabilities $(IMAGES_LOCK)
 
 lock: $(READY) ## lock the requirements again, from pyproject.toml
 	@$(LOCKED) pyproject.toml --extra tools --extra desk --extra traces --group dev -o deploy/requirements/dev.txt

@@ -1,4 +1,4 @@
-"""`make vulnerabilities`: asks pip-audit, and tells "something is vulnerable" from "nobody answered". Needs nothing but Python."""
+"""`make vulnerabilities`: asks pip-audit, and tells "something is vulnerable" from "nobody answered"."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ SOURCES: Final = ("pypi", "osv")
 """Where pip-audit asks, in this order."""
 
 
-def main(pip_audit: str, lock: str) -> int:
+def main(python: str, lock: str) -> int:
     """Ask one source after the other until one answers; returns the exit status."""
     for source in SOURCES:
-        packages = ask(pip_audit, lock, source)
+        packages = ask(python, lock, source)
         checked = [one for one in packages if "skip_reason" not in one]
         if not checked:
             continue  # it does not answer, or knows none of them
@@ -33,11 +33,12 @@ def main(pip_audit: str, lock: str) -> int:
     return 0
 
 
-def ask(pip_audit: str, lock: str, source: str) -> list[dict[str, Any]]:
+def ask(python: str, lock: str, source: str) -> list[dict[str, Any]]:
     """What pip-audit tells of each package of the lock; nothing if the source does not answer, since then it prints no report."""
     words = ("--require-hashes", "--disable-pip", "--progress-spinner", "off", "-f", "json", "-r", lock, "-s", source)
+    command = (python, "-m", "pip_audit", *words)
     try:
-        done = subprocess.run((pip_audit, *words), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError):
         return []
@@ -50,4 +51,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(sys.executable, sys.argv[1]))

@@ -122,6 +122,12 @@ def test_what_is_told_of_the_supply_chain_is_told_of_every_image(tmp_path: Path)
     assert len(re.findall(r"^\S", whole.read_text(), re.MULTILINE)) == len(pins(str(whole)))
 
 
+def test_a_folder_that_was_moved_finds_its_tools() -> None:
+    """Programs that pip installs begin with the path of the folder as it was. Only the environment of the tests is made anew."""
+    called = re.findall(r"[$][(](?:SUPPLY|PEERS)[)]/bin/([^\s)\]]+)", (ROOT / "Makefile").read_text())
+    assert set(called) == {"python"}
+
+
 def pins(path: str) -> set[str]:
     lines = (ROOT / path).read_text().splitlines()
     return {line.split(" ")[0] for line in lines if "==" in line}

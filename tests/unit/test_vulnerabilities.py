@@ -39,7 +39,7 @@ def test_an_answer_is_told_from_none(
 ) -> None:
     for name, report in (("pypi", pypi), ("osv", osv)):
         (tmp_path / name).write_text("" if report is None else json.dumps(report))
-    program = tmp_path / "pip-audit"
+    program = tmp_path / "python"
     program.write_text(f'#!/bin/sh\nfor last; do :; done\ncat "{tmp_path}/$last"\n')
     program.chmod(0o755)
     assert vulnerabilities.main(str(program), "lock.txt") == status
