@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from deploy.demo.fit import fit
 from deploy.local.desk import DESK, start_desk
 from deploy.local.door import DOOR, start_door
 from deploy.local.errors import StackError
-from deploy.local.stack import Stack
+from deploy.local.stack import Service, Stack
 from deploy.local.system import System
+from tests.support.databases import rows
 from tests.support.desk_browser import seen
 from tests.support.environment import ROOT
 from tests.support.waiting import until
@@ -105,6 +107,52 @@ def fits_a_terminal(printed: str) -> None:
     assert re.sub(r" \\\n +", " ", fitted).split() == printed.split(), "a shell reads the same"
 
 
+@dataclass(frozen=True, slots=True)
+class NextTerminal:
+    """Where people type what the page says, and see what became of it. A program takes as much CPU as a hundred queries: it is typed once,
+    when the rows that it shows are there."""
+
+    system: System
+    environment_file: Path
+
+    async def typed(self, command: str) -> str:
+        done = await asyncio.to_thread(type_in, command, self.environment_file)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    async def _stored(self, service: Service, query: str, *about: str) -> None:
+        """Wait until the query finds a row."""
+        url = self.system.stack.administrator_database_url(service)
+
+        async def there() -> bool:
+            return bool(await rows(url, query, *about))
+
+        await until(there, what=f"{query} {about}", within_s=DEADLINE_S)
+
+    async def needs_decision(self, about: str) -> None:
+        query = "SELECT 1 FROM cases WHERE $1 IN (payment_id::text, invoice_id) AND status = 'needs_decision'"
+        await self._stored("staff", query, about)
+        cases = json.loads(await self.typed("remit payments in-doubt --json"))
+        waiting_ones = [case for case in cases if case["status"] == "needs_decision"]
+        assert any(about in (case["payment_id"], case["invoice_id"]) for case in waiting_ones)
+
+    async def shows(self, invoice: str, status: str) -> None:
+        await self._stored("invoice", "SELECT 1 FROM invoices WHERE (invoice_id, status) = ($1, $2)", invoice, status)
+        assert f"{invoice}: {status}," in await self.typed(f"remit invoice show {invoice}")
+
+    async def has_work(self) -> None:
+        """Payments in doubt, and a group of failed messages."""
+        failed = len(waiting.FAILED_MINOR)
+        await self._stored("staff", "SELECT 1 FROM cases WHERE invoice_id IN ('INV-7', 'INV-8') HAVING count(*) = 2")
+        await self._stored("staff", f"SELECT 1 FROM dead_letters GROUP BY type, reason HAVING count(*) >= {failed}")
+        cases = json.loads(await self.typed("remit payments in-doubt --json"))
+        letters = json.loads(await self.typed("remit dead-letters list --json"))
+        groups = Counter((letter["type"], letter["reason"]) for letter in letters)
+        assert {"INV-7", "INV-8"} <= {case["invoice_id"] for case in cases}
+        assert max(groups.values()) >= failed
+
+
 @pytest.mark.timeout(300)  # fifteen programs, one after the other, on a busy machine
 async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path) -> None:
     file = tmp_path / "env"
@@ -116,62 +164,41 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
     commands = re.findall(r"^  (remit .*)$", printed, re.MULTILINE)
     (payment,) = re.findall(r"--payment-id (\S+)", printed)
 
-    async def typed(command: str) -> str:
-        done = await asyncio.to_thread(type_in, command, file)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done.stdout
-
-    async def needs_decision(about: str = payment) -> bool:
-        cases = json.loads(await typed("remit payments in-doubt --json"))
-        waiting_ones = [case for case in cases if case["status"] == "needs_decision"]
-        return any(about in (case["payment_id"], case["invoice_id"]) for case in waiting_ones)
-
-    async def shows(invoice: str, status: str) -> bool:
-        return f"{invoice}: {status}," in await typed(f"remit invoice show {invoice}")
-
-    async def waits_at_the_desk() -> bool:
-        cases = json.loads(await typed("remit payments in-doubt --json"))
-        letters = json.loads(await typed("remit dead-letters list --json"))
-        groups = Counter((letter["type"], letter["reason"]) for letter in letters)
-        return {"INV-7", "INV-8"} <= {case["invoice_id"] for case in cases} and max(groups.values()) >= len(
-            waiting.FAILED_MINOR
-        )
-
-    await until(waits_at_the_desk, what="payments in doubt and groups of failed messages", within_s=DEADLINE_S)
+    terminal = NextTerminal(whole_system, file)
+    await terminal.has_work()
     try:
         for command in commands:
             match command.split()[1:3]:
                 case ["payments", "in-doubt"]:
-                    await until(needs_decision, what="the case", within_s=DEADLINE_S)
+                    await terminal.needs_decision(payment)
                 case ["payments", "resolve"]:
-                    assert "decided: not charged" in await typed(command)
-                    await until(lambda: shows("INV-2", "open"), what="the doubt settled", within_s=DEADLINE_S)
+                    assert "decided: not charged" in await terminal.typed(command)
+                    await terminal.shows("INV-2", "open")
                 case ["dead-letters", "replay"]:
-                    assert "replayed to invoice.commands" in await typed(command)
-                    await until(lambda: shows("INV-3", "open"), what="the replayed invoice", within_s=DEADLINE_S)
+                    assert "replayed to invoice.commands" in await terminal.typed(command)
+                    await terminal.shows("INV-3", "open")
                 case ["invoice", "show"] if command.endswith("INV-1"):
-                    await until(lambda: shows("INV-1", "paid"), what="the paid invoice", within_s=DEADLINE_S)
+                    await terminal.shows("INV-1", "paid")
                     assert (await ask_as_written(printed, file))["state"] == "paid"
                 case ["audit"]:
-                    told = await typed(
+                    told = await terminal.typed(
                         f"{command} --require captured_once,books_balance,answered_once,no_secrets_leaked || true"
                     )
                     assert not re.search(r"Required of these: .*(captured_once|books_balance|answered_once)", told), (
                         told
                     )
-                    await typed(command)
+                    await terminal.typed(command)
                 case _:
-                    await typed(command)
-        await the_first_example_pays(typed)
-        await a_gateway_id_is_found(typed)
+                    await terminal.typed(command)
+        await the_first_example_pays(terminal.typed)
+        await a_gateway_id_is_found(terminal.typed)
         assert (await ask_as_written(SENDERS, file))["state"] == "paid"
-        await until(lambda: needs_decision("INV-7"), what="the case at the desk", within_s=DEADLINE_S)
+        await terminal.needs_decision("INV-7")
         ((address, name, password),) = re.findall(
             r"^  (http\S+), as (\S+) or .* with the password (\S+)$", printed, re.MULTILINE
         )
         await settle_in_browser(address, name, password, "INV-7")
-        await until(lambda: shows("INV-7", "open"), what="the doubt settled in a browser", within_s=DEADLINE_S)
+        await terminal.shows("INV-7", "open")
     finally:
         whole_system.fleet.stop_keeping()
 
