@@ -10,7 +10,16 @@ ONE_SYSTEM: Final = tuple(
     f"tests/system/test_{name}.py" for name in ("survival", "doctor", "facts", "permissions", "traces")
 )
 """These share the running services."""
-TOGETHER: Final = {**dict.fromkeys(ONE_SYSTEM, "the system"), "tests/browser/": "the browser"}
+THE_SOURCE: Final = (
+    *(f"tests/unit/books/test_{name}.py" for name in ("links", "tables")),
+    *(f"tests/unit/test_{name}.py" for name in ("background", "complexity", "crash_points", "names")),
+)
+"""These read all of the source, which is parsed once a process (`tests/unit/books/source.py`)."""
+TOGETHER: Final = {
+    **dict.fromkeys(ONE_SYSTEM, "the system"),
+    "tests/browser/": "the browser",
+    **dict.fromkeys(THE_SOURCE, "the source"),
+}
 FIRST: Final = (
     *ONE_SYSTEM,
     "tests/browser/",
@@ -20,6 +29,7 @@ FIRST: Final = (
     "tests/service/test_",
     "tests/service/",
     "tests/contracts/",
+    *THE_SOURCE,
 )
 """Measured, the longest first. The rest is short, so that no process has much to do when the others are done."""
 
