@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.card_data.brands import DIGITS_MIN
 from shared.card_data.effort import Effort
+from shared.card_data.members import groups_together, holds_groups
 from shared.card_data.plain import APART, as_ascii, as_latin_1
 
 READABLE_MIN: Final = len("cvv=987")
@@ -187,6 +188,7 @@ def _may_be_encoded(data: bytes, effort: Effort) -> bool:
         or _holds_hex(data, effort)
         or _looks_like_base64(data, data.translate(_I_TO_P))
         or _holds_pairs(data, effort)
+        or holds_groups(data, effort)
     )
 
 
@@ -202,6 +204,8 @@ def _behind(data: bytes, effort: Effort) -> Iterator[bytes]:
     for undone in (_without_escapes(data, effort), _without_quotes(data, effort)):
         if undone != data:
             yield undone
+    if groups := groups_together(data, effort):
+        yield groups
     yield from _decodings(data, effort)
 
 

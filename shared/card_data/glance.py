@@ -7,6 +7,7 @@ from typing import Final
 
 from shared.card_data.effort import Effort, TooMuchEffort
 from shared.card_data.encodings import may_be_bytes
+from shared.card_data.members import may_hold_groups
 from shared.card_data.numbers import DIGITS, DIGITS_IN_A_ROW, card_numbers, may_be_around_colons
 from shared.card_data.plain import CONTROLS, as_ascii
 from shared.card_data.verification_values import TO_NAMES, may_name_a_value
@@ -36,6 +37,8 @@ def is_clean(text: str | bytes) -> bool:
         return False
     folded = data.translate(_FOLDED, _LEFT_OUT)
     if _MARK in folded or may_be_bytes(data) or may_name_a_value(data.translate(TO_NAMES)):
+        return False
+    if may_hold_groups(data):
         return False
     has_row = DIGITS_IN_A_ROW in folded or may_be_around_colons(folded)
     return not has_row or _is_without_card_number(data)

@@ -82,6 +82,14 @@ _BESIDES_FOURS: Final = ([4, 6, 5], [4, 6, 4], [4, 3, 3, 3], [6, 10], [6, 13])
 """As some brands print them: American Express and Diners Club, Visa's 13 digits, UnionPay and Maestro."""
 _BETWEEN_TYPED: Final = {b" ", b".", b"-", b"+"}
 _GROUPS_MIN = 3
+_WIDE = re.compile(
+    rb"(?<![0-9])[0-9]{4,6}(?P<wide>[^0-9A-Za-z]{4,12}+)[0-9]{2,6}(?:(?P=wide)[0-9]{1,6}(?![0-9]))+(?![0-9A-Za-z])"
+)
+"""Groups that are further apart, with the same signs between all of them: columns, or elements of nested lists."""
+_FURTHER_APART: Final = b" " * 4
+_WIDE_LENGTH_MIN: Final = 14 + 2 * len(_FURTHER_APART)
+_BEHIND_WIDE_MAX: Final = 2
+"""Columns behind a number: an expiry date, a verification value. With more it is a table of numbers."""
 
 # What the steps cost, in microseconds.
 _BYTE_US: Final = 0.0015
@@ -94,6 +102,7 @@ _BEGINNING_US: Final = 3.5
 _HIT_US: Final = 20
 _LIST_US: Final = 2
 _NOTATION_US: Final = 0.6
+_WIDE_US: Final = 0.02
 _CHIP_US: Final = 2
 
 
@@ -125,6 +134,8 @@ def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
     for start, end in rows(data, effort, _TO_ROWS if has_colons else _TO_ROWS_WITHOUT_COLONS):
         for found in _BEGINNING.finditer(data, max(start - 1, 0), end):
             yield from _at(found, data, end, effort)
+        if end - start >= _WIDE_LENGTH_MIN and _FURTHER_APART in data[start:end].translate(_TO_GROUPS).strip():
+            yield from _further_apart(data, start, end, effort)
         if (
             has_lists
             or data[end : end + 1] in _BEHIND_OTHER_NOTATIONS
@@ -167,6 +178,23 @@ def _at(found: re.Match[bytes], data: bytes, row_end: int, effort: Effort) -> It
             end, is_printed = _form(data, start, length)
             if end and is_meant(data, start, end, digits[:length], is_printed=is_printed):
                 yield start - 1, end - 1
+
+
+def _further_apart(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:
+    effort.spend((end - start) * _WIDE_US)
+    for found in _WIDE.finditer(data, start, end):
+        effort.spend(_BEGINNING_US)
+        groups = found[0].split(found["wide"])
+        for count in range(_GROUPS_MIN, len(groups) + 1):
+            digits = b"".join(groups[:count])
+            if (
+                len(groups) - count <= _BEHIND_WIDE_MAX
+                and _is_printed([*map(len, groups[:count])])
+                and len(digits) in published_lengths(digits)
+                and passes_luhn(digits)
+            ):
+                length = len(digits) + (count - 1) * len(found["wide"])
+                yield found.start() - 1, found.start() - 1 + length
 
 
 def _in_other_notations(data: bytes, start: int, end: int, effort: Effort) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from typing import Final
 
+from shared.card_data import other_scripts
+
 APART: Final = "\nx\n"
 """Nothing that may stand within a card number: between texts that are looked at together."""
 IGNORABLE: Final = b"\x01"
@@ -26,6 +28,8 @@ _PRIVATE_PLANES = re.compile("[\U000f0000-\U0010ffff]")
 _SCRIPTS_END: Final = 0x20000
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _PIECES_MAX = 200
+_CVV: Final = b"cvv"
+"""How its names in other scripts read."""
 _RAISED: Final = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2460-\u2468"
 _NOTE_MARK = re.compile(rf"[{_RAISED}](?<=[0-9]{{4}}.)[{_RAISED}]?(?![0-9{_RAISED}])")
 """The number of a footnote behind ordinary digits, raised or in a circle. Raised digits alone are digits."""
@@ -77,13 +81,23 @@ def twins_of(text: str) -> bytes:
         text = _NOTE_MARK.sub(lambda mark: "*" * len(mark[0]), text)
         if (latin := as_latin_1(text)) is not None:
             return latin.translate(_LATIN_TWINS).translate(_CONTROLS_IGNORED)
+        names = [*other_scripts.names(text)]
         if len(text) < len(text.encode("utf-8", "replace")) - _PIECES_MAX:
             text = text.translate(_TWINS)
         else:  # mostly ASCII
             text = _NON_ASCII.sub(lambda piece: piece[0].translate(_TWINS), text)
         if not text.isascii():
             text = _PRIVATE_PLANES.sub(IGNORABLE.decode(), text)
+        if names:
+            return _with_cvv(text.encode("ascii", "replace").translate(_CONTROLS_IGNORED), names)
     return text.encode("ascii", "replace").translate(_CONTROLS_IGNORED)
+
+
+def _with_cvv(data: bytes, names: list[tuple[int, int]]) -> bytes:
+    changed = bytearray(data)
+    for start, end in names:
+        changed[start:end] = _CVV.ljust(end - start, IGNORABLE)
+    return bytes(changed)
 
 
 def as_ascii(text: str | bytes) -> bytes:

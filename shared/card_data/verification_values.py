@@ -15,7 +15,7 @@ TO_NAMES: Final = bytes.maketrans(string.ascii_uppercase.encode() + b"+", string
 # -- names, in lower case: any sign stands for a letter that is not ASCII ----------------------------------------------------------------
 
 # `cid`, as American Express has it, counts behind `amex`, `card` or `cc` only: it is somebody's customer id as often.
-_END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?x{0,8}+(?![a-z])"
+_END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?x{0,8}+(?:\[[0-9]\])?(?![a-z])"
 """Letters that are not ASCII read as x: `CVV\u7801`."""
 _FIRST = rb"(?:(?<![a-z0-9].)|(?<=card.)|(?<=payment.)|(?<=cc.)|(?<=credit.)|(?<=debit.))"
 """A first letter that begins a word, or stands behind one of these: `cardCsc`."""
@@ -30,28 +30,45 @@ _CVV_IN_A_NAME = rb"cv[vc]" + _ANY_END
 _DE: Final = rb"[_\- ]?(?:d[ei][_\- ]?)?"
 """`code de s\u00e9curit\u00e9`, `codeSecurite`."""
 _OF_A_CARD = rb"(?:(?<=amex.cid)|(?<=amexcid)|(?<=card.cid)|(?<=cardcid)|(?<=cc.cid)(?<![a-z]cc.cid))"
+_OF_DIGITS: Final = b"|".join(
+    rb"(?<=%b.digit.code)|(?<=%bdigitcode)" % (count, count) for count in (b"three", b"four", b"3", b"4")
+)
+_KOD: Final = b"|".join(
+    rb"(?<=%b.kod)|(?<=%bkod)" % (word, word)
+    for word in (b"nostni", b"nostny", b"tonsagi", b"sigurnosni", b"varnostna", b"saugos", b"drosibas")
+)
+"""Of Czech, Slovak, Hungarian, Croatian, Slovenian, Lithuanian and Latvian."""
 _SPELT: Final = {
-    b"security": rb"security[_\- ]?(?:code|cd|value|number|digits)(?![a-z])",
+    b"security": rb"security[_\- ]?(?:code|cd|value|number|num|no|nr|digits)(?![a-z])",
+    rb"sec(?:ure)?[_\- ]?co?d": rb"sec(?:ure)?[_\- ]?(?:code|cd)(?![a-z])",
+    b"signature": rb"signature[_\- ]?panel(?:[_\- ]?code)?(?![a-z])",
+    b"digit": rb"digits?[_\- ]?(?:code(?:%b)|on[_\- ]the[_\- ](?:back|front|reverse))(?![a-z])" % _OF_DIGITS,
     b"verification": rb"verification[_\- ]?(?:code|value|number)(?![a-z])",
-    b"cryptogram": rb"cryptogram(?:me)?(?![a-z])",
+    b"cryptogram": rb"cryptogram(?:me)?(?:[_\- ]?visuel)?(?![a-z])",
     rb"code%b(?:s.c|v.r)" % _DE: rb"code%b(?:s.curit|v.rific)[a-z?]{1,6}+" % _DE,
     rb"c.digo%b(?:segur|verif)" % _DE: rb"c.digo%b(?:segur|verific)[a-z?]{1,6}+" % _DE,
-    rb"codice%b(?:sicur|verif)" % _DE: rb"codice%b(?:sicurezza|verifica)" % _DE,
+    rb"codice%b(?:sicur|verif|contr)" % _DE: rb"codice%b(?:sicurezza|verifica|controllo)" % _DE,
+    rb"codi?%b(?:securita|segureta)" % _DE: rb"codi?%b(?:securitate|seguretat)(?![a-z])" % _DE,
     b"sicherheits": rb"sicherheits(?:code|nummer|ziffer|zahl)",
     b"fziffer": rb"fziffer(?:(?<=pr.fziffer)|(?<=pruefziffer))",
     b"fnummer": rb"fnummer(?:(?<=pr.fnummer)|(?<=pruefnummer))",
-    b"kod": rb"kod(?:(?:(?<=kerhetskod)|(?<=kerhedskod)|(?<=venlik.kod)).?(?![a-z])|[_\- ]?(?:bezpiecz|zabezpiecz)[a-z]{1,12}+)",
+    b"kartenkontroll": rb"kartenkontroll(?:nummer|ziffer|zahl)",
+    b"turva": rb"turva(?:koodi?|luku|number)(?![a-z])",
+    b"venlik": rb"venlik[_\- ]?(?:kod|numara|no)[a-z]{0,3}(?![a-z])",
+    b"bao": rb"bao[_\- ]?mat(?:(?<=ma.bao.mat)|(?<=mabaomat))(?![a-z])",
+    b"kod": rb"kod(?:(?:(?<=kerhetskod)|(?<=kerhedskod)|%b)[a-z]{0,2}(?![a-z])"
+    rb"|e?[_\- ]?(?:(?:bezpiecz|zabezpiecz)[a-z]{1,12}+|keamanan|keselamatan))" % _KOD,
     b"code": rb"code(?:(?<=beveiligingscode)|(?<=veiligheidscode))",
     b"cid": rb"cid%b(?![a-z])" % _OF_A_CARD,
 }
 """As people spell it, by what it begins with, or has in the middle."""
 _ANY_SPELT = b"|".join(_SPELT.values())
 _CARD_CODE = (
-    rb"ard[_\-. ]?(?:code|validation|verification"
+    rb"ard[_\-. ]?(?:code|validation|verification|check[_\-. ]?(?:code|value|digits?|number)"
     rb"|(?:sec(?:urity)?|val(?:idation)?|ver(?:if(?:ication)?)?)[_\-. ]?(?:code|cd|val(?:ue)?|num(?:ber)?|no|nr|digits))"
 )
 """`cardCode`, `CardSecVal`, `card_validation_code`."""
-_SHORT = rb"c(?:%b(?:v[dn2]|av|sc|v[_-]?num(?:ber)?)|vx(?:(?<=cardcvx)|(?<=card.cvx))|%b)%b" % (
+_SHORT = rb"c(?:v[dnm]|sc|%b(?:v2|av|v[_-]?num(?:ber)?)|vx(?:2|(?<=cardcvx)|(?<=card.cvx))|%b)%b" % (
     _FIRST,
     _CARD_CODE,
     _END,
@@ -71,8 +88,9 @@ _EQUIVALENT = rb"(?:[_\- ]?(?:equivalent|equiv|eq))?(?:[_\- ]?data)?(?![a-z])"
 _TRACK = rb"t%brack[_\- ]?(?:[123]|one|two|three)%b" % (_FIRST, _EQUIVALENT)
 _ANY_TRACKS = rb"t%bracks?%b(?:[_\- ]?[123])?" % (_FIRST, _EQUIVALENT)
 _IS_NAME = re.compile(
-    rb"(?:[a-z]{0,20}|.*[^a-z])(?:%b|%b)|(?:.*[^a-z0-9])?(?:%b)|.*(?:%b|%b|%b)"
+    rb"(?:[a-z]{0,20}|.*[^a-z])(?:%b|%b|%b)|(?:.*[^a-z0-9])?(?:%b)|.*(?:%b|%b|%b)"
     % (
+        rb"c(?:v[dnm]|sc)" + _END,
         _CVV,
         _CVV_IN_A_NAME,
         b"|".join((_ANY_SPELT, _SHORT, _PIN, _TRACK)),
@@ -86,12 +104,14 @@ _IS_NAME = re.compile(
 # -- what stands between a name and its value --------------------------------------------------------------------------------------------
 
 _QUOTE = rb"[\"'\\]{0,8}"
-_VERB = rb"(?:is|ist|lautet|est|es|was)(?![a-z])"
+_VERB = rb"(?:is|ist|lautet|est|es|was|would be|should be)(?![a-z])"
 _WORD = rb"(?:(?:%b|code|number|nr|no|value|val|content|data|text)[^0-9a-z]{1,16}+){0,2}" % _VERB
 """Of a sentence; or of a member, if the value is an object."""
 _NOT_EMPTY = rb"(?!%b\s*:\s*(?:\"\"|'')\s*,)" % _QUOTE
 """Or what follows would be of the next member."""
-_NEXT = rb"%b[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _WORD)
+_ASIDE = rb"(?:\s?[(][^()]{1,48}[)])?"
+"""`CVV (3 digits): 987`"""
+_NEXT = rb"%b%b[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _ASIDE, _WORD)
 _SIGN = rb"%b[^0-9a-z:=>,]{0,4}+(?:%b|[:=>,])[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _VERB, _WORD)
 _SENTENCE = (
     rb"(?![a-z \r\n?-]{0,32}(?:check|result|response|match|status|error|fail))[a-z \r\n?-]{1,32}?(?:(?<=[ \n])%b|[:=])[^0-9a-z]{1,8}+"
@@ -139,11 +159,11 @@ def _before(value: bytes, *names: bytes) -> bytes:
 
 
 _SAID_BEFORE = re.compile(
-    rb"(?<![0-9a-z.])([0-9]{3,4})[^0-9a-z]{1,3}(?:(?:is|was|as|ist|als)[ ](?:[a-z]{1,5}[ ]){0,2}|\()\Z"
+    rb"(?<![0-9a-z.])([0-9]{3,4})(?:[^0-9a-z]{1,3}(?:(?:is|was|as|ist|als)[ ](?:[a-z]{1,5}[ ]){0,2}|\()|\s?=\s?)\Z"
 )
-"""`987 is the CVV`, `987 (CVV)`."""
+"""`987 is the CVV`, `987 (CVV)`, `987 = CVV`."""
 _SAID_BEFORE_MAX: Final = 24
-_MAY_BE_SAID_BEFORE = re.compile(rb"[0-9]{3}[^0-9a-z]{1,3}(?:(?:is|was|as|ist|als)[ ]|\()")
+_MAY_BE_SAID_BEFORE = re.compile(rb"[0-9]{3}(?:[^0-9a-z]{1,3}(?:(?:is|was|as|ist|als)[ ]|\()|\s?=)")
 
 
 _HINT_US, _NAME_US, _REVERSED_US = 0.6, 3, 15
@@ -183,7 +203,7 @@ _RULES: Final = (
     _NamedValue(rb"c(?:v[vcdn]|cv|\.v\.|av2|sv2)", _CVV + _NO_RESULT, _BEHIND_SURE),
     *(_NamedValue(hint, name, _BEHIND_SURE) for hint, name in _SPELT.items()),
     _NamedValue(b"cv[vc]", _CVV_IN_A_NAME, _BEHIND_SHORT),
-    _NamedValue(rb"c(?:v[dn2x_-]|av|sc|ard[_\-. ]?(?:code|sec|va|ver))", _SHORT, _BEHIND_SHORT),
+    _NamedValue(rb"c(?:v[dnm2x_-]|av|sc|ard[_\-. ]?(?:code|sec|va|ver|check))", _SHORT, _BEHIND_SHORT),
     _NamedValue(b"pin", _PIN, _SIGN + _DIGITS_OF_A_PIN),
     _NamedValue(b"pin", _PIN_OF_A_CARD, _SIGN + _DIGITS_OF_A_CARDS_PIN),
     _NamedValue(b"pin", _PIN_BLOCK, _SIGN + _BLOCK),
@@ -206,14 +226,16 @@ _REVERSED: Final = _NamedValue(
 _ANY_CVV = re.compile(b"c(?=v[vc])" + _CVV[1:])
 # One of these is in every name. A search for each first letter is faster than one for all of them.
 _C_HINT = re.compile(
-    rb"c(?:v(?:[vcnd2]|[_-]num|x(?:(?<=cardcvx)|(?<=card.cvx)))|cv|\.v\.[vc]|sv2|sc|av|ard[_\-. ]?(?:code|sec|va|ver)"
-    rb"|ode%b(?:s.c|v.r)|odice%b(?:sicur|verif)|.digo%b(?:segur|verif)|ryptogram"
-    rb"|ode(?:(?<=iligingscode)|(?<=ligheidscode))|id%b)" % (_DE, _DE, _DE, _OF_A_CARD),
+    rb"c(?:v(?:[vcndm2]|[_-]num|x(?:2|(?<=cardcvx)|(?<=card.cvx)))|cv|\.v\.[vc]|sv2|sc|av|ard[_\-. ]?(?:code|sec|va|ver|check)"
+    rb"|ode%b(?:s.c|v.r)|odice%b(?:sicur|verif|contr)|odi?%b(?:securita|segureta)|.digo%b(?:segur|verif)|ryptogram"
+    rb"|ode(?:(?<=iligingscode)|(?<=ligheidscode))|id%b)" % (_DE, _DE, _DE, _DE, _OF_A_CARD),
     re.DOTALL,
 )
 # The whole word comes first, so that the search is one for it.
 _ANY_PIN = re.compile(rb"pin(?:[_\- ]?(?:block|blk|code)|%b)?(?![a-z])" % _PIN_END)
 _ANY_TRACK = re.compile(rb"track(?:[_\- ]?(?:[123]|one|two|three|data|eq)|s?(?![a-z]))")
+_ANY_SEC = re.compile(rb"sec(?:urity|(?:ure)?[_\- ]?co?d)")
+_ANY_DIGITS = re.compile(rb"digits?[_\- ]?(?:code|on[_\- ]the)")
 
 # What the steps cost, in microseconds.
 _BYTE_US, _C_US, _WORD_US = 0.008, 0.025, 0.2
@@ -225,12 +247,18 @@ def may_name_a_value(lowered: bytes) -> bool:
         _C_HINT.search(lowered) is not None
         or (b"pin" in lowered and _ANY_PIN.search(lowered) is not None)  # not in `shipping`
         or (b"track" in lowered and _ANY_TRACK.search(lowered) is not None)  # not in `tracking`
-        or b"security" in lowered
+        or (b"sec" in lowered and _ANY_SEC.search(lowered) is not None)  # not in `section`
         or b"verification" in lowered
         or b"sicherheits" in lowered
         or b"fziffer" in lowered
         or b"fnummer" in lowered
         or b"kod" in lowered
+        or b"turva" in lowered
+        or b"venlik" in lowered
+        or b"bao" in lowered
+        or b"kartenkontroll" in lowered
+        or b"signature" in lowered
+        or (b"digit" in lowered and _ANY_DIGITS.search(lowered) is not None)
     )
 
 

@@ -45,6 +45,11 @@ SEPARATORS = {
     "a blank in Braille": "\u2800",
     "a non-breaking hyphen": "\u2011",
     "a dash between blanks": " \u2013 ",
+    "four blanks": "    ",
+    "two colons between blanks": " :: ",
+    "an arrow": " --> ",
+    "ten full stops": "." * 10,
+    "two tabulators and a bar": " \t|\t ",
 }
 TAGS = {
     "a line break of HTML": "<br>",
@@ -237,6 +242,32 @@ NOTATIONS: dict[str, Callable[[str], str]] = {
     "a list of its digits, as texts": lambda digits: json.dumps([*digits], indent=2),
 }
 
+
+def _in_members(digits: str, *names: str) -> str:
+    return json.dumps(dict(zip(names, printed(digits, " ").split(), strict=False)), separators=(",", ":"))
+
+
+IN_PIECES: dict[str, Callable[[str], str]] = {
+    "members with a count": lambda digits: _in_members(digits, "pan1", "pan2", "pan3", "pan4", "pan5"),
+    "members with a letter": lambda digits: _in_members(digits, "a", "b", "c", "d", "e"),
+    "members with a count, beside others": lambda digits: (
+        f'{{"name":"x",{_in_members(digits, *"12345")[1:-1]},"exp":"1228"}}'
+    ),
+    "members with names of a card's parts": lambda digits: _in_members(digits, "bin", "x", "middle", "y", "last4"),
+    "halves in two members": lambda digits: json.dumps({"card_1": digits[:8], "card_2": digits[8:]}),
+    "a digit in each member": lambda digits: json.dumps({f"{at}": int(digit) for at, digit in enumerate(digits)}),
+    "fields of a form": lambda digits: "&".join(f"pan[{at}]={one}" for at, one in _counted(digits)),
+    "lines": lambda digits: "\n".join(f"pan_{at}: {one}" for at, one in _counted(digits)),
+    "objects in a list": lambda digits: json.dumps([{"group": one} for _, one in _counted(digits)]),
+    "lists in a list": lambda digits: json.dumps([[one] for _, one in _counted(digits)]),
+    "two lists": lambda digits: json.dumps({"x": [digits[:4], digits[4:8]], "y": [digits[8:12], digits[12:]]}),
+}
+
+
+def _counted(digits: str) -> list[tuple[int, str]]:
+    return [*enumerate(printed(digits, " ").split(), 1)]
+
+
 CODES = (
     "CARDNO",
     "CARD-NO",
@@ -266,6 +297,23 @@ CODES = (
     "PAY-NO",
 )
 """Before a card number, with a hyphen: they look like the code of an order, and are none."""
+
+
+NAMES_OF_LANGUAGES = (
+    *("g\u00fcvenlikKodu", "g\u00fcvenlik numaras\u0131", "turvakoodi", "turvaluku", "turvakood", "drošības kods"),
+    *("saugos kodas", "bezpečnostní kód", "bezpečnostný kód", "biztonsági kód", "cod de securitate", "sigurnosni kod"),
+    *("codi de seguretat", "cryptogrammeVisuel", "codice di controllo", "Kartenkontrollnummer", "kode_keamanan"),
+    *("mã bảo mật", "kod keselamatan", "código de segurança", "Prüfziffer", "Sicherheitscode", "varnostna koda"),
+    *("код безопасности", "Код_безопасности", "КОД БЕЗОПАСНОСТИ", "защитный код", "проверочный код", "код безпеки"),
+    *("код за сигурност", "сигурносни код", "безбедносни код", "κωδικός ασφαλείας", "ΚΩΔΙΚΟΣ ΑΣΦΑΛΕΙΑΣ", "קוד אבטחה"),
+    *("رمز الأمان", "رمز الحماية", "رمز التحقق", "کد امنیتی", "सुरक्षा कोड", "รหัสความปลอดภัย", "安全码", "安全碼"),
+    *("卡验证码", "保安碼", "セキュリティコード", "セキュリティ・コード", "보안코드", "보안 코드"),
+)
+"""What people call it on the forms of shops."""
+
+
+def _said_as(name: str, value: str) -> str:
+    return f"{name}: {value}"
 
 
 def _as_member(name: str, form: str, value: str) -> str:
@@ -326,15 +374,30 @@ VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
             *("cc_cid", "payment[cc_cid]", "cardCid", "CardSecVal", "cardValidationNum", "cvNumber", "card_cvNumber"),
             *("card_validation_code", "pruefnummer", "pruefziffer", "kartenpruefnummer", "cvvCode2", "cvvEntered"),
             *("cvvNew", "cvv_plain", "cardCvx", "ssl_cvv2cvc2", "securityCd", "veiligheidscode", "ccvv", "cvn2"),
+            *("cvmvalue", "cvm", "ewayCVN", "threeCSC", "secCode", "sec_code", "secureCode", "securityNo", "cvv[0]"),
+            *("card_check_digits", "cardCheckCode", "signature_panel_code", "three_digit_code", "3-digit code", "cvx2"),
         )
     },
+    "an aside behind the name": lambda value: f"CVV (3 digits): {value}",
+    "an aside and no sign": lambda value: f"cvc (on the back) {value}",
+    "an aside behind two names": lambda value: f"CVV/CVC (3-4 digits): {value}",
+    "digits on the back": lambda value: f"the three digits on the back: {value}",
+    "an equation": lambda value: f"{value} = CVV",
+    "a wish": lambda value: f"my cvv number would be {value}",
+    **{f"in a language, {name}": partial(_said_as, name) for name in NAMES_OF_LANGUAGES},
+    **{f"a member in a language, {name}": partial(_as_member, name, "{}") for name in NAMES_OF_LANGUAGES},
 }
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NOT_FOUND: dict[str, Callable[[str], str]] = {
     "over several texts": lambda digits: json.dumps({"a": digits[:7], "b": digits[7:]}),
-    "over several members": lambda digits: json.dumps({f"{at}": int(digit) for at, digit in enumerate(digits)}),
+    "over members of different names": lambda digits: json.dumps(
+        dict(zip(("one", "two", "three", "four", "five"), printed(digits, " ").split(), strict=False))
+    ),
+    "over members with others between": lambda digits: ", ".join(
+        f'"a{at}": {one}, "x": "-"' for at, one in _counted(digits)
+    ),
     "put together by a program": lambda digits: '" + "'.join((digits[:7], digits[7:])),
     "commas between all digits": ",".join,
     "slashes between pairs": lambda digits: "/".join(_in_pieces(digits, 2)),
@@ -342,7 +405,8 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "bars between all digits": "|".join,
     "line breaks between all digits": "\n".join,
     "two blanks between all digits": "  ".join,
-    "four signs between groups": lambda digits: printed(digits, " :: "),
+    "other signs between any two groups": lambda digits: "{} :: {} -- {} == {}{}".format(*_four(digits)),
+    "thirteen signs between groups": lambda digits: printed(digits, "." * 13),
     "other digits before it": lambda digits: f"0000{digits}",
     "behind a code": lambda digits: f"REF#{digits}",
     "behind a word for orders": lambda digits: f"order {digits}",
@@ -367,6 +431,10 @@ NOT_FOUND: dict[str, Callable[[str], str]] = {
     "base64, three times": lambda digits: _base64(_base64(_base64(digits))),
 }
 """What the look does not go behind, as shared/contracts/README.md tells senders. Of every kind a few are found by chance."""
+
+
+def _four(digits: str) -> list[str]:
+    return [digits[at : at + 4] for at in range(0, 16, 4)] + [digits[16:]]
 
 
 def _circled(pair: str) -> str:
@@ -442,6 +510,8 @@ def _encoded() -> Iterator[tuple[str, Kind]]:
         yield name, partial(_behind, encode, " ")
     for name, write in NOTATIONS.items():
         yield name, partial(_in_notation, write)
+    for name, write in IN_PIECES.items():
+        yield f"in pieces, {name}", partial(_in_notation, write)
 
 
 def _verification_values() -> Iterator[tuple[str, Kind]]:

@@ -20,6 +20,8 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 REFUSED_MAX = 0.001
 IS_A_BRANDS = "three in a hundred such numbers have a brand's prefix and a right check digit: they cannot be told from a card number"
 
+IS_A_CARDS_FORM = "it is the form of a card, in which the same share has a right check digit"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -145,7 +147,49 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
     )
     yield "list of ages", Kind(lambda source: [source.randrange(18, 80) for _ in range(source.randrange(12, 60))])
     yield "list of percentages", Kind(lambda source: [source.randrange(101) for _ in range(40)])
+    yield "table of numbers", Kind(_table)
+    yield "numbers in members with a count", Kind(partial(_counted_members, range(1, 8)))
+    yield (
+        "telephone numbers in members with a count",
+        Kind(lambda source: {"tel1": _of(source, DIGITS, 8), "tel2": _of(source, DIGITS, 8)}),
+    )
+    yield (
+        "four numbers of four digits in members with a count",
+        Kind(partial(_counted_members, range(4, 5)), refused_max=0.04, gives_way=IS_A_CARDS_FORM),
+    )
+    yield "prices of eight articles", Kind(lambda source: [{"price": source.randrange(1000, 9999)} for _ in range(8)])
+    yield "number behind a word that begins like a verification value's", Kind(_behind_a_word)
     yield "customer's number", Kind(lambda source: source.randrange(1000, 9999), name="cid")
+
+
+WORDS_OF_OTHERS = (
+    *("sector code", "section", "security deposit", "digits", "digital code", "signature", "secondary", "cvmResult"),
+    *(
+        "kod pocztowy",
+        "kodak",
+        "codi postal",
+        "código postal",
+        "codice fiscale",
+        "Kontrollnummer",
+        "Baot",
+        "turvallisuus",
+    ),
+    *("код товара", "Код", "индекс", "رمز", "קוד", "安全", "보안", "セキュリティ", "κωδικός πελάτη", "рамка"),
+)
+
+
+def _behind_a_word(source: Random) -> str:
+    return f"{source.choice(WORDS_OF_OTHERS)}: {source.randrange(100, 10_000)}"
+
+
+def _table(source: Random) -> str:
+    return "\n".join(
+        "".join(f"{source.randrange(10 ** source.randrange(1, 6)):>10}" for _ in range(8)) for _ in range(4)
+    )
+
+
+def _counted_members(lengths: range, source: Random) -> dict[str, int]:
+    return {f"q{at}": int(_number(source, source.choice(lengths))) for at in range(1, 5)}
 
 
 def _postal_code(form: str, source: Random) -> str:
