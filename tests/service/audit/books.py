@@ -85,6 +85,14 @@ def refund(name: str) -> UUID:
 
 
 PART_MINOR = 500
+AMOUNT: dict[str, Any] = {"amount_minor": 1250, "currency": "EUR"}
+MEMBERS_OF: dict[str, dict[str, Any]] = {
+    "PaymentCaptured": AMOUNT,
+    "PaymentRefunded": AMOUNT,
+    "PaymentInDoubt": AMOUNT | {"reason": "in_doubt"},
+    "PaymentNeedsDecision": AMOUNT | {"reason": "needs_decision"},
+}
+"""What outcomes say beside the payment that they are about."""
 EVIDENCE = "HTTP 200 Zahlung bestätigt " + "x" * 273 + "…"
 """As a gateway of a country may word it, and longer than outcomes tell."""
 EVIDENCE_TOLD = "HTTP 200 Zahlung best?tigt " + "x" * 273
@@ -286,9 +294,10 @@ class FinishedBooks:
         """An announced outcome; returns the id of its message. `case`: staff receive it, too."""
         message_id = uuid5(payment(name), str(version))
         wire_name = f"remit.payment_gateway.{type_}.v1"
-        captured = {"amount_minor": 1250, "currency": "EUR", "receipt_number": f"ch_{name}"}
         data = {"payment_id": str(payment(name)), "invoice_id": f"INV-{name}", "version": version}
-        data |= (captured if type_ == "PaymentCaptured" else {}) | said
+        data |= (
+            MEMBERS_OF.get(type_, {}) | ({"receipt_number": f"ch_{name}"} if type_ == "PaymentCaptured" else {}) | said
+        )
         about = {"id": str(message_id), "type": wire_name, "correlationid": "c", "causationid": str(cause)}
         body = orjson.dumps({**about, "data": data})
         await self.insert(
@@ -360,6 +369,7 @@ class FinishedBooks:
             correlation_id="c",
             status=status,
             version=version,
+            reason="needs_decision" if status == "needs_decision" else None,
             details={"attempts": await self.told_attempts(name), "refusals": [], "decision": None},
             opened_at=self.now,
             updated_at=self.now,
