@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.bodies import CASE, event_of
-from services.audit.finding import Tally
+from services.audit.finding import CLOCKS_APART, Tally
 from services.audit.outcomes.said import SaidOutcome
 from services.audit.payments import nothing
 from services.audit.stores import Stores
@@ -18,7 +18,8 @@ _ROWS = """
     SELECT payment_id, gateway_id, fence, params_hash IS NOT NULL AS requested, decided_by, gateway_side->>'answer' AS side,
            attempts_forgotten_at FROM payments ORDER BY payment_id"""
 _ATTEMPTS = """
-    SELECT payment_id, fence, seq, at, step, split_part(answer, ':', 1) AS kind, answer, evidence FROM attempts
+    SELECT payment_id, fence, seq, at, step, split_part(answer, ':', 1) AS kind, answer, evidence, recorded_at,
+           greatest(at, recorded_at) > now() + interval '1 day' AS is_to_come FROM attempts
     ORDER BY payment_id, fence, seq"""
 _CASES = "SELECT payment_id, attempts_version AS version, details FROM cases ORDER BY payment_id"
 _DECISIONS = "SELECT payment_id, resolution, decided_by FROM decisions WHERE refusal IS NULL ORDER BY payment_id"
@@ -72,6 +73,8 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
         for outcome in outcomes:
             for why in _decided(outcome, decisions):
                 counted.breach(payment_id, f"outcome {outcome.row['version']}, {outcome.name}: {why}")
+        for why in _of_attempts(rows, attempts):
+            counted.breach(payment_id, why)
         for row in (row for row in rows if not row["attempts_forgotten_at"]):  # at most one
             for why, since in (
                 *_of_row(row, outcomes, attempts),
@@ -83,6 +86,15 @@ async def settled_with_evidence(counted: Tally, stores: Stores) -> None:
 
 Why = tuple[str, datetime | None]
 """What is wrong, and since when it may be; None if it has always been."""
+
+
+def _of_attempts(rows: Sequence[StoredRow], attempts: Sequence[StoredRow]) -> Iterator[str]:
+    """Each answer is of a payment that is known, and was recorded when it came."""
+    if attempts and not rows:
+        yield f"the gateway answered {attempts[-1]['answer']}, and there is no such payment"
+    for attempt in attempts:
+        if attempt["is_to_come"] or abs(attempt["recorded_at"] - attempt["at"]) > CLOCKS_APART:
+            yield f"the answer to {attempt['step']} of {attempt['at']:%F} was recorded on {attempt['recorded_at']:%F}"
 
 
 def _of_row(row: StoredRow, outcomes: Sequence[SaidOutcome], attempts: Sequence[StoredRow]) -> Iterator[Why]:

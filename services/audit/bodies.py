@@ -310,7 +310,7 @@ class _PurgedRow(_Body):
 
 
 class _Purge(_Body):
-    database: Text
+    database: Text = ""
     rows: list[_PurgedRow]
 
 

@@ -25,6 +25,16 @@ FACT_OF = {
     "PaymentNeedsDecision": "NeedsDecision",
 }
 """What a saga takes an outcome for. One about a refund is one of two facts, by who asked for the refund."""
+FACTS_OF_EVENT = {
+    "PaymentRequested": {"PaymentRequested"},
+    "Paid": {"Paid"},
+    "PaymentFailed": {"PaymentFailed"},
+    "SettlementRejected": {"SettlementRejected"},
+    "RefundRequested": {"RefundAsked"},
+    "Refunded": {"RefundRecorded"},
+    "RefundFailed": {"RefundRecorded"},
+}
+"""What a saga takes an invoice's event for."""
 _OF_PAYMENT = frozenset({*FACT_OF.values(), "Refunded", "RefundInDoubt", "RefundFailed"})
 """Facts of which a saga remembers the version of the payment."""
 REMINDERS_AT_ONCE_MAX = 12
@@ -133,7 +143,9 @@ class _Known:
     ) -> None:
         self.payment_id = payment_id
         payment = UUID(payment_id)
-        self.from_invoice = {uuid5(event["cause_id"], position) for event in events for position in _positions(event)}
+        self.from_invoice = {
+            uuid5(event["cause_id"], position): event["event"] for event in events for position in _positions(event)
+        }
         self.from_gateway = {outcome["message_id"]: outcome["type"] for outcome in outcomes}
         self.versions = {outcome["message_id"]: outcome["version"] for outcome in outcomes}
         self.deadlines = {
@@ -146,6 +158,15 @@ class _Known:
         }
         self.from_staff = {uuid5(entry["id"], "0") for entry in journal}
         self.early_steps_deleted = any(saga["journal_from"] > 1 for saga in sagas)
+
+    def facts(self, cause: UUID) -> set[str] | None:
+        """What a saga may take this message for. Empty: that is not known here; None: nobody sent it."""
+        if cause in self.from_invoice:
+            return FACTS_OF_EVENT.get(self.from_invoice[cause], set())
+        if cause in self.from_gateway:
+            fact = FACT_OF.get(self.from_gateway[cause])
+            return set() if fact is None else {fact}
+        return {"DeadlineFired"} if cause in self.deadlines else None
 
     def may_be_of_saga(self, cause: UUID | None) -> bool:
         """Whether the saga sent this message. True for any id if the saga's early steps were deleted: then nobody can know."""
@@ -166,18 +187,18 @@ Broken = tuple[str, str, datetime | None]
 
 def _steps(known: _Known, transitions: Iterable[StoredRow]) -> Iterator[Broken]:
     """Every fact of the saga was published by a service, under the name of what it told."""
-    facts = known.from_invoice | known.from_gateway.keys() | known.deadlines
     for step in transitions:
-        if step["cause_id"] not in facts:
+        possible = known.facts(step["cause_id"])
+        if possible is None:
             yield (
                 known.payment_id,
                 f"step {step['version']} of its saga, {step['fact']}, has no known cause",
                 step["at"],
             )
-        elif (told := FACT_OF.get(known.from_gateway.get(step["cause_id"], ""))) not in {None, step["fact"]}:
+        elif possible and step["fact"] not in possible:
             yield (
                 known.payment_id,
-                f"step {step['version']} of its saga is {step['fact']}, and was told {told}",
+                f"step {step['version']} of its saga is {step['fact']}, and was told {', '.join(sorted(possible))}",
                 step["at"],
             )
 

@@ -23,7 +23,11 @@ from shared.messaging.topology import COMMANDS, RoutingSuffix, routing_key
 
 _DEAD_LETTERS = """
     SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,
-           replays, seen, withheld, body_bytes, invoice_id, payment_id, amount_minor, currency, may_charge,
+           replays, seen, withheld, body_bytes, outcome,
+           first_seen > last_seen OR last_seen > now() + interval '1 day' AS is_misdated,
+           replays > (SELECT count(*) FROM journal j WHERE j.subject = dead_letters.id
+                      AND j.action IN ('replay', 'edit')) AS is_overcounted,
+           invoice_id, payment_id, amount_minor, currency, may_charge,
            CASE WHEN status = 'open' THEN body END AS body
     FROM dead_letters ORDER BY id"""
 _RECORDED_TWICE = """
@@ -101,7 +105,7 @@ def _check(counted: Tally, dead_letter: StoredRow) -> None:
         counted.breach(dead_letter["id"], "it is open, and its body was erased as if somebody had settled it")
     if is_settled and (dead_letter["settled_by"] is None or dead_letter["settled_at"] is None):
         counted.breach(dead_letter["id"], f"{dead_letter['status']}, and nobody is recorded for it")
-    for why in _shown_otherwise(dead_letter):
+    for why in (*_miscounted(dead_letter), *_shown_otherwise(dead_letter)):
         counted.breach(dead_letter["id"], why)
     if dead_letter["body"] is not None and (type_ := healthy(dead_letter)) is not None:
         error = f" ({dead_letter['error_type']})" if dead_letter["error_type"] else ""
@@ -109,6 +113,18 @@ def _check(counted: Tally, dead_letter: StoredRow) -> None:
             dead_letter["id"],
             f"a healthy {type_} was dead-lettered on {dead_letter['queue']}: {dead_letter['reason']}{error}",
         )
+
+
+def _miscounted(dead_letter: StoredRow) -> Iterator[str]:
+    """When and how often it came, and was sent again."""
+    if dead_letter["seen"] < 1:
+        yield "it has a record, and never came"
+    if dead_letter["is_misdated"]:
+        yield "it came last before it came first, or at a time that is to come"
+    if dead_letter["is_overcounted"]:
+        yield f"it was replayed {dead_letter['replays']} times, and the journal knows of fewer"
+    if dead_letter["outcome"] is not None and not dead_letter["replays"]:
+        yield f"a replay of it was {dead_letter['outcome']}, and there was none"
 
 
 _SHOWN = ("invoice_id", "payment_id", "amount_minor", "currency")

@@ -73,7 +73,7 @@ _DECISIONS = """
     ORDER BY payment_id"""
 _OF_DECISION = ("resolution", "expected_version", "receipt_number", "evidence", "decided_by", "reason")
 _OF_PAYMENTS = """
-    SELECT payment_id, id, at, type, cause, facts FROM messages
+    SELECT payment_id, id, at, type, cause, facts, invoice_id FROM messages
     WHERE payment_id IS NOT NULL AND (type BETWEEN 13 AND 22 OR type = 33) ORDER BY payment_id, id"""
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, receipt_number, gateway_id, status, version FROM payments ORDER BY payment_id"""
@@ -156,6 +156,7 @@ async def _payments(counted: Tally, stores: Stores) -> None:
             *_of_decisions(decisions, heard),
             *_differing(rows, known, _OF_PAYMENT),
             *_standing(outcomes, said, known),
+            *_newest(messages, known),
         ):
             counted.breach(payment_id, why)
 
@@ -170,6 +171,8 @@ def _of_outcomes(
         if names := _other_than(event["data"], FACTS.read(message["facts"], {})):
             yield f"outcome {outcome['version']}: staff heard another {', '.join(names)}"
         told = (event["causationid"], read_time(event["time"]) if "time" in event else None)
+        if message["invoice_id"] != event["data"]["invoice_id"]:
+            yield f"outcome {outcome['version']}: staff heard it of {message['invoice_id']}"
         number = OUTCOME_NUMBERS.get(outcome["type"], message["type"])
         if (*told, number) != (str(message["cause"]), message["at"], message["type"]):
             yield f"outcome {outcome['version']}: staff heard it as another one, of another time or by another cause"
@@ -196,6 +199,14 @@ def _standing(
         told = next((outcome["type"] for outcome in outcomes if outcome["version"] == row["version"]), "")
         if row["status"] not in _SHOWN_AS.get(told, {row["status"]}):
             yield f"staff show it as {row['status']}, and its outcome {row['version']} is {told}"
+
+
+def _newest(messages: Sequence[StoredRow], known: Sequence[StoredRow]) -> Iterator[str]:
+    """Staff show a payment at the highest version of which they heard."""
+    heard = max((FACTS.read(one["facts"], {}).get("version", 0) for one in messages), default=0)
+    for row in known:
+        if heard and row["version"] != heard:
+            yield f"staff show version {row['version']}, and heard of version {heard}"
 
 
 def _kept(name: str, value: Any) -> Any:

@@ -22,7 +22,8 @@ from services.audit.stores import Snapshot, Stores
 
 _CHAIN = """
     SELECT position, id, (extract(epoch FROM at) * 1000000)::bigint AS at_us, action, subject, salt, digest, hash,
-           jsonb_build_array(who, details)::text AS content, CASE WHEN action = 'purge' THEN details END AS purge
+           at > now() + interval '1 day' AS is_to_come, jsonb_build_array(who, details)::text AS content,
+           CASE WHEN action = 'purge' THEN details END AS purge
     FROM journal ORDER BY position"""
 _HEAD_NOW = "SELECT position || ':' || encode(hash, 'hex') FROM journal ORDER BY position DESC LIMIT 1"
 _SEALS = "SELECT position || ':' || encode(hash, 'hex') AS head FROM seals"
@@ -127,6 +128,8 @@ class _Chain:
 def _unchained(row: StoredRow, last: int, before: bytes) -> Iterator[str]:
     if row["position"] != last + 1:
         yield f"entry {row['position']} comes after entry {last}: what was between them is gone"
+    if row["is_to_come"]:
+        yield f"entry {row['position']} is of a time that is to come"
     if row["salt"] is not None and sha256(row["salt"] + row["content"].encode()).digest() != row["digest"]:
         yield f"entry {row['position']}: who acted or the details were changed"
     text = "|".join(str(row[name]) for name in ("position", "id", "at_us", "action", "subject"))

@@ -66,6 +66,9 @@ _OVERDUE = """
     WHERE d.fired_at IS NULL AND (s.payment_id IS NULL OR s.status = ANY($1::text[])) AND d.due_at < (
         SELECT greatest((SELECT max(fired_at) FROM deadlines), (SELECT max(at) FROM transitions)) - make_interval(secs => $2))
     ORDER BY d.payment_id"""
+_NOT_SET = """
+    SELECT d.payment_id, d.number FROM deadlines d LEFT JOIN sagas s ON s.payment_id = d.payment_id
+    WHERE d.fired_at IS NULL AND (s.payment_id IS NULL OR d.number > s.deadline) ORDER BY d.payment_id, d.number"""
 _UNENDED = """
     SELECT payment_id, status, updated_at,
            deadline_s IS NOT NULL AND repeats <= 1000
@@ -96,6 +99,8 @@ async def sagas_step_legally(counted: Tally, stores: Stores) -> None:
         counted.breach(
             row["payment_id"], f"{row['status'] or 'without a saga'}, and a deadline is due since {row['due_at']:%F %T}"
         )
+    async for row in sagas.rows(_NOT_SET):
+        counted.breach(row["payment_id"], f"deadline {row['number']} waits, and no saga has set it")
     await _unended(counted, stores, sagas)
 
 

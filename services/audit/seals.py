@@ -168,8 +168,8 @@ async def _told_by_purges(stores: Stores) -> Mapping[str, Mapping[str, set[str]]
     if not stores.has("staff"):
         return told
     async for row in stores.databases["staff"].rows(_PURGES):
-        details = PURGE.read(row["details"], {"database": ""})
-        for one in details["rows"] if details["database"] in told else ():
+        details = PURGE.read(row["details"], {})
+        for one in details["rows"] if details.get("database") in told else ():
             if one["table"] == "seals":
                 told[details["database"]][one["key"]].add(one.get("left_sha256"))
     return told

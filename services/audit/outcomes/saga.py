@@ -68,6 +68,10 @@ def _saga_refund(refund: dict[str, Any], said: Said) -> str | None:
     asked = next((e["data"] for e in said.events if e["event"] == "RefundRequested" and _is_of(e, refund)), None)
     if asked is not None and refund["asked_minor"] not in {None, asked["amount_minor"]}:
         return f"asked for {refund['asked_minor']}, and the invoice asked for {asked['amount_minor']}"
+    if asked is not None and refund.get("reason") not in {None, "", asked["reason"]}:
+        return f"for the reason {refund['reason']}, and the invoice asked for {asked['reason']}"
+    if asked is None and refund["status"] == "asked" and said.events:
+        return "and its invoice never asked for it"
     newest = [
         o
         for o in said.outcomes

@@ -71,7 +71,7 @@ EVIDENCE, PAID, HERE_AND_THERE = "settled_with_evidence", "paid_when_captured", 
 ONCE, ACCOUNTED, DELIVERED = "captured_once", "charges_accounted_for", "events_delivered"
 DECIDED, CONFIRMED, BALANCE = "decisions_journalled", "confirmed_once", "books_balance"
 DELIVERIES, LETTERS, STEPS = "deliveries_accounted_for", "dead_letters_explained", "sagas_step_legally"
-SEALED, RUNS = "books_sealed", "runs_sent_once"
+SEALED, RUNS, BODIES = "books_sealed", "runs_sent_once", "bodies_readable"
 SECRETS, JOURNAL, RESOURCES, SETTLED = "no_secrets_leaked", "journal_unbroken", "resources_given_back", "settled_agrees"
 
 OF = "payment_id = $payment({})"
@@ -380,8 +380,8 @@ PAYMENTS: Final = (
         "a row lost",
         ("payment_gateway", "DELETE FROM payments WHERE payment_id = $payment(void)"),
         ("payment_gateway", "DELETE FROM payments WHERE payment_id = $payment(declined)"),
-        red=(CONFIRMED, PAID),
-        why="the gateway confirmed it, and its invoice asked for it",
+        red=(CONFIRMED, PAID, EVIDENCE),
+        why="the gateway confirmed it and answered, and its invoice asked for it",
     ),
     change(
         "payment_gateway.refunds.amount_minor",
@@ -1310,6 +1310,112 @@ SEALS: Final = (
     ),
 )
 
+_SPARE = """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at)
+    VALUES ($sent(nobody), {}, 9, 'c', now() + interval '1 hour')"""
+_ONE_MORE = """refunds || jsonb_set(refunds->0 || '{"status": "asked"}', '{refund_id}', '"00000000-0000-0000-0000-000000000009"')"""
+_OPEN = "status = 'open'"
+MORE: Final = (
+    change("saga.transitions.fact", "'Sold'", of("paid", "version = 2"), BY_COMMANDS, how="none that there is"),
+    change(
+        "saga.transitions.fact",
+        "'SettlementRejected'",
+        of("paid", "fact = 'Paid'"),
+        BY_COMMANDS,
+        how="another than its invoice told",
+    ),
+    *(
+        rows("saga.deadlines.payment_id", f"one that waits {how}", ("saga", _SPARE.format(whose)), red=(STEPS,))
+        for how, whose in (("for nobody", "$sent(nobody)"), ("for a saga that has ended", "$payment(paid)"))
+    ),
+    change("saga.sagas.refunds", _ONE_MORE, of("parted"), OUTCOMES, how="one more, that nobody asked for"),
+    change(
+        "saga.sagas.refunds",
+        "jsonb_set(refunds, '{0,reason}', '\"gift\"')",
+        of("parted"),
+        OUTCOMES,
+        how="for another reason",
+    ),
+    rows(
+        "payment_gateway.attempts.payment_id",
+        "an answer about a payment that nobody knows",
+        ("payment_gateway", _ANSWER.replace("$payment({})", "$sent(nobody)").format("execute", "captured")),
+        red=(EVIDENCE,),
+    ),
+    change(
+        "payment_gateway.attempts.at",
+        "at + interval '9 years', recorded_at = recorded_at + interval '9 years'",
+        of("paid", "step = 'execute'"),
+        EVIDENCE,
+        how="years ahead",
+    ),
+    change(
+        "payment_gateway.attempts.recorded_at",
+        "recorded_at - interval '9 years'",
+        of("paid", "step = 'execute'"),
+        EVIDENCE,
+        how="years before it came",
+    ),
+    change("staff.messages.invoice_id", "$invoice(void)", of("paid", "type = 13"), HEARD),
+    change("staff.payments.version", "99", of("paid"), HEARD, how="of which staff never heard"),
+    change("staff.payments.version", "1, status = 'requested'", of("declined"), HEARD, how="as before it ended"),
+    member("staff.cases.details", '{"found_captured": "x"}', of("waiting"), BODIES),
+    change("staff.dead_letters.seen", "0", _OPEN, LETTERS),
+    change("staff.dead_letters.replays", "5", _OPEN, LETTERS),
+    change("staff.dead_letters.outcome", "'handled', outcome_at = now()", _OPEN, LETTERS, how="of no replay"),
+    change("staff.dead_letters.first_seen", "now() + interval '9 years'", _OPEN, LETTERS),
+    change("staff.dead_letters.last_seen", "now() + interval '9 years'", _OPEN, LETTERS),
+    rows(
+        "staff.journal.at",
+        "an entry of years to come",
+        ("staff", "SET LOCAL session_replication_role = origin"),
+        (
+            "staff",
+            """INSERT INTO journal (id, at, who, action, subject, details)
+               VALUES ($sent(nobody), now() + interval '9 years', 'Eve', 'claim', $payment(late), '{}')""",
+        ),
+        red=(JOURNAL,),
+    ),
+    change(
+        "payment_gateway.outcomes.body",
+        _SPELT.format("INV-paid", "INV-void"),
+        of("paid"),
+        HEARD,
+        DELIVERED,
+        how="another invoice",
+        why="staff heard it of its invoice, and other bytes were delivered",
+    ),
+    rows(
+        "invoice.events",
+        "an invoice that nobody issued",
+        (
+            "invoice",
+            """INSERT INTO events (stream_id, version, type, data, cause_id, cause_position, correlation_id, recorded_at, owner)
+               SELECT 'INV-new', 1, type, data, $sent(nobody), 0, 'c', recorded_at, owner FROM events
+               WHERE stream_id = $invoice(paid) AND version = 1""",
+        ),
+        (
+            "invoice",
+            """INSERT INTO invoices SELECT (jsonb_populate_record(
+                   i, '{"invoice_id": "INV-new", "status": "open", "version": 1, "payment_id": null, "receipt_number": null}')).*
+               FROM invoices i WHERE invoice_id = $invoice(paid)""",
+        ),
+        red=(BY_COMMANDS,),
+    ),
+    *(
+        rows(
+            "payment_gateway.decisions",
+            f"one more, that {how}",
+            (
+                "payment_gateway",
+                f"""INSERT INTO decisions (message_id, payment_id, resolution, expected_version, evidence, decided_by, reason, refusal)
+                    VALUES ($sent(nobody), $payment(paid), 'not_charged', 1, 'e', 'Eve', 'r', {refusal})""",
+            ),
+            red=(DECIDED,),
+        )
+        for how, refusal in (("nobody made", "NULL"), ("was refused", "'version_differs'"))
+    ),
+)
+
 FALSIFICATIONS: Final = (
     *ANSWERS,
     *EVENTS,
@@ -1325,6 +1431,7 @@ FALSIFICATIONS: Final = (
     *EVERYWHERE,
     *REST,
     *SEALS,
+    *MORE,
 )
 
 
@@ -1338,6 +1445,7 @@ def _letter(column: str, value: str, why: str) -> Falsification:
     return unseen(f"staff.dead_letters.{column}", value, ("staff", statement), why=why)
 
 
+_PUT_IN = """INSERT INTO {} SELECT (jsonb_populate_record(r, jsonb_build_object({}))).* FROM {} r WHERE {}"""
 _NAMELESS = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id)
     VALUES ($sent(nobody), 'remit.invoice.RefundInvoice.v1', $invoice(parted), 'accepted', 'c')"""
 NOT_SEEN: Final = (
@@ -1391,6 +1499,72 @@ NOT_SEEN: Final = (
             "UPDATE payments SET pending_status = 'declined', pending_reason = 'x' WHERE payment_id = $payment(waiting)",
         ),
         why="it counts only once the gateway confirms a cancel, and then an outcome tells it, which needs an answer that says so",
+    ),
+    unseen(
+        "payment_gateway.attempts",
+        "a capture answered twice",
+        ("payment_gateway", _ANSWER.format("paid", "execute", "captured")),
+        why="a call that is repeated with its idempotency key is answered so; the ledger tells how often money moved",
+    ),
+    unseen(
+        "payment_gateway.attempts.at",
+        "the cancel an hour before what it cancels",
+        (
+            "payment_gateway",
+            "UPDATE attempts SET at = at - interval '1 hour' WHERE payment_id = $payment(declined) AND step = 'cancel'",
+        ),
+        why="instances have clocks of their own",
+    ),
+    unseen(
+        "payment_gateway.payments.due_at",
+        "a look that was due years ago",
+        (
+            "payment_gateway",
+            "UPDATE payments SET due_at = now() - interval '9 years' WHERE payment_id = $payment(declined)",
+        ),
+        why="so it is in a system that stood still; it is made as soon as the service is there",
+    ),
+    unseen(
+        "staff.messages",
+        "an outcome of which the payment gateway service knows nothing",
+        (
+            "staff",
+            """INSERT INTO messages SELECT $sent(nobody), at, 15, invoice_id, payment_id, cause, '{}' FROM messages
+               WHERE payment_id = $payment(paid) AND type = 13""",
+        ),
+        why="a database that failed over may have lost its last commits, of which others have heard",
+    ),
+    unseen(
+        "staff.payments",
+        "one that was never requested",
+        ("staff", _PUT_IN.format("payments", "'payment_id', $sent(nobody)", "payments", "payment_id = $payment(paid)")),
+        why="as an outcome that is only heard",
+    ),
+    unseen(
+        "staff.invoices",
+        "one that was never issued",
+        ("staff", _PUT_IN.format("invoices", "'invoice_id', 'INV-new'", "invoices", "invoice_id = $invoice(paid)")),
+        why="as an outcome that is only heard",
+    ),
+    unseen(
+        "staff.commands",
+        "one that was never sent",
+        (
+            "staff",
+            "INSERT INTO commands VALUES ($sent(nobody), 'remit.invoice.PayInvoice.v1', $invoice(paid), 'accepted', NULL, now())",
+        ),
+        why="as an outcome that is only heard",
+    ),
+    unseen(
+        "staff.journal",
+        "an entry of something that nobody did",
+        ("staff", "SET LOCAL session_replication_role = origin"),
+        (
+            "staff",
+            """INSERT INTO journal (id, at, who, action, subject, details)
+               VALUES ($sent(nobody), now(), 'Eve', 'take_note', $payment(late), '{}')""",
+        ),
+        why="whoever may write can act as well; what should follow from an entry is looked for where something does",
     ),
     _letter(
         "reply_to", "'elsewhere'", "the broker alone had it; the answer is stored, and found by whoever asks for it"

@@ -677,7 +677,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     ),
     "outcome without a cause": (
         sql("payment_gateway", f"UPDATE outcomes SET body = '{{}}' {ROW}", payment("declined")),
-        {"caused_by_commands", "events_delivered", "outcomes_agree"},
+        {"bodies_readable", "caused_by_commands", "events_delivered", "outcomes_agree"},
     ),
     "decision that staff never made": (
         sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("decided"), uuid4()),
@@ -694,7 +694,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "paid twice": (paid_twice_over, {"paid_when_captured", "caused_by_commands", "streams_fold_to_state"}),
     "paid while void": (
         sql("invoice", f"UPDATE events SET type = 'Voided.1' {EVENT}", "INV-late", 2),
-        {"caused_by_commands", "streams_fold_to_state"},
+        {"bodies_readable", "caused_by_commands", "streams_fold_to_state"},
     ),
     "requested another amount than issued": (
         sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 99}}' {EVENT}", "INV-late", 1),
