@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import repeat
 from typing import Final
 
 from shared.card_data import other_scripts
@@ -30,28 +31,34 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _PIECES_MAX = 200
 _CVV: Final = b"cvv"
 """How its names in other scripts read."""
+_DIGITS: Final = {float(value): ord(str(value)) for value in range(10)}
 _RAISED: Final = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2460-\u2468"
 _NOTE_MARK = re.compile(rf"[{_RAISED}](?<=[0-9]{{4}}.)[{_RAISED}]?(?![0-9{_RAISED}])")
 """The number of a footnote behind ordinary digits, raised or in a circle. Raised digits alone are digits."""
 
 
-def _twin(character: str) -> bytes:
-    value = unicodedata.numeric(character, -1)
-    if value in range(10):  # also those that count as letters: Han, Suzhou, Roman; and counting rods
-        return b"%d" % value
-    category = unicodedata.category(character)
-    if unicodedata.decomposition(character) and (category.startswith(("L", "P", "S"))):
-        base = unicodedata.normalize("NFKD", character)  # a full-width letter or sign, a letter with an accent
-        if base[0].isascii() and (len(base) == 1 or unicodedata.combining(base[1])):
-            return base[0].encode()
-    return _BY_CATEGORY.get(category, b"?")
+def _base_of(character: str) -> str:
+    """The ASCII character that a full-width letter or sign stands for, or a letter with an accent; else nothing."""
+    if not unicodedata.category(character).startswith(("L", "P", "S")):
+        return ""
+    base = unicodedata.normalize("NFKD", character)
+    return base[0] if base[0].isascii() and (len(base) == 1 or unicodedata.combining(base[1])) else ""
 
 
 def _make_twins() -> str:
-    """By code point: the ASCII character that reads the same to us, `IGNORABLE`, `x` for any other letter, or `?` for any other sign."""
-    twins = bytearray(range(128)) + b"?" * (_TAGS.stop - 128)
-    for code in range(128, _SCRIPTS_END):
-        twins[code : code + 1] = _twin(chr(code))
+    """By code point: the ASCII character that reads the same to us, `IGNORABLE`, `x` for any other letter, or `?` for any other sign.
+
+    Each process makes it at its start. So what concerns few of the characters is asked of no others.
+    """
+    characters = [*map(chr, range(128, _SCRIPTS_END))]
+    kinds = b"".join([_BY_CATEGORY.get(category, b"?") for category in map(unicodedata.category, characters)])
+    twins = bytearray(range(128)) + kinds + b"?" * (_TAGS.stop - _SCRIPTS_END)
+    for code, parts in enumerate(map(unicodedata.decomposition, characters), 128):
+        if parts and (base := _base_of(chr(code))):
+            twins[code] = ord(base)
+    for code, value in enumerate(map(unicodedata.numeric, characters, repeat(-1.0)), 128):
+        if value in _DIGITS:  # also those that count as letters: Han, Suzhou, Roman; and counting rods
+            twins[code] = _DIGITS[value]
     for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS + _NO_CHARACTERS)):
         twins[code : code + 1] = IGNORABLE
     for zero in _NEW_DIGITS:
