@@ -17,6 +17,7 @@ from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
 from shared.persistence.database import Database
 from tests.faults.proxy import Network, open_network
+from tests.support import emptying
 from tests.support.closing_loop import ClosingLoop
 from tests.support.databases import truncate
 from tests.support.environment import Environment
@@ -84,6 +85,7 @@ def environment_urls(stack: Stack) -> Iterator[Environment]:
     with stack.part(f"tests_{uuid.uuid4().hex[:8]}") if stack.kind == "given" else nullcontext(stack) as own:
         asyncio.run(prepare(own))
         yield Environment.of(own)
+        asyncio.run(emptying.end())
 
 
 @pytest.fixture
@@ -98,9 +100,10 @@ def empty_vhost(stack: Stack) -> Stack:
 async def environment(environment_urls: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """The environment with empty queues and tables. An invoice service in this process takes commands of senders without a name."""
     monkeypatch.setenv("SENDERS", "trusted")
-    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
-        await upstream.purge()
-    await asyncio.gather(*(truncate(url) for url in environment_urls.databases.values()))
+    await asyncio.gather(
+        emptying.empty_queues(environment_urls.rabbitmq_url),
+        *(truncate(url) for url in environment_urls.databases.values()),
+    )
     return environment_urls
 
 

@@ -7,8 +7,9 @@ of its own, and are kept for the next query.
 import asyncio
 import atexit
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,30 +24,18 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 T = TypeVar("T")
 
-EMPTY_EVERY_TABLE = """
-DO $$
-DECLARE
-    name text;
-    is_filled boolean;
-    filled text[] := '{}';
-BEGIN
-    FOR name IN SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'
-            AND tablename NOT IN ('alembic_version', 'second_person_limits') LOOP -- a migration filled these
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', name) INTO is_filled;
-        IF is_filled THEN
-            filled := filled || name;
-        END IF;
-    END LOOP;
-    IF filled <> '{}' THEN
-        EXECUTE 'TRUNCATE ' || array_to_string(filled, ', ');
-    END IF;
-    IF to_regclass('public.second_person_limits') IS NOT NULL THEN -- as the migration filled it, whatever a service or a test wrote
-        DELETE FROM second_person_limits WHERE (currency, above_minor) NOT IN (('EUR', 50000), ('USD', 50000));
-        INSERT INTO second_person_limits VALUES ('EUR', 50000), ('USD', 50000) ON CONFLICT DO NOTHING;
-    END IF;
-END $$
+LIMITS = "second_person_limits"
+MIGRATED = ["alembic_version", LIMITS]
+"""Tables that a migration filled."""
+TABLES = """SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL($1)"""
+PAGE = 8192
+IS_SUPERUSER = "SELECT 1 AS yes FROM pg_roles WHERE rolname = current_user AND rolsuper"
+HAS_LIMITS = f"SELECT 1 AS yes WHERE to_regclass('public.{LIMITS}') IS NOT NULL"
+RESTORE_LIMITS = f"""
+DELETE FROM {LIMITS} WHERE (currency, above_minor) NOT IN (('EUR', 50000), ('USD', 50000));
+INSERT INTO {LIMITS} VALUES ('EUR', 50000), ('USD', 50000) ON CONFLICT DO NOTHING;
 """
-"""TRUNCATE makes new files for each table and its indexes, and syncs them. So it is used only for tables with rows."""
+"""As the migration filled it, whatever a service or a test wrote."""
 
 
 async def connect(url: str) -> "Connection":
@@ -71,9 +60,13 @@ class _Observer:
         self._thread = Thread(target=self._loop.run_forever, name="observer", daemon=True)
         self._thread.start()
 
+    async def do(self, work: "Coroutine[Any, Any, T]") -> T:
+        """Its result, from this event loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
     async def ask(self, url: str, query: "Callable[[Connection], Awaitable[T]]") -> T:
         """The result of `query` on some connection to `url`."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(url, query), self._loop))
+        return await self.do(self._ask(url, query))
 
     async def _ask(self, url: str, query: "Callable[[Connection], Awaitable[T]]") -> T:
         connection = await self._take(url)
@@ -128,15 +121,53 @@ def _observer() -> _Observer:
     return observer
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is kept of a database, since a thousand tests ask: `query` names the tables with rows, and says which are small."""
+
+    query: str
+    may_delete: bool
+    """Whether this role may delete what triggers guard."""
+    has_limits: bool
+
+    @classmethod
+    async def at(cls, url: str) -> "_Look":
+        names = [row["name"] for row in await rows(url, TABLES, MIGRATED)]
+        query = " UNION ALL ".join(
+            f"SELECT '{name}' AS name, pg_relation_size('{name}') <= {PAGE} AS is_small WHERE EXISTS (SELECT FROM {name})"
+            for name in names
+        )
+        return cls(query, bool(await rows(url, IS_SUPERUSER)), bool(await rows(url, HAS_LIMITS)))
+
+
+_looks: dict[str, _Look] = {}
+
+
 async def truncate(url: str) -> None:
-    """Empty every table except the migrations' own."""
-    await execute(url, EMPTY_EVERY_TABLE)
+    """Empty every table except the migrations' own.
+
+    TRUNCATE makes new files for each table and its indexes, and syncs them, which costs twenty times as much as to delete a few rows. But
+    deleted rows stay in the files, so it is used for tables that are longer than a page.
+    """
+    look = _looks.get(url) or _looks.setdefault(url, await _Look.at(url))
+    filled = {row["name"]: row["is_small"] and look.may_delete for row in await rows(url, look.query)}
+    if large := [name for name, is_small in filled.items() if not is_small]:
+        await execute(url, f"TRUNCATE {', '.join(large)}")
+    if deletes := [f"DELETE FROM {name};" for name, is_small in filled.items() if is_small]:
+        await execute(url, f"BEGIN; SET LOCAL session_replication_role = replica; {' '.join(deletes)} COMMIT")
+    if look.has_limits:
+        await execute(url, RESTORE_LIMITS)
 
 
 async def rows(url: str, query: str, *arguments: Any) -> list[dict[str, Any]]:
     """The rows of a query, as dictionaries. It must select a column: asyncpg 0.32 writes beyond an empty record when it frees one."""
     assert not query.lstrip().startswith("SELECT FROM"), query
     return [dict(row) for row in await _observer().ask(url, lambda connection: connection.fetch(query, *arguments))]
+
+
+async def in_background(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what is done in the event loop that outlives the tests."""
+    return await _observer().do(work)
 
 
 async def execute(url: str, statement: str, *arguments: Any) -> None:

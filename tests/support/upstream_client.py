@@ -187,7 +187,7 @@ class UpstreamClient:
 
     async def purge(self) -> None:
         """Empty all of Remit's queues. To purge one that is empty costs the broker an entry in its log, synced to the disk."""
-        for name in (queue.name for queue in QUEUES):
-            queue = await self._channel.get_queue(name)
-            if queue.declaration_result.message_count:
-                await queue.purge()
+        channel = await self._channel.get_underlay_channel()
+        for queue in QUEUES:
+            if (await channel.queue_declare(queue.name, passive=True, timeout=10)).message_count:
+                await channel.queue_purge(queue.name, timeout=10)
