@@ -134,12 +134,14 @@ def stripped(letter: Outgoing) -> Outgoing:
 
 def _id(failure: MessageFailure) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
-    another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
+    another one, and so are two bodies under one message id. A withheld body gives no hash, and a masked text none of what it was: a card
+    number could be found from it."""
     message = failure.message
     body = f"tag {message.tag}" if failure.withheld else sha256(message.body).hexdigest()
-    told = f"{message.queue}\n{message.message_id}\n{body}\n{failure.replays}"
+    message_id = message.message_id and short(message.message_id)
+    told = f"{message.queue}\n{message_id}\n{body}\n{failure.replays}"
     if message.user_id is not None:  # two senders may say the same under the same id
-        told += f"\n{message.user_id}\n{failure.said_sender}"
+        told += f"\n{message.user_id}\n{failure.said_sender and short(failure.said_sender)}"
     return derived_id(NAMESPACE, told)
 
 

@@ -125,6 +125,23 @@ def test_a_failure_on_the_queue_of_suspects_is_one_of_a_command() -> None:
     assert letter.routing_key == letter.headers["x-remit-queue"] == COMMANDS
 
 
+@pytest.mark.parametrize("property_", ["message_id", "correlation_id", "type", "reply_to", "content_type"])
+def test_nothing_of_a_dead_letter_tells_the_card_number_in_a_property(property_: str) -> None:
+    """A hash of it would, too: whoever has the rest of the message finds it by trying all numbers."""
+    said: list[dict[str, Any]] = [{property_: f"card {number}"} for number in ("4242424242424242", "5555555555554444")]
+    letters = [set_aside(delivery(**one)) for one in said]
+    assert letters[0] == letters[1]
+    assert "[card number]" in str(letters[0])
+
+
+def test_nor_does_one_in_the_name_of_a_sender() -> None:
+    letters = [
+        set_aside(delivery(headers={"x-remit-sender": f"card {number}"}, user_id="staff"))
+        for number in ("4242424242424242", "5555555555554444")
+    ]
+    assert letters[0] == letters[1]
+
+
 def test_a_replay_is_no_dead_letter() -> None:
     assert not failures.is_dead_letter(delivery(headers={"x-remit-replays": 1, "ce-id": str(ID)}))
 
