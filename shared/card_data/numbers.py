@@ -86,7 +86,10 @@ _WIDE = re.compile(
     rb"(?<![0-9])[0-9]{4,6}(?P<wide>[^0-9A-Za-z]{4,12}+)[0-9]{2,6}(?:(?P=wide)[0-9]{1,6}(?![0-9]))+(?![0-9A-Za-z])"
 )
 """Groups that are further apart, with the same signs between all of them: columns, or elements of nested lists."""
+_IN_A_TABLE = re.compile(rb"[0-9][^0-9A-Za-z\n]{4,12}\Z")
+"""Before the first group: another number, as far apart."""
 _FURTHER_APART: Final = b" " * 4
+_LOOK_BACK: Final = 13
 _WIDE_LENGTH_MIN: Final = 14 + 2 * len(_FURTHER_APART)
 _BEHIND_WIDE_MAX: Final = 2
 """Columns behind a number: an expiry date, a verification value. With more it is a table of numbers."""
@@ -184,6 +187,8 @@ def _further_apart(data: bytes, start: int, end: int, effort: Effort) -> Iterato
     effort.spend((end - start) * _WIDE_US)
     for found in _WIDE.finditer(data, start, end):
         effort.spend(_BEGINNING_US)
+        if _IN_A_TABLE.search(data, max(0, found.start() - _LOOK_BACK), found.start()):
+            continue
         groups = found[0].split(found["wide"])
         for count in range(_GROUPS_MIN, len(groups) + 1):
             digits = b"".join(groups[:count])

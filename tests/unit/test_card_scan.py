@@ -201,6 +201,8 @@ def test_healthy_bodies_pass() -> None:
         "4" * 100,
         "0.4242424242424242",
         "42424242424242422",
+        "12    4242    4242    4242    4242",
+        "4242    4242    4242    4242    12    13    14",
     ],
 )
 def test_what_is_no_card(text: str) -> None:
