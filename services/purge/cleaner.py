@@ -30,7 +30,7 @@ AMOUNT_DIGITS_MAX = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _LIKE_NAMES = frozenset({"statement_descriptor"})
 """Members that may hold blanks, but no brackets."""
-_SEPARATOR = rb"(?:%b|[^0-9A-Za-z]){0,3}" % re.escape(IGNORABLE)
+_SEPARATOR = rb"(?:%b|[^0-9A-Za-z]){0,12}" % re.escape(IGNORABLE)
 _UUID = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 """Its digits are no number."""
 

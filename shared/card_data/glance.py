@@ -58,7 +58,7 @@ def is_without_long_numbers(text: str | bytes) -> bool:
     if data is None:
         return False
     folded = data.translate(_FOLDED, _COLONS_TOO)
-    return not (_MARK in folded or DIGITS_IN_A_ROW in folded or may_be_bytes(data))
+    return not (_MARK in folded or DIGITS_IN_A_ROW in folded or may_be_bytes(data) or may_hold_groups(data))
 
 
 def _ascii(text: str | bytes) -> bytes | None:

@@ -14,9 +14,9 @@ _EFFORT_MAX_US: Final = 800
 _BYTE_US: Final = 0.002
 _MATCH_US: Final = 0.6
 _MARK: Final = b"#"
-_CHAIN = re.compile(rb"[0-9]++(?:[^0-9A-Za-z]{1,3}\s*+\"?+[0-9]++)*+")
-"""Digits with up to three separators between two of them, and the lay-out of a JSON list. If they are as many as in the shortest card
-number they count as a long number, whatever their brand and check digit."""
+_CHAIN = re.compile(rb"[0-9]++(?:[^0-9A-Za-z]{1,12}+[0-9]++)*+")
+"""Digits with up to twelve signs between two of them. If they are as many as in the shortest card number they count as a long number,
+whatever their brand and check digit."""
 _UUID = re.compile(rb"-(?<=(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-)(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 """All but its first eight characters: so a search for it is one for hyphens."""
 _UUID_LENGTH, _BEFORE_HYPHEN = 36, 8

@@ -457,7 +457,7 @@ def kinds() -> dict[str, Kind]:
 
 def numbers() -> dict[str, Kind]:
     """Of the kinds those with a card number."""
-    return dict([*_of_brands(), *_with_signs_between(), *_in_company(), *_encoded()])
+    return dict([*_of_brands(), *_with_signs_between(), *_in_company(), *_encoded(), *_written_out()])
 
 
 def _of_brands() -> Iterator[tuple[str, Kind]]:
@@ -508,6 +508,9 @@ def _encoded() -> Iterator[tuple[str, Kind]]:
             yield f"{name}: {form}", partial(_behind, encode, separator)
     for name, encode in TWICE.items():
         yield name, partial(_behind, encode, " ")
+
+
+def _written_out() -> Iterator[tuple[str, Kind]]:
     for name, write in NOTATIONS.items():
         yield name, partial(_in_notation, write)
     for name, write in IN_PIECES.items():

@@ -340,9 +340,11 @@ async def _card_in_the_books(databases: Mapping[str, str]) -> None:
     await execute(gateway, f"UPDATE attempts SET evidence = 'card={DIGITS}' WHERE payment_id = $1", payment("paid"))
     await execute(
         gateway,
-        "UPDATE outcomes SET body = convert_to((convert_from(body, 'UTF8')::jsonb || $2::jsonb)::text, 'UTF8') WHERE payment_id = $1",
+        """UPDATE outcomes SET body = convert_to(
+            jsonb_set(convert_from(body, 'UTF8')::jsonb, '{data,receipt_number}', to_jsonb($2::text))::text, 'UTF8')
+        WHERE payment_id = $1""",
         payment("paid"),
-        {"data": {"receipt_number": PAN}},
+        PAN,
     )
     evidence = f"the statement says {PAN}"
     await execute(gateway, "UPDATE decisions SET evidence = $1", evidence)

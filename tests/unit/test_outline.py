@@ -64,6 +64,13 @@ def test_whatever_the_border_would_catch_is_in_no_outline(kind: str) -> None:
         assert sum(chr(byte).isdigit() for byte in outline) < 12
 
 
+@pytest.mark.parametrize("name", ["pan", "part_", "reference"])
+def test_a_number_in_several_members_leaves_no_outline(name: str) -> None:
+    """Also where they stand in no text that would have to be looked behind."""
+    members = {f"{name}{at // 4}": ONE[at : at + 4] for at in range(0, len(ONE), 4)}
+    assert without_long_numbers(content("none", metadata=members)) == b""
+
+
 def test_what_stands_beside_a_number_is_told_apart() -> None:
     number = any_number(Random(1))
     outline = without_long_numbers(content(number))

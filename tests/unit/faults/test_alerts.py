@@ -60,7 +60,7 @@ def prometheus_that_says(*answers: list[Any]) -> Iterator[tuple[int, list[Any]]]
     """Its port, and the answers that it has not given yet. The last one stays."""
     left = list(answers)
 
-    class Answering(BaseHTTPRequestHandler):
+    class AlertsTold(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             told = left.pop(0) if len(left) > 1 else left[0]
             self.send_response(200)
@@ -70,7 +70,7 @@ def prometheus_that_says(*answers: list[Any]) -> Iterator[tuple[int, list[Any]]]
         def log_message(self, *_: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+    with HTTPServer(("127.0.0.1", 0), AlertsTold) as server:
         serving = Thread(target=server.serve_forever)
         serving.start()
         try:
