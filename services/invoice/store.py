@@ -34,7 +34,9 @@ _INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM un
 _CHANGED = _COLUMNS.split(", ")[1:]
 """An invoice gets its owner when it is issued, which is not its first event if somebody asked about it before."""
 _UPDATE = f"""UPDATE invoices i SET {", ".join(f"{name} = u.{name}" for name in _CHANGED)}, updated_at = $2
-    FROM unnest($1::invoice_row_3[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
+    FROM unnest($1::invoice_row_3[]) u WHERE i.invoice_id = u.invoice_id AND i.invoice_id = ANY($3::text[])
+    RETURNING i.invoice_id"""  # noqa: S608 - our names
+"""The keys are given beside the rows, so that a database of several shards knows where these are (deploy/OUTGROWING.md)."""
 _UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "updated_at"))}"""  # noqa: S608 - our names
 
@@ -129,12 +131,13 @@ async def _write_invoices(
     """
     issued = {key for key, _, new in new_events if new.version == 1}
     new = [_row(invoice) for key, invoice in invoices.items() if key in issued]
-    existing = [_row(invoice) for key, invoice in invoices.items() if key not in issued]
+    changed = [key for key in invoices if key not in issued]
     time = new_events[0][1].time
     if new:
         await writes.execute(_INSERT, new, time)
-    if existing:
-        await writes.execute(_UPDATE, existing, time, rows=len(existing), apart=True)
+    if changed:
+        rows = [_row(invoices[key]) for key in changed]
+        await writes.execute(_UPDATE, rows, time, changed, rows=len(changed), apart=True)
 
 
 def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) -> tuple[Any, ...]:

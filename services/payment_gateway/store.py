@@ -207,8 +207,9 @@ _UPDATE = """UPDATE payments p SET
                          WHEN p.due_at > now() + make_interval(secs => $4) THEN p.due_at
                          ELSE now() + make_interval(secs => $3) END
        FROM unnest($1::payment_update_2[]) u
-       WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
+       WHERE p.payment_id = u.payment_id AND p.payment_id = ANY($5::uuid[]) AND p.fence = u.held_fence
        RETURNING p.payment_id, u.held_fence"""
+"""The keys are given beside the rows, so that a database of several shards knows where these are (deploy/OUTGROWING.md)."""
 
 
 async def update(tx: Tx, updates: Sequence[PaymentUpdate], lease: Lease) -> set[tuple[UUID, int]]:
@@ -224,8 +225,10 @@ async def update_all(writes: WriteBatch, updates: Sequence[PaymentUpdate], lease
     await writes.execute(_UPDATE, *_updated(updates, lease), rows=len(updates))
 
 
-def _updated(updates: Sequence[PaymentUpdate], lease: Lease) -> tuple[list[tuple[object, ...]], UUID, float, float]:
-    return [_updated_row(update) for update in updates], lease.holder, lease.seconds, lease.renew_below_s
+def _updated(updates: Sequence[PaymentUpdate], lease: Lease) -> tuple[object, ...]:
+    rows = [_updated_row(update) for update in updates]
+    keys = [update.row.payment.payment_id for update in updates]
+    return rows, lease.holder, lease.seconds, lease.renew_below_s, keys
 
 
 def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:

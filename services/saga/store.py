@@ -154,8 +154,10 @@ async def _insert_journal(writes: WriteBatch, transitions: Sequence[tuple[Cause,
 
 _INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row_3[])"  # noqa: S608 - our names
 _UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS.split(", ")[2:])}, updated_at = now()
-       FROM unnest($1::saga_row_3[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
+       FROM unnest($1::saga_row_3[]) u
+       WHERE s.payment_id = u.payment_id AND s.payment_id = ANY($2::uuid[]) AND s.version = u.journal_from - 1
        RETURNING s.payment_id"""  # noqa: S608 - our names
+"""The keys are given beside the rows, so that a database of several shards knows where these are (deploy/OUTGROWING.md)."""
 
 
 async def _write_sagas(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
@@ -169,11 +171,12 @@ async def _write_sagas(writes: WriteBatch, transitions: Sequence[tuple[Cause, Sa
     for _, transition in transitions:
         first.setdefault(transition.saga.payment_id, transition.saga.version)
     new = [_saga_row(saga, journal_from=1) for key, saga in sagas.items() if first[key] == 1]
-    existing = [_saga_row(saga, journal_from=first[key]) for key, saga in sagas.items() if first[key] > 1]
+    changed = [key for key in sagas if first[key] > 1]
     if new:
         await writes.execute(_INSERT, new)
-    if existing:
-        await writes.execute(_UPDATE, existing, rows=len(existing), apart=True)
+    if changed:
+        rows = [_saga_row(sagas[key], journal_from=first[key]) for key in changed]
+        await writes.execute(_UPDATE, rows, changed, rows=len(changed), apart=True)
 
 
 def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:

@@ -28,8 +28,6 @@ LIMITS = "second_person_limits"
 MIGRATED = ["alembic_version", LIMITS]
 """Tables that a migration filled."""
 TABLES = """SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL($1)"""
-PAGE = 8192
-IS_SUPERUSER = "SELECT 1 AS yes FROM pg_roles WHERE rolname = current_user AND rolsuper"
 HAS_LIMITS = f"SELECT 1 AS yes WHERE to_regclass('public.{LIMITS}') IS NOT NULL"
 RESTORE_LIMITS = f"""
 DELETE FROM {LIMITS} WHERE (currency, above_minor) NOT IN (('EUR', 50000), ('USD', 50000));
@@ -123,21 +121,16 @@ def _observer() -> _Observer:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What is kept of a database, since a thousand tests ask: `query` names the tables with rows, and says which are small."""
+    """What is kept of a database, since a thousand tests ask: `query` names the tables with rows."""
 
     query: str
-    may_delete: bool
-    """Whether this role may delete what triggers guard."""
     has_limits: bool
 
     @classmethod
     async def at(cls, url: str) -> "_Look":
         names = [row["name"] for row in await rows(url, TABLES, MIGRATED)]
-        query = " UNION ALL ".join(
-            f"SELECT '{name}' AS name, pg_relation_size('{name}') <= {PAGE} AS is_small WHERE EXISTS (SELECT FROM {name})"
-            for name in names
-        )
-        return cls(query, bool(await rows(url, IS_SUPERUSER)), bool(await rows(url, HAS_LIMITS)))
+        query = " UNION ALL ".join(f"SELECT '{name}' AS name WHERE EXISTS (SELECT FROM {name})" for name in names)
+        return cls(query, bool(await rows(url, HAS_LIMITS)))
 
 
 _looks: dict[str, _Look] = {}
@@ -146,15 +139,12 @@ _looks: dict[str, _Look] = {}
 async def truncate(url: str) -> None:
     """Empty every table except the migrations' own.
 
-    TRUNCATE makes new files for each table and its indexes, and syncs them, which costs twenty times as much as to delete a few rows. But
-    deleted rows stay in the files, so it is used for tables that are longer than a page.
+    TRUNCATE makes new files for each table and its indexes, and syncs them. So it is used only for tables with rows. To delete these would
+    be quicker, but a plan would depend on what tests before have left in the files.
     """
     look = _looks.get(url) or _looks.setdefault(url, await _Look.at(url))
-    filled = {row["name"]: row["is_small"] and look.may_delete for row in await rows(url, look.query)}
-    if large := [name for name, is_small in filled.items() if not is_small]:
-        await execute(url, f"TRUNCATE {', '.join(large)}")
-    if deletes := [f"DELETE FROM {name};" for name, is_small in filled.items() if is_small]:
-        await execute(url, f"BEGIN; SET LOCAL session_replication_role = replica; {' '.join(deletes)} COMMIT")
+    if filled := [row["name"] for row in await rows(url, look.query)]:
+        await execute(url, f"TRUNCATE {', '.join(filled)}")
     if look.has_limits:
         await execute(url, RESTORE_LIMITS)
 

@@ -308,7 +308,7 @@ async def test_overview_and_case_say_alike_how_often_the_gateway_was_asked(
     [
         (seen_store.LAST_SETTLED, "cases_settled"),
         (seen_store.LETTERS_REPLAYED, "dead_letters_erasable"),
-        (seen_store.DOUBTS.replace("$1", "now()"), "cases_(open|status)"),
+        (seen_store.DOUBTS.replace("$1", "now()"), "cases_open"),
         (seen_store.DOUBTS.replace("$1", "now()"), "cases_decided"),
     ],
     ids=["the last case", "the week's replays", "money in doubt", "decisions on their way"],
@@ -321,7 +321,7 @@ async def test_an_overview_reads_no_table_from_end_to_end(desk: DeskUnderTest, s
         await tx.execute("ANALYZE dead_letters")
         await tx.execute("SET LOCAL enable_seqscan = off")
         plan = "\n".join(row[0] for row in await tx.fetch(f"EXPLAIN {statement}"))
-    assert re.search(f" {index} ", plan), plan
+    assert f" {index} " in plan, plan
 
 
 async def everybody(environment: Environment, desk: DeskUnderTest, *, but: str = "") -> None:
