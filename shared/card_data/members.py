@@ -14,11 +14,13 @@ _NAME: Final = rb"(?:[A-Za-z_][0-9A-Za-z_.\-\[]{0,31}|[0-9]{1,2}(?=[\"'\]]))"
 """One of digits alone stands in quotes or brackets: a time of day has none."""
 _SIGN: Final = rb"[^0-9A-Za-z]{0,3}[:=][^0-9A-Za-z]{0,4}"
 _NEXT: Final = rb"(?:[^0-9A-Za-z]{1,12}|%b)%b%b(?=[0-9])" % (APART.encode(), _NAME, _SIGN)
-_CHAIN = re.compile(rb"[:=][^0-9A-Za-z]{0,4}+(?=[0-9])(?:%b%b){1,40}%b(?![0-9A-Za-z])" % (_GROUPS, _NEXT, _GROUPS))
+_END: Final = rb"(?!-?[0-9A-Za-z])"
+"""Groups that go on with a hyphen are the beginning of a UUID."""
+_CHAIN = re.compile(rb"[:=][^0-9A-Za-z]{0,4}+(?=[0-9])(?:%b%b){1,40}%b%b" % (_GROUPS, _NEXT, _GROUPS, _END))
 """From the sign behind a name to the last of the values, if nothing stands in them but groups of digits. It is bounded, so that what a
 long one costs is reckoned before all of it is read."""
 _LAST_NAME = re.compile(rb"(%b)[^0-9A-Za-z]{0,3}\Z" % _NAME)
-_NAMED_GROUPS = re.compile(rb"(%b)%b(%b)(?![0-9A-Za-z])" % (_NAME, _SIGN, _GROUPS))
+_NAMED_GROUPS = re.compile(rb"(%b)%b(%b)%b" % (_NAME, _SIGN, _GROUPS, _END))
 _LOOK_BACK: Final = 36
 _GROUPS_MIN: Final = 3
 """Two telephone numbers have as many digits."""
@@ -68,8 +70,9 @@ def _numbers(data: bytes, found: re.Match[bytes], effort: Effort) -> Iterator[by
     if any(_OF_A_CARD.search(member.name) for member in members):
         yield b"card " + _beside([group for member in members for group in member.groups])
     for _, run in groupby(members, key=lambda member: _COUNT.sub(b"", member.name)):
-        groups = [group for member in run for group in member.groups]
-        if len(groups) >= _GROUPS_MIN and DIGITS_MIN <= sum(map(len, groups)) <= DIGITS_MAX:
+        alike = [member.groups for member in run]
+        groups = [group for one in alike for group in one]
+        if len(alike) > 1 and len(groups) >= _GROUPS_MIN and DIGITS_MIN <= sum(map(len, groups)) <= DIGITS_MAX:
             yield _beside(groups)
 
 

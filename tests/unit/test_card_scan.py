@@ -507,3 +507,11 @@ def test_a_reference_to_no_character_is_no_error() -> None:
 def test_64_kib_of_what_healthy_messages_are_made_of_pass(one: str) -> None:
     """A scan has a limit of effort, and these stay below it."""
     assert not holds_number(json.dumps([one] * (65_000 // (len(one) + 4))))
+
+
+@pytest.mark.parametrize("name", ["id", "card_ref", "id2"])
+def test_a_uuid_beside_a_short_number_is_no_number_in_several_members(name: str) -> None:
+    """Its first three groups may be sixteen digits that read as a card number."""
+    for uuid in ("36731819-1076-4701-b380-1a08c3cf109f", "54811078-0414-4699-b09a-e89a7eb358f3"):
+        text = f'{{"specversion": "1.0", "id1": 12, "{name}": "{uuid}", "type": "remit.invoice.IssueInvoice.v1"}}'
+        assert not has_card_data(text)

@@ -15,6 +15,7 @@ from tests.service.cli.remit import remit
 from tests.service.cli.test_operating import quarantine
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
+from tests.support.plans import forget_statistics
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,8 @@ async def test_every_statement_finds_its_rows_by_an_index(
     connection = await asyncpg.connect(environment_urls.databases[service], timeout=10)
     statement = lookups.STATEMENTS[service][number]
     try:
-        await connection.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+        await connection.execute("BEGIN; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+        await forget_statistics(connection)
         await connection.execute(f"PREPARE tried AS {statement}")
         plan = await connection.fetchval("EXPLAIN (FORMAT JSON) EXECUTE tried (NULL, 1)")
     finally:
