@@ -151,7 +151,7 @@ class Upstream:
                 await asyncio.sleep(RESEND_PAUSE_S)
             except LOST_ERRORS:
                 # A refusal (nack) comes here too. In RabbitMQ 3.10 a channel that met a queue without a leader may refuse for ever.
-                if (task := asyncio.current_task()) is not None and task.cancelling():
+                if _is_cancelled():
                     raise
                 await self._stop_sending()
                 await asyncio.sleep(RESEND_PAUSE_S)
@@ -210,16 +210,24 @@ class Upstream:
                 async with asyncio.timeout(3 * CONNECT_TIMEOUT_S):
                     return await self._listen()
             except LOST_ERRORS:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
+                if _is_cancelled():
                     raise
                 await asyncio.sleep(RESEND_PAUSE_S)
 
     async def _delete_queues(self) -> None:
-        connection = await _connect(self._url)
-        async with connection:
-            channel = await connection.channel()
-            for name in (self.reply_to, self._events_queue):
-                await channel.queue_delete(name)
+        """Delete what was declared, also while the broker is just coming back."""
+        give_up_at = time.monotonic() + SEND_DEADLINE_S
+        while True:
+            try:
+                async with await _connect(self._url) as connection:
+                    channel = await connection.channel()
+                    for name in (self.reply_to, self._events_queue):
+                        await channel.queue_delete(name)
+                return
+            except LOST_ERRORS:
+                if _is_cancelled() or time.monotonic() >= give_up_at:
+                    raise
+                await asyncio.sleep(RESEND_PAUSE_S)
 
     @property
     def _events_queue(self) -> str:
@@ -290,6 +298,10 @@ class Upstream:
                 self.refunds.setdefault(UUID(data["refund"]["refund_id"]), "waits for a person")
             case _:
                 pass
+
+
+def _is_cancelled() -> bool:
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 async def _connect(url: str) -> AbstractConnection:
