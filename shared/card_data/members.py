@@ -14,13 +14,13 @@ _NAME: Final = rb"(?:[A-Za-z_][0-9A-Za-z_.\-\[]{0,31}|[0-9]{1,2}(?=[\"'\]]))"
 """One of digits alone stands in quotes or brackets: a time of day has none."""
 _SIGN: Final = rb"[^0-9A-Za-z]{0,3}[:=][^0-9A-Za-z]{0,4}"
 _NEXT: Final = rb"(?:[^0-9A-Za-z]{1,12}|%b)%b%b(?=[0-9])" % (APART.encode(), _NAME, _SIGN)
-_END: Final = rb"(?!-?[0-9A-Za-z])"
-"""Groups that go on with a hyphen are the beginning of a UUID."""
-_CHAIN = re.compile(rb"[:=][^0-9A-Za-z]{0,4}+(?=[0-9])(?:%b%b){1,40}%b%b" % (_GROUPS, _NEXT, _GROUPS, _END))
+_CHAIN = re.compile(rb"[:=][^0-9A-Za-z]{0,4}+(?=[0-9])(?:%b%b){1,40}%b(?![0-9A-Za-z])" % (_GROUPS, _NEXT, _GROUPS))
 """From the sign behind a name to the last of the values, if nothing stands in them but groups of digits. It is bounded, so that what a
 long one costs is reckoned before all of it is read."""
 _LAST_NAME = re.compile(rb"(%b)[^0-9A-Za-z]{0,3}\Z" % _NAME)
-_NAMED_GROUPS = re.compile(rb"(%b)%b(%b)%b" % (_NAME, _SIGN, _GROUPS, _END))
+_NAMED_GROUPS = re.compile(rb"(%b)%b(%b)(?![0-9A-Za-z])" % (_NAME, _SIGN, _GROUPS))
+_GOES_ON = re.compile(rb"-[0-9A-Za-z]")
+"""Behind the groups of a UUID. It is looked for afterwards: a pattern that fails here would be tried again from each letter."""
 _LOOK_BACK: Final = 36
 _GROUPS_MIN: Final = 3
 """Two telephone numbers have as many digits."""
@@ -64,8 +64,9 @@ def groups_together(data: bytes, effort: Effort) -> bytes:
 def _numbers(data: bytes, found: re.Match[bytes], effort: Effort) -> Iterator[bytes]:
     effort.spend(len(found[0]) * _BYTE_US)
     before = _LAST_NAME.search(data, max(0, found.start() - _LOOK_BACK), found.start())
-    text = (before[0] if before else b"") + found[0]
-    members = [_Member(one[1], _GROUP.findall(one[2])) for one in _NAMED_GROUPS.finditer(text)]
+    start = before.start() if before else found.start()
+    named = _NAMED_GROUPS.finditer(data, start, found.end())
+    members = [_Member(one[1], _GROUP.findall(one[2])) for one in named if not _GOES_ON.match(data, one.end())]
     effort.spend(len(members) * _MEMBER_US)
     if any(_OF_A_CARD.search(member.name) for member in members):
         yield b"card " + _beside([group for member in members for group in member.groups])
