@@ -6,14 +6,15 @@ It uses aio-pika directly, and only the message models of our code. This file sh
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from shared.ids import new_id
 CLOUD_EVENT = "application/cloudevents+json"
 CONNECT_TIMEOUT_S = 10.0
 CONFIRM_TIMEOUT_S = 5.0
+T = TypeVar("T")
 LOST_ERRORS = (Exception, asyncio.CancelledError)
 """aio-pika has many signs of a lost connection, a bare `Exception` among them. It also cancels tasks that wait on a closed channel."""
 SEND_DEADLINE_S = 60.0
@@ -88,7 +90,7 @@ class Upstream:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await upstream._stop_sending()
-            await upstream._delete_queues()
+            await _again_after_losses(upstream._delete_queues, give_up_at=time.monotonic() + SEND_DEADLINE_S)
 
     @property
     def reply_to(self) -> str:
@@ -200,34 +202,15 @@ class Upstream:
                 connection.close_callbacks.add(lambda *_, lost=lost: lost.set())
                 if connection.connected.is_set():
                     await lost.wait()
-                connection = await self._listen_again()
+                connection = await _again_after_losses(self._listen, give_up_at=math.inf)
         finally:
             await _close(connection)
 
-    async def _listen_again(self) -> AbstractConnection:
-        while True:
-            try:
-                async with asyncio.timeout(3 * CONNECT_TIMEOUT_S):
-                    return await self._listen()
-            except LOST_ERRORS:
-                if _is_cancelled():
-                    raise
-                await asyncio.sleep(RESEND_PAUSE_S)
-
     async def _delete_queues(self) -> None:
-        """Delete what was declared, also while the broker is just coming back."""
-        give_up_at = time.monotonic() + SEND_DEADLINE_S
-        while True:
-            try:
-                async with await _connect(self._url) as connection:
-                    channel = await connection.channel()
-                    for name in (self.reply_to, self._events_queue):
-                        await channel.queue_delete(name)
-                return
-            except LOST_ERRORS:
-                if _is_cancelled() or time.monotonic() >= give_up_at:
-                    raise
-                await asyncio.sleep(RESEND_PAUSE_S)
+        async with await _connect(self._url) as connection:
+            channel = await connection.channel()
+            for name in (self.reply_to, self._events_queue):
+                await channel.queue_delete(name)
 
     @property
     def _events_queue(self) -> str:
@@ -298,6 +281,18 @@ class Upstream:
                 self.refunds.setdefault(UUID(data["refund"]["refund_id"]), "waits for a person")
             case _:
                 pass
+
+
+async def _again_after_losses(work: Callable[[], Awaitable[T]], *, give_up_at: float) -> T:
+    """The result of `work` on a connection of its own, also while the broker is just coming back. Raises its last error at `give_up_at`."""
+    while True:
+        try:
+            async with asyncio.timeout(3 * CONNECT_TIMEOUT_S):
+                return await work()
+        except LOST_ERRORS:
+            if _is_cancelled() or time.monotonic() >= give_up_at:
+                raise
+            await asyncio.sleep(RESEND_PAUSE_S)
 
 
 def _is_cancelled() -> bool:
