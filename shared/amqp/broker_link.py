@@ -227,18 +227,18 @@ class BrokerLink:
                 await channel.close(timeout=RPC_TIMEOUT_S)
         return None
 
-    async def try_to_write(self, exchange: str, *, unbound_key: str, is_public: bool) -> None:
+    async def try_to_write(self, exchange: str, *, unbound_key: str, may_be_heard: bool) -> None:
         """Raise AccessRefusedError if our user may not write to `exchange`. Nothing reaches a queue. Raises one of `BROKER_ERRORS`.
 
-        The broker looks at the permission, and then gives back a message that no queue takes. To an exchange that is public a listener
-        may have bound a queue for all messages. So to that one the message says that somebody else has sent it, for a time that is none:
+        The broker looks at the permission, and then gives back a message that no queue takes. With `may_be_heard` a listener may have a
+        queue for whatever comes to the exchange. So to that one the message says that somebody else has sent it, for a time that is none:
         the broker refuses it for either, closes the channel, and writes a line into its log.
         """
         channel = await self.channel(confirms=True)
         forged = Basic.Properties(user_id=f"not {self.user}", expiration="none")
         with losses_as_errors():
             try:
-                await _publish_unrouted(channel, exchange, unbound_key, forged if is_public else Basic.Properties())
+                await _publish_unrouted(channel, exchange, unbound_key, forged if may_be_heard else Basic.Properties())
             except ChannelPreconditionFailed:
                 return
             except PublishError:

@@ -47,7 +47,7 @@ async def missing_at(link: BrokerLink, queues: Sequence[str], writes: Sequence[s
         return f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`." if _is_missing(error) else None
     for name in writes:
         written = "" if name == DEFAULT_EXCHANGE else name
-        await link.try_to_write(written, unbound_key=UNBOUND_KEY, is_public=name not in _WITHOUT_LISTENERS)
+        await link.try_to_write(written, unbound_key=UNBOUND_KEY, may_be_heard=name not in _WITHOUT_LISTENERS)
     return None
 
 

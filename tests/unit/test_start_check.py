@@ -34,9 +34,9 @@ class AnsweringBroker:
             raise self._raised
         self.declared.append(name)
 
-    async def try_to_write(self, exchange: str, *, unbound_key: str, is_public: bool) -> None:
+    async def try_to_write(self, exchange: str, *, unbound_key: str, may_be_heard: bool) -> None:
         assert unbound_key
-        self.tried.append((exchange, is_public))
+        self.tried.append((exchange, may_be_heard))
 
 
 async def asked(broker: AnsweringBroker) -> str | None:

@@ -6,11 +6,7 @@ from typing import Final
 from services.audit.align import StoredRow
 from services.audit.bodies import CASE
 from services.audit.outcomes.row import other_side
-from services.audit.outcomes.said import (
-    Said,
-    SaidOutcome,
-    told_to_staff,
-)
+from services.audit.outcomes.said import Said, SaidOutcome, told_to_staff
 from services.audit.payments import CASES
 
 _REOPENED: Final = "reopened_by_person"

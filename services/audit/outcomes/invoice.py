@@ -3,10 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from services.audit.align import StoredRow
-from services.audit.outcomes.said import (
-    SaidOutcome,
-    failures,
-)
+from services.audit.outcomes.said import SaidOutcome, failures
 
 
 def of_invoice(event: StoredRow, outcomes: Sequence[SaidOutcome]) -> Iterator[str]:

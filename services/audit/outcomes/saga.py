@@ -6,13 +6,7 @@ from typing import Any, Final
 from services.audit.align import StoredRow
 from services.audit.bodies import REFUNDS_OF_SAGA
 from services.audit.finding import CLOCKS_APART
-from services.audit.outcomes.said import (
-    Said,
-    SaidOutcome,
-    captures,
-    facts_of_refund,
-    failures,
-)
+from services.audit.outcomes.said import Said, SaidOutcome, captures, facts_of_refund, failures
 from services.audit.payments import CHARGED, NOT_CHARGED, open_here
 
 _OF_SAGA: Final = frozenset({("not_charged", "settlement_rejected", None), ("not_charged", "refunded", None)})
