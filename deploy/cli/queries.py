@@ -16,6 +16,7 @@ from services.audit.causes import COMMANDS_AT_ONCE_MAX
 from services.audit.errors import AuditError
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import Snapshot, snapshot
+from services.staff import journal_words
 from shared.ids import id_of_card_refusal, id_of_command
 from shared.settings import EnvironmentVariables, database_variable
 
@@ -317,11 +318,9 @@ async def _staff_steps(staff: Snapshot, payments: list[UUID], commands: list[UUI
         "SELECT * FROM journal WHERE subject = ANY($1::uuid[]) ORDER BY at LIMIT $2", subjects, ROWS_MAX
     )
     for row in entries:
-        details = ", ".join(f"{name} {value}" for name, value in row["details"].items() if value is not None)
+        said, details = journal_words.in_lines(row["action"], row["details"])
         steps.append(
-            TimelineStep(
-                row["at"], "staff", f"{row['who']}: {row['action']}", str(uuid5(row["id"], "0")), None, details
-            )
+            TimelineStep(row["at"], "staff", f"{row['who']} {said}", str(uuid5(row["id"], "0")), None, details)
         )
     return steps
 

@@ -141,6 +141,19 @@ def stood(details: Mapping[str, Any], when: Literal["before", "after"]) -> str |
     return flat(details[when]) if when in details else None
 
 
+def in_lines(action: str, details: Mapping[str, Any]) -> tuple[str, str]:
+    """An entry for a page without colours: what was done, to follow the name of who did it, and below it in lines what else it holds."""
+    told = tell(action, details)
+    via = VIA.get(str(details.get("via")))
+    lines = [
+        ", ".join(part for part in (via, None if told.kind == "done" else told.result) if part),
+        told.why,
+        *(f"{when}: {state}" for when in ("before", "after") if (state := stood(details, when)) is not None),
+        *(f"{label}: {value}" for label, value in facts(details)),
+    ]
+    return told.said, "\n".join(line for line in lines if line)
+
+
 def actions_of(group: str, known: Iterable[str]) -> list[str] | None:
     """The actions of a group, among those of which there are entries; for the name of an action this one. None: it is neither."""
     known = list(known)

@@ -62,8 +62,10 @@ def _scripts(folder: Path) -> ScriptDirectory:
 async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
     """Apply the steps in `folder` that the database does not have: the pre steps, and with `post` also the post steps.
 
-    Raises AnotherServiceError; PostStepFirstError, except for an empty database, where no instance can be at work; TimeoutError after
-    `MIGRATION_TIMEOUT_S` seconds; UrlError for a URL that cannot be used; and what SQLAlchemy raises.
+    An empty database gets all of them: no instance of an earlier build can be at work there.
+
+    Raises AnotherServiceError; PostStepFirstError; TimeoutError after `MIGRATION_TIMEOUT_S` seconds; UrlError for a URL that cannot be
+    used; and what SQLAlchemy raises.
     """
     async with asyncio.timeout(MIGRATION_TIMEOUT_S):
         arguments = database_arguments(check_database_url(url), name="remit migrate", timeout_s=CONNECT_TIMEOUT_S)
@@ -76,7 +78,7 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                 await _lock(connection)
                 try:
                     await _refuse_another_service(connection, folder)
-                    migrated = await _until_locked(connection, folder, post=post)
+                    migrated = await _until_locked(connection, folder, post=post or await _is_empty(connection))
                     await _note_service(connection, folder)
                     await connection.execute(text(CONTINUE_NUMBERING.replace(":", "\\:")))
                     await connection.commit()
@@ -94,6 +96,12 @@ async def _lock(connection: AsyncConnection) -> None:
         await connection.commit()
         await asyncio.sleep(AGAIN_IN_S)
     await connection.commit()
+
+
+async def _is_empty(connection: AsyncConnection) -> bool:
+    is_empty = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NULL"))
+    await connection.commit()
+    return bool(is_empty)
 
 
 async def _until_locked(connection: AsyncConnection, folder: Path, *, post: bool) -> Migrated:
@@ -133,7 +141,7 @@ def _upgrade(connection: SyncConnection, folder: Path, planned: list[Migrated], 
     def plan(heads: tuple[str, ...], _context: MigrationContext) -> list[object]:
         current = max(heads, default=None)
         new = [step for step in steps(folder) if current is None or step.revision > current]
-        todo = new if post else _up_to_needed(new, is_at_work=current is not None)
+        todo = new if post else _up_to_needed(new)
         planned.append(Migrated(todo, new[len(todo) :]))
         if not todo:
             return []
@@ -146,11 +154,11 @@ def _upgrade(connection: SyncConnection, folder: Path, planned: list[Migrated], 
     connection.commit()
 
 
-def _up_to_needed(new: Sequence[Step], *, is_at_work: bool) -> Sequence[Step]:
-    """The steps up to the newest pre step. Steps run in the order of their numbers, so post steps may be among them."""
+def _up_to_needed(new: Sequence[Step]) -> Sequence[Step]:
+    """The steps up to the newest pre step, in the order of their numbers. Raises PostStepFirstError if a post step is among them."""
     needed = new[: max((number for number, step in enumerate(new, start=1) if not step.is_post), default=0)]
     first_post = next((step for step in needed if step.is_post), None)
-    if first_post is not None and is_at_work:
+    if first_post is not None:
         raise PostStepFirstError(
             f"{needed[-1].name} comes after {first_post.name}: stop all instances of earlier builds, then run `remit migrate --post`"
         )

@@ -16,7 +16,7 @@ from shared.contracts.invoice import IssueInvoice
 from shared.messaging.apply import apply_topology, prune_topology
 from shared.messaging.topology import FORMER_COMMAND_ENTRY, FORMER_EXCHANGES, WORK_QUEUES
 from shared.persistence.migrate import migrate
-from shared.persistence.schema import needed_revision
+from shared.persistence.schema import steps
 from tests.faults.crash import make_dead_letter
 from tests.faults.payments import invoice
 from tests.faults.people import replay
@@ -72,13 +72,13 @@ def _unpack(revision: str, folder: Path) -> None:
 
 
 def _with_a_scratch_column(service: Service, folder: Path) -> Path:
-    """The service's pre steps with one more. Post steps wait for the end of the upgrade, and none may wait before a pre step."""
+    """The service's steps, all of which a new database has, and one more."""
     ours = ROOT / "services" / service / "migrations"
-    before = needed_revision(ours)
+    before = steps(ours)[-1].revision
     number = f"{int(before) + 1:04}"
     theirs = folder / f"{service}-migrations"
     theirs.mkdir(exist_ok=True)
-    for path in (path for path in ours.glob("*.py") if path.stem[: len(before)] <= before):
+    for path in ours.glob("*.py"):
         (theirs / path.name).write_bytes(path.read_bytes())
     text = _REVISION.format(number=number, before=before, tables=(*TABLES[service], *EVERYWHERE))
     (theirs / f"{number}_pre_scratch.py").write_text(text)
@@ -110,6 +110,17 @@ async def _bind_as_before(testbed: Testbed) -> None:
                 for binding in queue.retired:
                     await bound.bind(binding.exchange, binding.routing_key)
     await apply_topology(testbed.system.stack.rabbitmq_url)
+
+
+async def _listen_as_now(testbed: Testbed) -> None:
+    """Take from our listener what `remit topology prune` took from the queues beside it."""
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        for queue in WORK_QUEUES:
+            bound = await channel.get_queue(f"{PREFIX}{queue.name}", ensure=False)
+            for binding in queue.retired:
+                await bound.unbind(binding.exchange, binding.routing_key)
 
 
 async def _issue_as_before(testbed: Testbed) -> None:
@@ -159,6 +170,8 @@ async def _upgrade(testbed: Testbed, note: Note) -> None:
     await asyncio.to_thread(testbed.system.sandbox.mode, "normal")
     await asyncio.to_thread(stack.permit)
     await prune_topology(stack.rabbitmq_url)
+    await _listen_as_now(testbed)
+    await testbed.put_right()
     testbed.play(*PAYING)
     note.mended()
     assert testbed.restarts == restarts, "a service ended by itself"

@@ -131,15 +131,13 @@ async def test_a_pre_step_after_a_post_step_waits_for_it(url: str, old_folder: P
     assert [step.revision for step in (await migrate(url, folder, post=True)).applied] == ["0002", "0003", "0004"]
 
 
-async def test_an_empty_database_waits_for_no_post_step_but_the_last(url: str, tmp_path: Path) -> None:
+async def test_an_empty_database_waits_for_no_post_step(url: str, tmp_path: Path) -> None:
+    """No instance of an earlier build can be at work there, so nobody has to be asked to run a second command."""
     shutil.copytree(NEW_FOLDER, tmp_path, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     (tmp_path / "0004_pre_more.py").write_text("revision = '0004'\ndown_revision = '0003'\n\n\ndef upgrade(): ...\n")
     (tmp_path / "0005_post_less.py").write_text("revision = '0005'\ndown_revision = '0004'\n\n\ndef upgrade(): ...\n")
     done = await migrate(url, tmp_path)
-    assert ([step.revision for step in done.applied], [step.name for step in done.waiting]) == (
-        ["0001", "0002", "0003", "0004"],
-        ["0005_post_less"],
-    )
+    assert ([step.revision for step in done.applied], done.waiting) == (["0001", "0002", "0003", "0004", "0005"], [])
 
 
 async def test_an_older_build_finds_nothing_to_do_on_a_newer_schema(url: str, old_folder: Path) -> None:

@@ -22,6 +22,7 @@ from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import EXCHANGES, QUEUES
 from shared.persistence import outbox
 from shared.persistence.database import Database
+from shared.persistence.migrate import migrate
 from tests.service.cli.remit import remit
 from tests.support.databases import rows
 from tests.support.environment import ROOT, Environment
@@ -56,12 +57,16 @@ async def test_the_second_of_two_simultaneous_migrations_finds_nothing_to_do(sta
 
 @pytest.fixture
 def migrations(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The migrations of an example, in place of the saga's; the database is empty."""
+    """The migrations of an example, in place of the saga's. The database has the first of them: instances may be at work there."""
     name = f"test_cli_{uuid.uuid4().hex[:8]}"
-    monkeypatch.setenv("SAGA_DATABASE_URL", stack.create_database(name))
+    url = stack.create_database(name)
+    monkeypatch.setenv("SAGA_DATABASE_URL", url)
     monkeypatch.setattr("deploy.cli.operate.SERVICES_FOLDER", tmp_path)
-    folder = tmp_path / "saga" / "migrations"
-    yield shutil.copytree(ROOT / "tests" / "service" / "rolling_migration", folder)
+    example, folder = ROOT / "tests" / "service" / "rolling_migration", tmp_path / "saga" / "migrations"
+    folder.mkdir(parents=True)
+    shutil.copy(example / "0001_initial.py", folder)
+    asyncio.run(migrate(url, folder))
+    yield shutil.copytree(example, folder, dirs_exist_ok=True)
     stack.drop_database(name)
 
 
@@ -71,7 +76,7 @@ def test_post_steps_are_named_and_wait_for_the_post_option(
     for options in ([], [], ["--post"]):
         assert run(["migrate", "saga", *options]) == OK
     assert capsys.readouterr().out.splitlines() == [
-        "saga: applied 0001, 0002; for `remit migrate --post`: 0003_post_drop_name",
+        "saga: applied 0002; for `remit migrate --post`: 0003_post_drop_name",
         "saga: nothing to do; for `remit migrate --post`: 0003_post_drop_name",
         "saga: applied 0003",
     ]

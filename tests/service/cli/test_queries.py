@@ -57,8 +57,8 @@ async def test_a_decision_shows_who_made_it_and_the_evidence(environment_urls: E
     steps = {step["what"]: step for step in story["timeline"]}
     decided = steps["decision of Ada, captured: taken"]
     assert decided["detail"] == "seen in the gateway's books"
-    assert story["timeline"][decided["because_of"] - 1]["what"] == "Ada: resolve"
-    assert story["timeline"][steps["PaymentCaptured, version 5"]["because_of"] - 1]["what"] == "Ada: resolve"
+    assert story["timeline"][decided["because_of"] - 1]["what"] == "Ada decided: charged"
+    assert story["timeline"][steps["PaymentCaptured, version 5"]["because_of"] - 1]["what"] == "Ada decided: charged"
 
 
 @pytest.mark.parametrize("columns", ["80", "140"])
