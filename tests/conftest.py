@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import authlib.deprecate  # noqa: F401 - it has its warnings shown always; imported here, what pyproject.toml says of them comes later and counts
 import pytest
 from hypothesis import HealthCheck, settings
 
