@@ -458,6 +458,9 @@ def _after_preparing(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
             return PaymentTransition(prepared, then=GatewayStep.EXECUTE)
         case port.Refused(code=code, advice=advice):
             return _not_charged(payment, code_of(code), _advice_of(advice))
+        case port.Unknown(key_taken=True) if step is GatewayStep.PREPARE:
+            # What took the key may have been charged since. So it is looked for, once the index that is searched has it.
+            return _needs_decision(payment, OutcomeReason.NO_READABLE_ANSWER, policy)
         case port.NotSent() | port.Unknown():
             return _later(_with_fresh_key(payment, step, answer), answer, policy)
         case _:
@@ -627,7 +630,8 @@ def _execute_again(payment: Payment) -> PaymentTransition:
         case PaymentStatus.IN_DOUBT if payment.key_number <= EXECUTIONS_MAX:
             return PaymentTransition(payment, then=GatewayStep.EXECUTE)
         case _:  # also after a person was asked to decide, because nobody expects a charge hours later
-            return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.NOT_CONFIRMED))
+            unconfirmed = PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.NOT_CONFIRMED)
+            return _cancel(payment, payment.pending or unconfirmed)
 
 
 def _doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -663,7 +667,7 @@ def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
             # The gateway has finished with this key. It would give the same answer under it again.
             tried = replace(refund, gateway_id=answer.refund_id, key_number=refund.key_number + 1)
             return _try_failed(_with_refund(payment, tried), answer, policy)
-        case port.Unknown(key_spent=True) if step is GatewayStep.REFUND:
+        case port.Unknown(key_spent=True) | port.Unknown(key_taken=True) if step is GatewayStep.REFUND:
             fresh = replace(refund, key_number=refund.key_number + 1)
             return _refund_in_doubt(_with_refund(payment, fresh), answer, policy)
         case port.RefundPending() | port.NotFound() | port.Unknown():
@@ -943,9 +947,21 @@ def _try_failed(payment: Payment, answer: port.RefundFailed, policy: Policy) -> 
     """The gateway refused the refund, or it failed there. What our balance cannot pay now is tried again on the ladder."""
     if payment.status is PaymentStatus.REFUND_FAILED:
         return _remind(replace(payment, gateway_side=side_of(answer)), policy)
-    if answer.code in LACK_OF_BALANCE and payment.rung < len(policy.ladder_s):
+    may_change = answer.code in LACK_OF_BALANCE or _was_outrun(payment, answer)
+    if may_change and payment.rung < len(policy.ladder_s):
         return _later(payment, answer, policy)
     return _refund_failed(payment, code_of(answer.code), policy, side_of(answer))
+
+
+def _was_outrun(payment: Payment, answer: port.RefundFailed) -> bool:
+    """Whether others gave something back between our last look and this request, so that less is left than we asked for.
+
+    The next look measures the refund by what is left then.
+    """
+    asked_minor, left_minor = refund_at_work(payment).amount_minor, answer.left_minor
+    if answer.refund_id is not None or asked_minor is None or left_minor is None:
+        return False
+    return left_minor < asked_minor
 
 
 def _refund_in_doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -988,7 +1004,7 @@ def _with_fresh_key(payment: Payment, step: GatewayStep, answer: GatewayAnswer) 
         case GatewayStep.EXECUTE | GatewayStep.CANCEL:
             is_used_up = not isinstance(answer, port.NotSent)
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
-            is_used_up = isinstance(answer, port.Unknown) and answer.key_spent
+            is_used_up = isinstance(answer, port.Unknown) and (answer.key_spent or answer.key_taken)
         case _:
             is_used_up = False
     return replace(payment, key_number=payment.key_number + 1) if is_used_up else payment

@@ -344,6 +344,7 @@ async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: Sa
     order = port.Order(UUID(int=1), "inv-1", 9999, "EUR", "pm_card_visa")
     answer = await bench.gateway.prepare(order, key="prepare 1")
     assert isinstance(answer, port.Unknown)
+    assert answer.key_taken
     assert "idempotency_error" in answer.evidence
 
 

@@ -219,6 +219,14 @@ def test_a_saved_failure_has_spent_its_key() -> None:
     assert (fresh.key_spent, replayed.key_spent) == (False, True)
 
 
+def test_a_key_that_another_request_has_taken_is_known() -> None:
+    error = {"error": {"type": "idempotency_error", "message": "Keys can only be used with the same parameters"}}
+    taken, in_use = answers.read_error(400, error, {}), answers.read_error(409, error, {})
+    assert isinstance(taken, port.Unknown)
+    assert isinstance(in_use, port.Unknown)
+    assert (taken.key_taken, in_use.key_taken) == (True, False)
+
+
 def test_a_refusal_without_a_code_is_known_by_its_message_code() -> None:
     """So Stripe refuses a refund for lack of balance."""
     error = {"type": "invalid_request_error", "message": "-", "message_code": "insufficient_balance_for_refund"}

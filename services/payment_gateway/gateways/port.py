@@ -269,10 +269,13 @@ class Unknown:
     """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done.
 
     `key_spent` means that the gateway has finished with our idempotency key and saved this answer: under the same key it gives no other.
+    `key_taken` means that it knows the key from a request of ours with other parameters, and so has done nothing now. That request we have
+    forgotten, or an earlier build made it in other words.
     """
 
     evidence: str
     key_spent: bool = False
+    key_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

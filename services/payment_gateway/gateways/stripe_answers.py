@@ -98,6 +98,8 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
         case (int(refused), "invalid_request_error" | "card_error") if refused in {400, 402, 404}:
             intent = error.get("payment_intent")
             return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, replayed, words, advice)
+        case 400, "idempotency_error":
+            return port.Unknown(words, key_taken=True)
         case _:
             return port.Unknown(words, key_spent=replayed)
 

@@ -26,6 +26,8 @@ CHARGED_AMOUNT, CHARGED_CURRENCY = "customer_facing_amount", "customer_facing_cu
 BYTES_MAX: Final = 512 * 1024 * 1024
 PAYMENTS_MAX: Final = 1_000_000
 """Payments of one report: they are kept in memory, about a kilobyte each."""
+DIGITS_MAX: Final = 15
+"""Digits of an amount before the point. What has more is none, and may be too large to count with."""
 CHARGE: Final = "charge"
 
 
@@ -105,7 +107,9 @@ def _minor(text: str, currency: str) -> int | None:
     decimals = ISO_4217.get(currency)
     try:
         amount = Decimal(text)
-        counted = amount.scaleb(decimals) if decimals is not None and amount.is_finite() else None
     except InvalidOperation:
         return None
-    return int(counted) if counted is not None and counted == counted.to_integral_value() and counted > 0 else None
+    if decimals is None or not amount.is_finite() or amount.adjusted() >= DIGITS_MAX:
+        return None
+    counted = amount.scaleb(decimals)
+    return int(counted) if counted == counted.to_integral_value() and counted > 0 else None

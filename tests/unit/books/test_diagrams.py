@@ -35,6 +35,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "left_minor": (100, 0),
     "contested": (None,),  # it counts only where a payment was given back, see `ANSWERS_TO`
     "key_spent": (False,),
+    "key_taken": (False, True),
     "number": (1,),
     "refunded_minor": (0, 1),
     "retry_after_s": (None,),

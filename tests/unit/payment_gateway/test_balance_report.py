@@ -37,6 +37,7 @@ def written(folder: Path, text: str | bytes) -> Path:
         ([f"txn_2,refund,-2.50,eur,pi_1,{ID}"], [replace(REPORTED, amount_minor=None)]),
         ([f"txn_1,charge,12.505,eur,pi_1,{ID}"], [replace(REPORTED, amount_minor=None)]),
         ([f'txn_1,charge,"12,50",eur,pi_1,{ID}'], [replace(REPORTED, amount_minor=None)]),
+        ([f"txn_1,charge,1e999999,eur,pi_1,{ID}"], [replace(REPORTED, amount_minor=None)]),
         ([f"txn_1,charge,NaN,eur,pi_1,{ID}"], [replace(REPORTED, amount_minor=None)]),
         ([f"txn_1,charge,12.50,???,pi_1,{ID}"], [replace(REPORTED, amount_minor=None, currency="???")]),
         (["txn_1,charge,12.50,eur,pi_1,"], [replace(REPORTED, payment_id=None)]),

@@ -137,6 +137,30 @@ def test_what_was_given_back_of_money_that_no_invoice_took_is_told_to_none() -> 
     assert len(sent.payment.refunds) == 1
 
 
+@pytest.mark.parametrize(
+    ("amount_minor", "left_minor", "reason", "sent_minor"),
+    [(None, 950, None, 950), (None, 0, None, None), (1_000, 950, "refund_too_large", None)],
+)
+def test_a_refund_that_others_outran_is_measured_by_what_is_left(
+    amount_minor: int | None, left_minor: int, reason: str | None, sent_minor: int | None
+) -> None:
+    """Between our look and our request, somebody gave a part back in the dashboard: the gateway refuses ours."""
+    outrun = port.RefundFailed("charge_already_refunded", "400", left_minor=left_minor)
+    refused = answered(asked(refund(0, amount_minor)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, outrun))
+    assert (refused.outcome, refused.delay_s) == (None, POLICY.ladder_s[0])
+    looks = [(INQUIRE, port.NoRefund("", left_minor))] * (1 if left_minor == 0 else 2)
+    after = answered(refused.payment, *looks)
+    assert after.payment.reason == reason
+    assert (domain.refund_order(after.payment).amount_minor if after.then is SEND else None) == sent_minor
+    assert (after.outcome is Outcome.REFUNDED) is (left_minor == 0)
+
+
+def test_a_refund_that_is_refused_although_enough_is_left_waits_for_a_person() -> None:
+    disputed = port.RefundFailed("charge_disputed", "400", left_minor=CAPTURED_MINOR)
+    refused = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, disputed))
+    assert (refused.outcome, refused.payment.reason) == (Outcome.REFUND_FAILED, "charge_disputed")
+
+
 def test_a_refund_of_the_rest_that_was_made_by_hand_is_made() -> None:
     found = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", 0)))
     assert (found.outcome, found.payment.refunds[0].amount_minor) == (Outcome.REFUNDED, CAPTURED_MINOR)

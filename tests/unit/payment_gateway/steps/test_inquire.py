@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from services.payment_gateway import domain
-from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus
+from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus, PendingOutcome
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
@@ -189,3 +189,11 @@ def test_the_pending_outcome_is_kept_through_a_case() -> None:
     assert settled == becomes(
         PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds", advice="try_again_later"
     )(case)
+
+
+def test_a_refusal_is_the_reason_even_if_its_cancel_needed_a_person() -> None:
+    """The gateway did not answer the cancel for the whole ladder. Then it shows the payment, which was never confirmed."""
+    refused = PendingOutcome(PaymentStatus.NOT_CHARGED, "parameter_missing", "confirm_card_data")
+    case = replace(payment(PaymentStatus.NEEDS_DECISION), pending=refused)
+    cancels = domain.on_answer(case, STEP, UNCONFIRMED, POLICY)
+    assert (cancels.then, cancels.payment.pending) == (GatewayStep.CANCEL, refused)

@@ -9,6 +9,7 @@ from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     CAPTURED,
     FIRST_S,
+    KEY_TAKEN,
     LAST,
     NOT_SENT,
     POLICY,
@@ -23,6 +24,7 @@ from tests.unit.payment_gateway.payments import (
     becomes,
     follows,
     is_not_charged,
+    needs_a_person,
     payment,
     scenarios_of,
     stays,
@@ -73,3 +75,10 @@ def test_the_wait_after_a_429_is_bounded(asked_s: float | None, wait_s: float) -
 def test_an_answer_to_no_question_is_a_bug() -> None:
     with pytest.raises(AssertionError):
         domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, CAPTURED, POLICY)
+
+
+def test_a_payment_whose_key_was_taken_is_looked_for_and_never_prepared_under_another() -> None:
+    """We forgot a request of it, which an earlier build made in other words: what took the key may have been charged."""
+    taken = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, KEY_TAKEN, POLICY)
+    assert taken == needs_a_person("no_readable_answer")(payment(PaymentStatus.REQUESTED))
+    assert next_step(taken.payment) is GatewayStep.FIND

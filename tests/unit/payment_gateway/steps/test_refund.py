@@ -1,13 +1,16 @@
 """Refund: the amount goes back, at most once: the key stays the same until the gateway has finished with it."""
 
+import pytest
+
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
-from shared.records import replace
+from services.payment_gateway.gateways import port
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     ID,
     IS_REFUNDED,
     IS_TRIED,
+    KEY_TAKEN,
     LAST,
     NO_REFUND,
     NOT_FOUND,
@@ -17,6 +20,7 @@ from tests.unit.payment_gateway.payments import (
     REFUND_PENDING,
     REFUNDED,
     REMINDS,
+    REPLAYED,
     UNKNOWN,
     WAITS,
     StepScenario,
@@ -82,8 +86,8 @@ def test_a_refund_keeps_its_key_while_its_answer_may_still_come() -> None:
     assert domain.idempotency_key(lost, STEP) == f"{ID}:refund:{ID}:1"
 
 
-def test_a_key_that_the_gateway_has_finished_with_is_not_used_again() -> None:
-    replayed = replace(UNKNOWN, key_spent=True)
-    spent = on_answer(payment(PaymentStatus.REFUNDING), STEP, replayed, POLICY).payment
+@pytest.mark.parametrize("answer", [REPLAYED, KEY_TAKEN])
+def test_a_key_that_the_gateway_has_finished_with_is_not_used_again(answer: port.Unknown) -> None:
+    spent = on_answer(payment(PaymentStatus.REFUNDING), STEP, answer, POLICY).payment
     assert domain.idempotency_key(spent, STEP) == f"{ID}:refund:{ID}:2"
     assert domain.next_step(spent) is GatewayStep.INQUIRE_REFUND, "the list is asked before anything is sent again"

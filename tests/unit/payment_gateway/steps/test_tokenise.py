@@ -1,12 +1,14 @@
 """Tokenise: an encrypted card is exchanged for the gateway's token. Nothing can be charged yet."""
 
-from services.payment_gateway.domain import GatewayStep, PaymentStatus, next_step
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, next_step, on_answer
 from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     FIRST_S,
+    KEY_TAKEN,
     LAST,
     NOT_SENT,
+    POLICY,
     REFUSED,
     REPLAYED,
     TOKENISED,
@@ -47,3 +49,8 @@ def test_tokenise(scenario: StepScenario) -> None:
 
 def test_a_payment_with_an_encrypted_card_begins_with_it() -> None:
     assert next_step(WITH_CARD) is STEP
+
+
+def test_a_key_that_another_card_has_taken_is_not_used_again() -> None:
+    taken = on_answer(WITH_CARD, STEP, KEY_TAKEN, POLICY)
+    assert taken == stays(FIRST_S, rung=1, key_number=2)(WITH_CARD)
