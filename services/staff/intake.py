@@ -34,7 +34,7 @@ from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
 from shared.messaging.failures import COUNT_MAX, MessageFailure, death_of, read_arrived, string, text
-from shared.messaging.topology import DEAD_LETTERS
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 ERROR_TEXT_BYTES_MAX = 4_096
 GENERATION_MAX = 1_000_000
-"""A larger count of replays is not ours. Upstream can write that header, too."""
+"""A larger count of replays is not ours."""
 
 # -- reading a delivery ----------------------------------------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ def read(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
     )
     own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
-    generation = failure.replays if failure.replays <= GENERATION_MAX else 0
+    generation = _generation(failure, staff_user)
     letter = DeadLetter(
         id=_identity(failure, withheld, delivery, sender),
         queue=text(original.queue) or DEAD_LETTERS,
@@ -120,6 +120,13 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
         body_bytes=min(delivery.body_bytes, COUNT_MAX),
         may_charge=False,
     )
+
+
+def _generation(failure: MessageFailure, staff_user: str | None) -> int:
+    """How often staff had replayed the message. Of a command only their own user can say so: with a count of their own senders would open
+    again what a person has discarded."""
+    is_said_by_us = failure.message.queue != COMMANDS or failure.message.user_id == staff_user
+    return failure.replays if is_said_by_us and failure.replays <= GENERATION_MAX else 0
 
 
 def _origin(failure: MessageFailure) -> Origin:

@@ -30,7 +30,10 @@ from shared.observability.logs import redact
 from shared.records import dataclass, replace
 
 MOVED_BACK = "moved_back"
-"""The reason, if a message has the headers of a dead letter and they do not say why it failed."""
+"""The reason, if a message has the headers of a dead letter and they do not say why it failed, or a sender may have written them."""
+_NOBODY_VOUCHES = (
+    "it has the headers of a dead letter, and came the way of senders: nobody vouches for what they say of a failure"
+)
 HANDLER_FAILED = "handler_failed"
 """The reason, if the handler or the database failed at every try."""
 SHORT_TEXT_BYTES_MAX = SHORT_STRING_BYTES_MAX
@@ -107,9 +110,11 @@ def read_arrived(delivery: Delivery) -> MessageFailure:
 
 
 def read_moved_back(delivery: Delivery) -> MessageFailure:
-    """Read a dead letter that came to a work queue."""
-    claimed = _claimed_queue(delivery) if _is_written_by_us(delivery) else None
-    return _read(delivery, claimed or work_queue_of(delivery.queue))
+    """Read a dead letter that came to a work queue. What others may have published says nothing of why, when and how often it failed."""
+    if _is_written_by_us(delivery):
+        return _read(delivery, _claimed_queue(delivery) or work_queue_of(delivery.queue))
+    said = _read(delivery, work_queue_of(delivery.queue))
+    return replace(said, reason=MOVED_BACK, error_type="", error_text=_NOBODY_VOUCHES, tries=0, failed_at=None)
 
 
 def _read(delivery: Delivery, queue: str) -> MessageFailure:
@@ -184,9 +189,10 @@ def _by_broker(delivery: Delivery, message: Delivery) -> MessageFailure:
 
 
 def _body_bytes(delivery: Delivery) -> int:
-    """The length of the message's body when it failed. A service that withheld the body names it."""
-    named = _count(delivery.headers.get(dead_letter_headers.BODY_BYTES)) if _is_by_service(delivery) else 0
-    return named or min(delivery.body_bytes, COUNT_MAX)
+    """The length of the message's body when it failed. A service that withheld the body names it; of a body that is there nobody need."""
+    if delivery.body_bytes or not _is_by_service(delivery):
+        return min(delivery.body_bytes, COUNT_MAX)
+    return _count(delivery.headers.get(dead_letter_headers.BODY_BYTES))
 
 
 def death_of(delivery: Delivery, queue: str) -> Mapping[str, Any]:

@@ -349,7 +349,7 @@ async def test_a_sender_who_forges_our_headers_cannot_have_a_person_replay_to_an
             return await rows(environment.databases["staff"], "SELECT queue, reason, body FROM dead_letters")
 
         letters = await until(kept, what="the dead letter")
-    assert letters == [{"queue": COMMANDS, "reason": "handler_failed", "body": b"resolve it"}]
+    assert letters == [{"queue": COMMANDS, "reason": "moved_back", "body": b"resolve it"}]
 
 
 async def test_a_moved_dead_letter_holds_up_no_neighbour(environment: Environment, upstream: UpstreamClient) -> None:

@@ -188,3 +188,29 @@ def test_what_others_may_have_published_failed_where_it_is(exchange: str) -> Non
     forged = {"x-remit-queue": "invoice.settlement", "x-remit-user": "billing", "x-remit-reason": "handler_failed"}
     again = set_aside_again(delivery(headers=forged, queue=COMMANDS, exchange=exchange, routing_key="any"), lambda: NOW)
     assert (again.routing_key, again.headers.get("x-remit-user")) == (COMMANDS, None)
+
+
+@pytest.mark.parametrize("queue", [COMMANDS, SUSPECT_COMMANDS])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        x_death(queue=COMMANDS, reason="rejected") | {"x-delivery-count": 100},
+        {
+            "x-remit-queue": COMMANDS,
+            "x-remit-reason": "handler_failed",
+            "x-remit-error-type": "PaymentIdReusedError",
+            "x-remit-error-text": "our mistake: replay it",
+            "x-remit-tries": 100,
+            "x-remit-failed-at": LATER.isoformat(),
+            "x-remit-body-bytes": 5,
+        },
+    ],
+    ids=["of the broker", "of a service"],
+)
+def test_a_sender_cannot_say_why_when_and_how_often_its_message_failed(queue: str, claims: dict[str, Any]) -> None:
+    """Otherwise a healthy command that it sends would be shown, and audited, as one that Remit failed to handle."""
+    forged = delivery(b"{}", claims, queue=queue, exchange=COMMAND_ENTRY, routing_key="any")
+    letter = intake.read(arrived(set_aside_again(forged, lambda: NOW)))
+    assert (letter.reason, letter.error_type, letter.tries, letter.failed_at) == ("moved_back", None, 1, NOW)
+    assert "replay it" not in str(letter)
+    assert (letter.body, letter.body_bytes) == (b"{}", 2)

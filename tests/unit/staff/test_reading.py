@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from services.staff import intake
 from services.staff.actions.dead_letters import replayed_message
-from services.staff.dead_letters import DeadLetter, Withheld, arrive
+from services.staff.dead_letters import DeadLetter, Disposition, Withheld, arrive
+from services.staff.dead_letters import discarded as discarded_by
 from services.staff.intake import read
 from shared.amqp.lenient_decoding import as_it_came, readable
 from shared.card_data.scan import has_card_data
@@ -225,6 +226,21 @@ def test_any_header_and_any_body_is_read(body: bytes, headers: dict[str, Any], t
     assert 0 <= letter.tries < 2**31
     json.dumps(letter.headers, allow_nan=False)
     assert read(delivery(body, headers, type=type_, **texts)) == letter
+
+
+@pytest.mark.parametrize(("user", "count"), [(None, 0), ("shop", 0), ("desk", 7)])
+def test_only_staff_say_how_often_a_command_was_replayed(user: str | None, count: int) -> None:
+    """By a count of its own a sender would open again what a person has discarded, and the audit would miss entries of the journal."""
+    command: dict[str, Any] = {"queue": "invoice.commands", "exchange": "invoice.commands.entry", "user_id": user}
+    failed = delivery(headers={"x-remit-replays": 7}, **command)
+    by_broker = replace(
+        failed, routing_key="invoice.commands", headers=failed.headers | x_death(queue="invoice.commands")
+    )
+    for letter in (set_aside(failed), by_broker):
+        assert read(letter, staff_user="desk").generation == count
+    discarded = discarded_by(arrive(None, read(set_aside(failed), staff_user="desk"), NOW), Disposition("ann", NOW))
+    again = read(set_aside(replace(failed, headers={"x-remit-replays": 8})), staff_user="desk")
+    assert arrive(discarded, again, NOW).status == ("open" if count else "discarded")
 
 
 FORGED = {"x-remit-sender": "shop"}
