@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.staff import intake
+from shared.card_data.effort import Effort
 from shared.messaging import dead_letters, failures
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
@@ -144,6 +145,24 @@ def test_nor_does_one_in_the_name_of_a_sender() -> None:
 
 def test_a_replay_is_no_dead_letter() -> None:
     assert not failures.is_dead_letter(delivery(headers={"x-remit-replays": 1, "ce-id": str(ID)}))
+
+
+@pytest.mark.parametrize(("count", "looked_at"), [(900, 0), (60, 60)])
+def test_headers_are_looked_through_on_one_account_and_not_if_they_are_too_many(
+    count: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand of them took longer than thirty bodies as bad as can be."""
+    accounts: list[Effort] = []
+
+    def look(_: str | bytes, effort: Effort | None = None) -> bool:
+        if effort is not None:
+            accounts.append(effort)
+        return False
+
+    monkeypatch.setattr(dead_letters, "has_card_data", look)
+    letter = set_aside(delivery(headers={f"ce-{number}": "4242 4242 4242 4241 x " * 5 for number in range(count)}))
+    assert (len(accounts), len(set(map(id, accounts)))) == (looked_at, min(looked_at, 1))
+    assert sum(name.startswith("ce-") for name in letter.headers) == looked_at
 
 
 @pytest.mark.parametrize("year", ["0001", "1999", "2200", "9999"])
