@@ -52,7 +52,10 @@ def rooms_of_pages() -> list[Room]:
 def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     """The application of this desk, with all its rooms or those that a test names."""
     rooms = rooms_of_pages() if rooms is None else rooms
-    app = FastAPI(title="The staff desk of Remit", openapi_url=None, docs_url=None, redoc_url=None)
+    # An address with a slash too many is not redirected: that would lead to whatever host the request names, and away from TLS.
+    app = FastAPI(
+        title="The staff desk of Remit", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.desk = desk
     app.state.at_work = AtWork()
     app.state.acts_limiter = Limiter(burst=ACTS_BURST, every_s=ACTS_EVERY_S, clock=desk.clock)

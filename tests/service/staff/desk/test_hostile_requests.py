@@ -55,6 +55,13 @@ async def test_a_zero_byte_in_the_name_of_a_field_is_no_error_when_the_session_h
     assert (late.status, "You were signed out after 30 minutes." in late.text) == (401, True)
 
 
+@pytest.mark.parametrize("address", ["/dead-letters/", "/sign-in/", "/contract/", "/api/v1/dead-letters/"])
+async def test_nobody_is_led_to_the_host_that_a_request_names(desk: DeskUnderTest, address: str) -> None:
+    for browser in (await desk.browser("ann", *Role), await desk.browser()):
+        answer = await browser.client.get(address, headers={"host": "evil.example"}, follow_redirects=False)
+        assert "evil.example" not in str(answer.headers)
+
+
 async def test_to_sign_in_takes_the_cookie_of_the_form(desk: DeskUnderTest) -> None:
     """Otherwise another site could sign somebody in as somebody else: it knows the key of no cookie at all."""
     nobody = await desk.browser()
