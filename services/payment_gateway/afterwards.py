@@ -62,15 +62,16 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     is_denied = isinstance(answer, port.NotFound) and payment.status in CHARGED
     is_news = is_denied or meaning is Meaning.CONTRADICTS or _is_newest_decision(answer, payment)
     is_decided = is_news and payment.decided_by is not None
-    if is_decided and shown is not None and _as_shown(shown, domain.side_of(_charge_in(answer))):
+    if is_decided and shown is not None and _as_shown(shown, domain.side_of(_charge_in(answer, payment))):
         return Meaning.KNOWN
     return meaning
 
 
-def _charge_in(answer: GatewayAnswer) -> GatewayAnswer:
-    """The charge, if the answer about its refund shows that it is disputed all the same; else the answer."""
-    contested = answer.contested if isinstance(answer, port.Refunded | port.NoRefund) else None
-    return contested or answer
+def _charge_in(answer: GatewayAnswer, payment: Payment) -> GatewayAnswer:
+    """The charge, if the answer about its refund shows that it is disputed all the same, or not all back; else the answer."""
+    charge = answer.charge if isinstance(answer, port.Refunded | port.NoRefund) else None
+    is_open = charge is not None and (charge.is_contested or domain.is_short(payment, charge))
+    return charge if charge is not None and is_open else answer
 
 
 def _is_newest_decision(answer: GatewayAnswer, payment: Payment) -> bool:
@@ -109,8 +110,8 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
             return Meaning.CONTRADICTS
         case port.Refunded() | port.RefundFailed() | port.NoRefund() if payment.status in CHARGED:
             meaning = _compared_refund(answer, payment)
-            is_disputed = payment.status is PaymentStatus.REFUNDED and _charge_in(answer) is not answer
-            return Meaning.CONTRADICTS if is_disputed and meaning is not Meaning.NOT_REFUNDED else meaning
+            is_open = payment.status is PaymentStatus.REFUNDED and _charge_in(answer, payment) is not answer
+            return Meaning.CONTRADICTS if is_open and meaning is not Meaning.NOT_REFUNDED else meaning
         case _:
             return Meaning.TELLS_NOTHING
 
@@ -184,7 +185,7 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             assert isinstance(answer, port.Captured)  # noqa: S101 - the meaning says so
             return domain.captured(payment, answer, policy)
         case Meaning.CONTRADICTS:
-            charge = _charge_in(answer)
+            charge = _charge_in(answer, payment)
             return domain.contradicted(payment, _why(charge, payment), charge, policy)
         case Meaning.DENIED:
             return _denied(payment, step, answer, policy)

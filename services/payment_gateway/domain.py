@@ -568,7 +568,17 @@ def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | No
         return OutcomeReason.CAPTURE_DIFFERS
     if _unknown_minor(payment, answer) > 0:
         return OutcomeReason.DISPUTED if answer.lost_minor else OutcomeReason.REFUNDED_AT_GATEWAY
-    return OutcomeReason.DISPUTED if answer.is_contested else None
+    if answer.is_contested:
+        return OutcomeReason.DISPUTED
+    return OutcomeReason.NOT_REFUNDED if is_short(payment, answer) else None
+
+
+def is_short(payment: Payment, answer: port.Captured) -> bool:
+    """Whether less has gone back at the gateway than all that had to: a part that others gave back came back to us, say."""
+    is_over = payment.status is PaymentStatus.REFUNDED
+    was_over = payment.status is PaymentStatus.NEEDS_DECISION and payment.settled_as is PaymentStatus.REFUNDED
+    left_minor = answer.amount_minor - answer.gone_minor
+    return (is_over or was_over) and left_minor > refunds.elsewhere_minor(payment.refunds)
 
 
 def _unknown_minor(payment: Payment, answer: port.Captured) -> int:

@@ -15,7 +15,7 @@ REASON_WORDS: Final[Mapping[str, str]] = {
     "disputed": "The customer disputes the charge",
     "unknown_here": "The gateway has a charge that no payment of ours has",
     "not_captured": "Settled as charged, and the gateway has no charge",
-    "not_refunded": "Settled as given back, and the gateway has no refund",
+    "not_refunded": "Settled as given back, and the gateway has no refund, or not of all",
     "reopened_by_person": "A decision was taken back",
     "refund_pending": "The gateway says that the refund is pending",
     "refund_too_large": "More than is left at the gateway",

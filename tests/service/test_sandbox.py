@@ -512,6 +512,19 @@ async def test_what_was_given_back_cannot_be_given_back_again(bench: SandboxClie
     assert body["error"]["code"] == "charge_already_refunded"
 
 
+async def test_a_refund_of_a_part_tells_what_is_left_of_the_charge(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured()
+    part = replace(REFUND, amount_minor=20)
+    await bench.gateway.refund(gateway_id, part, key="r1")
+    some = await bench.gateway.inquire_refund(gateway_id, part.refund_id)
+    await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id)
+    everything = await bench.gateway.inquire_refund(gateway_id, part.refund_id)
+    assert isinstance(some, port.Refunded)
+    assert isinstance(everything, port.Refunded)
+    assert some.charge is not None
+    assert (some.charge.gone_minor, everything.charge) == (20, None)
+
+
 async def test_a_saved_500_that_made_nothing_is_replayed_until_the_key_changes(bench: SandboxClient) -> None:
     gateway_id = await bench.captured("pm_remit_refund_500_unmade")
     first = await bench.gateway.refund(gateway_id, REFUND, key="r1")

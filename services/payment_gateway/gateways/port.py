@@ -320,13 +320,13 @@ class RefundOrder:
 class Refunded:
     """This refund was made: its amount was given back. `amount_minor` is that amount, or None if the gateway does not say it.
 
-    `contested` is the charge, if a dispute may take its money all the same.
+    `charge` is the charge, if a dispute may take its money all the same, or if not all of it has gone back.
     """
 
     refund_id: str
     evidence: str
     amount_minor: int | None = None
-    contested: Captured | None = None
+    charge: Captured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,14 +358,14 @@ class NoRefund:
 
     `left_minor` is what can still be given back, in the minor unit of the currency: the capture without every refund that anybody made,
     those that are under way included. None if nothing was captured. `about` is our id, if several were asked about. `standing` are the
-    refunds of the payment but for those that failed, oldest first. `contested` is as for `Refunded`.
+    refunds of the payment but for those that failed, oldest first. `charge` is the charge, if a dispute may take its money all the same.
     """
 
     evidence: str
     left_minor: int | None = None
     about: UUID | None = None
     standing: tuple[StandingRefund, ...] | None = None
-    contested: Captured | None = None
+    charge: Captured | None = None
 
 
 NoAnswer = NotSent | Limited | Unknown | Misconfigured

@@ -350,9 +350,10 @@ class StripeGateway:
         if not isinstance(refunds, list):
             return refunds
         known = port.worst([answers.read_refunds(refunds, charge, refund_id) for refund_id in refund_ids])
-        if not charge.is_contested or not isinstance(known, port.Refunded | port.NoRefund):
+        is_part = isinstance(known, port.Refunded) and charge.gone_minor < charge.amount_minor
+        if not isinstance(known, port.Refunded | port.NoRefund) or not (charge.is_contested or is_part):
             return known
-        return replace(known, contested=replace(charge, standing=answers.standing_refunds(refunds, charge.currency)))
+        return replace(known, charge=replace(charge, standing=answers.standing_refunds(refunds, charge.currency)))
 
     async def _refunds_of(self, gateway_id: str) -> list[Mapping[str, Any]] | port.NoAnswer:
         """All refunds of a payment, newest first. One page missing could hold ours, so a list that is not whole is no answer."""

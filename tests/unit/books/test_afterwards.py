@@ -44,7 +44,8 @@ SAID: Final[dict[str, tuple[GatewayAnswer, ...]]] = {
     "processing, no answer": (PROCESSING, NOT_SENT, UNKNOWN),
     "unknown to it": (NOT_FOUND,),
     "refunded": (REFUNDED,),
-    "given back, and disputed all the same": (replace(REFUNDED, contested=DISPUTED),),
+    "given back, and disputed all the same": (replace(REFUNDED, charge=DISPUTED),),
+    "given back, and not all of it": (replace(REFUNDED, charge=PARTLY_REFUNDED),),
     "a refund failed, or is not there": (REFUND_FAILED, NO_REFUND),
     "a refund failed, or is not there, and nothing is left": (
         replace(REFUND_FAILED, left_minor=0),

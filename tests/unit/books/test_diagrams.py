@@ -33,7 +33,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
     "left_minor": (100, 0),
-    "contested": (None,),  # it counts only where a payment was given back, see `ANSWERS_TO`
+    "charge": (None,),  # it counts only where a payment was given back, see `ANSWERS_TO`
     "key_spent": (False,),
     "key_taken": (False, True),
     "number": (1,),
@@ -137,8 +137,8 @@ ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.REFUND: everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
     payment.GatewayStep.INQUIRE_REFUND: [
         *everything(port.RefundAnswer, **NO_OTHER_AMOUNT),
-        port.Refunded("x", "x", contested=CONTESTED),
-        port.NoRefund("x", 0, contested=CONTESTED),
+        port.Refunded("x", "x", charge=CONTESTED),
+        port.NoRefund("x", 0, charge=CONTESTED),
     ],
 }
 

@@ -460,12 +460,12 @@ def disputed_too(status: str) -> port.Captured:
     return replace(standing(status), refunded_minor=1_250)
 
 
-BOTH: Final = port.Refunded("re_1", "", contested=disputed_too("needs_response"))
+BOTH: Final = port.Refunded("re_1", "", charge=disputed_too("needs_response"))
 TWICE: Final = afterwards.on_answer(payment(PaymentStatus.REFUNDED), GatewayStep.INQUIRE_REFUND, BOTH, POLICY)
 """The customer has the money back, and the bank takes it a second time."""
 
 
-@pytest.mark.parametrize("there", [BOTH, port.NoRefund("", 0, contested=BOTH.contested)], ids=["by us", "by others"])
+@pytest.mark.parametrize("there", [BOTH, port.NoRefund("", 0, charge=BOTH.charge)], ids=["by us", "by others"])
 def test_a_dispute_of_what_was_given_back_is_a_case_with_both_sides(there: GatewayAnswer) -> None:
     found = afterwards.on_answer(payment(PaymentStatus.REFUNDED), GatewayStep.INQUIRE_REFUND, there, POLICY)
     case = found.payment
@@ -498,15 +498,43 @@ def test_a_person_can_only_say_that_it_stays_given_back() -> None:
     assert (decided.outcome, stays.status, stays.decided_by) == (Outcome.REFUNDED, PaymentStatus.REFUNDED, "ann")
     assert [(one.version, one.decided_by) for one in stays.refunds] == [(stays.version, "ann")]
     assert afterwards.meaning_of(BOTH, stays) is afterwards.Meaning.KNOWN
-    lost = replace(BOTH, contested=disputed_too("lost"))
+    lost = replace(BOTH, charge=disputed_too("lost"))
     assert afterwards.meaning_of(lost, stays) is afterwards.Meaning.CONTRADICTS, "how it ends is news"
     reopened = on_known(stays, Resolve(ID, "INV-1", "reopen", stays.version, "bob"))
     assert (reopened.payment.status, reopened.payment.reason) == (PaymentStatus.NEEDS_DECISION, "reopened_by_person")
 
 
+def test_what_others_gave_back_and_got_back_is_a_case_where_all_had_to_go_back() -> None:
+    """Of a late capture somebody gave a part back in the dashboard, and its saga the rest. Then that part came back."""
+    part = replace(CAPTURED, refunded_minor=1_150)
+    whole, says = payment(PaymentStatus.REFUNDED), replace(REFUNDED, charge=part)
+    found = afterwards.on_answer(whole, GatewayStep.INQUIRE_REFUND, says, POLICY)
+    case = found.payment
+    assert (found.outcome, case.reason, case.gateway_side) == (
+        Outcome.NEEDS_DECISION,
+        "not_refunded",
+        domain.side_of(part),
+    )
+    again = afterwards.on_answer(case, GatewayStep.INQUIRE, part, POLICY)
+    assert again == PaymentTransition(case, delay_s=REMIND_S, republish=True), "it stays the same case"
+    by_hand = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    assert afterwards.meaning_of(says, by_hand) is afterwards.Meaning.KNOWN
+    assert afterwards.meaning_of(REFUNDED, by_hand) is afterwards.Meaning.AGREES
+    ended = afterwards.on_answer(case, GatewayStep.INQUIRE, ALL_REFUNDED, POLICY)
+    assert (ended.outcome, ended.payment.status) == (Outcome.REFUNDED, PaymentStatus.REFUNDED)
+
+
+def test_what_went_back_elsewhere_is_not_missed_at_the_gateway() -> None:
+    (refund,) = payment(PaymentStatus.REFUNDED).refunds
+    beside = replace(refund, refund_id=UUID(int=1), amount_minor=100, made_elsewhere=True)
+    whole = replace(payment(PaymentStatus.REFUNDED), refunds=(replace(refund, amount_minor=1_150), beside))
+    says = replace(REFUNDED, charge=replace(CAPTURED, refunded_minor=1_150))
+    assert afterwards.meaning_of(says, whole) is afterwards.Meaning.AGREES
+
+
 def test_a_refund_that_failed_while_its_charge_is_disputed_is_the_case() -> None:
     """Nothing went back, so only the dispute can take the money."""
-    none = replace(NO_REFUND, contested=standing("needs_response"))
+    none = replace(NO_REFUND, charge=standing("needs_response"))
     assert afterwards.meaning_of(none, payment(PaymentStatus.REFUNDED)) is afterwards.Meaning.NOT_REFUNDED
 
 
