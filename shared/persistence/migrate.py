@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from shared.persistence.schema import Step, another_service, note_of, service_of, steps
+from shared.persistence.schema import BEING_SET_UP, Step, another_service, note_of, service_of, steps
 from shared.persistence.seals import CONTINUE_NUMBERING
 from shared.records import dataclass
 from shared.urls import check_database_url, database_arguments
@@ -41,6 +41,18 @@ _UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
 
 class PostStepFirstError(Exception):
     """A pre step to apply comes after a post step that was not applied yet. Nothing was changed."""
+
+
+_BEGIN = f"""
+DO $$
+BEGIN
+    IF to_regclass('alembic_version') IS NULL THEN
+        CREATE TABLE alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY);
+        COMMENT ON TABLE alembic_version IS '{BEING_SET_UP}';
+    END IF;
+END $$"""
+"""Makes the table of Alembic, as Alembic does, with a note that its first migration is not over."""
+_NOTED = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
 
 
 class AnotherServiceError(Exception):
@@ -62,7 +74,7 @@ def _scripts(folder: Path) -> ScriptDirectory:
 async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
     """Apply the steps in `folder` that the database does not have: the pre steps, and with `post` also the post steps.
 
-    An empty database gets all of them: no instance of an earlier build can be at work there.
+    A new database gets all of them: no instance of an earlier build can be at work there.
 
     Raises AnotherServiceError; PostStepFirstError; TimeoutError after `MIGRATION_TIMEOUT_S` seconds; UrlError for a URL that cannot be
     used; and what SQLAlchemy raises.
@@ -78,7 +90,8 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                 await _lock(connection)
                 try:
                     await _refuse_another_service(connection, folder)
-                    migrated = await _until_locked(connection, folder, post=post or await _is_empty(connection))
+                    is_new = await _is_new(connection)
+                    migrated = await _until_locked(connection, folder, post=post or is_new)
                     await _note_service(connection, folder)
                     await connection.execute(text(CONTINUE_NUMBERING.replace(":", "\\:")))
                     await connection.commit()
@@ -98,10 +111,12 @@ async def _lock(connection: AsyncConnection) -> None:
     await connection.commit()
 
 
-async def _is_empty(connection: AsyncConnection) -> bool:
-    is_empty = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NULL"))
+async def _is_new(connection: AsyncConnection) -> bool:
+    """Whether the database was empty, or the first `remit migrate` was interrupted there. That is noted before the first step."""
+    await connection.execute(text(_BEGIN))
+    noted = await connection.scalar(text(_NOTED))
     await connection.commit()
-    return bool(is_empty)
+    return bool(noted == BEING_SET_UP)
 
 
 async def _until_locked(connection: AsyncConnection, folder: Path, *, post: bool) -> Migrated:
@@ -128,9 +143,10 @@ async def _refuse_another_service(connection: AsyncConnection, folder: Path) -> 
 async def _note_service(connection: AsyncConnection, folder: Path) -> None:
     """Have the database say whose it is, once."""
     own = service_of(folder)
-    noted = await connection.scalar(text("SELECT obj_description('alembic_version'::regclass, 'pg_class')"))
-    if own is not None and noted is None:
-        await connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{note_of(own)}'"))
+    noted = await connection.scalar(text(_NOTED))
+    if noted in {None, BEING_SET_UP}:
+        note = "NULL" if own is None else f"'{note_of(own)}'"
+        await connection.execute(text(f"COMMENT ON TABLE alembic_version IS {note}"))
         await connection.commit()
 
 

@@ -10,6 +10,8 @@ For example, one release renames a column like this. The pre step adds the new c
 new column. The post step drops the old column. tests/service/test_rolling_migration.py plays that through. The steps run in the order of
 their numbers.
 
+A new database gets all steps at once.
+
 At its start a service checks whether the pre steps were applied. It never migrates by itself. This module is separate from `migrate`,
 because Alembic and SQLAlchemy cost each process 28 MiB and a quarter of a second (measured).
 """
@@ -58,11 +60,15 @@ def service_of(folder: Path) -> str | None:
     return folder.parent.name if folder.name == "migrations" else None
 
 
+BEING_SET_UP = "Remit: being set up"
+"""The comment on the table `alembic_version` until its first migration is over. No service starts before that."""
+
+
 async def another_service(connection: Connection, folder: Path) -> str | None:
     """A sentence if the database is that of another service; None if it is ours, or empty, or of a build that did not note it."""
     said = await connection.fetchval("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
     own = service_of(folder)
-    if own is None or said is None or said == note_of(own):
+    if own is None or said in {None, BEING_SET_UP, note_of(own)}:
         return None
     return f"this is the database of {said.removeprefix(note_of(''))}, not of {own}: name the right one"
 
@@ -70,6 +76,10 @@ async def another_service(connection: Connection, folder: Path) -> str | None:
 def note_of(service: str) -> str:
     """The comment on the table `alembic_version` by which a database says whose it is."""
     return f"Remit: {service}"
+
+
+_CURRENT = """SELECT CASE WHEN obj_description('alembic_version'::regclass, 'pg_class') = $1 THEN NULL ELSE version_num END
+    FROM alembic_version"""
 
 
 async def pending(connection: Connection, folder: Path) -> str | None:
@@ -81,7 +91,7 @@ async def pending(connection: Connection, folder: Path) -> str | None:
         return other
     needed = needed_revision(folder)
     try:
-        current = await connection.fetchval("SELECT version_num FROM alembic_version")
+        current = await connection.fetchval(_CURRENT, BEING_SET_UP)
     except asyncpg.UndefinedTableError:
         current = None
     if current is None or str(current) < needed:

@@ -140,6 +140,20 @@ async def test_an_empty_database_waits_for_no_post_step(url: str, tmp_path: Path
     assert ([step.revision for step in done.applied], done.waiting) == (["0001", "0002", "0003", "0004", "0005"], [])
 
 
+async def test_a_first_migration_that_was_interrupted_goes_on(url: str, tmp_path: Path) -> None:
+    """It is a new database still: no service has started there, and whoever types `remit migrate` again is not asked for more."""
+    shutil.copytree(NEW_FOLDER, tmp_path, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    last = tmp_path / "0004_pre_more.py"
+    last.write_text("revision = '0004'\ndown_revision = '0003'\n\n\ndef upgrade():\n    raise InterruptedError\n")
+    with pytest.raises(InterruptedError):
+        await migrate(url, tmp_path)
+    async with RunningBuild.running(url, NEW_FOLDER, "legal_name") as build:
+        assert "run `remit migrate`" in (await build.why_not_started() or "")
+        last.write_text(last.read_text().replace("raise InterruptedError", "..."))
+        assert [step.revision for step in (await migrate(url, tmp_path)).applied] == ["0004"]
+        assert await build.why_not_started() is None
+
+
 async def test_an_older_build_finds_nothing_to_do_on_a_newer_schema(url: str, old_folder: Path) -> None:
     await migrate(url, NEW_FOLDER)
     assert (await migrate(url, old_folder, post=True)).applied == []
