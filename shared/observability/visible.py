@@ -10,8 +10,8 @@ from typing import Final
 # Controls, line and paragraph separators, marks and overrides of direction, what has no width or no ink, tags, private use, no characters.
 _UNSEEN: Final = (
     r"\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"
-    r"\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    r"\U000e0000-\U000e0fff\U000f0000-\U0010ffff"
+    r"\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U0001107f\U00013430-\U0001343f\U00016fe4"
+    r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff"
 )
 _IN_A_LINE: Final = re.compile(rf"[\x00-\x1f{_UNSEEN}]")
 _IN_LINES: Final = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSEEN}]")

@@ -18,6 +18,7 @@ HOSTILE: Final = {
     "zero width": "a\u200bb\u200cc\u200dd\u2060e\ufefff\u00adg\u180eh\u034fi",
     "tags": "a\U000e0041\U000e007f\U000e0001",
     "fillers": "a\u3164b\u115fc\u1160d\uffa0e\u17b4f\u2800g",
+    "joiners of signs": "a\U0001107fb\U00013430c\U0001343fd\U00016fe4e\U0001d159f",
     "variation selectors": "a\ufe0fb\U000e0100c",
     "annotations": "a\ufff9b\ufffac\ufffb",
     "private use": "a\ue000b\U0010fffd",
@@ -34,6 +35,7 @@ CONTROLS: Final = frozenset(
     + [chr(code) for code in (0x180C, 0x180D, 0x180E, 0x180F, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070))]
     + [chr(code) for code in (0x2800, 0x3164, *range(0xD800, 0xE000), *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0)]
     + [chr(code) for code in (*range(0xFFF0, 0xFFFC), 0xFFFE, 0xFFFF, *range(0xE0000, 0xE1000))]
+    + [chr(code) for code in (0x1107F, *range(0x13430, 0x13440), 0x16FE4, 0x1D159)]
 )  # fmt: skip
 """Characters that control a terminal, break a line, turn the direction of writing, or cannot be seen."""
 
