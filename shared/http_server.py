@@ -11,7 +11,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 _SHUTDOWN_S: Final = 1.0  # at shutdown, a request under way still gets its answer, and a stuck one delays nothing
 CONNECTIONS_MAX: Final = 200
-"""Connections of one server. A service needs its open files for the broker, the database and the gateway."""
+"""Connections of one server. A service needs its open files for the broker, the database and the gateway. When there are more, the one is
+closed that has been of no use for longest."""
 UNUSED_MAX_S: Final = 30.0
 """So long a connection stays open on which no request is answered."""
 _LOOK_EVERY_S: Final = 5.0
@@ -32,7 +33,7 @@ def reason_of(error: OSError) -> str:
 
 
 class _Refused(asyncio.Protocol):
-    """A connection too many."""
+    """A connection too many: all others are answered."""
 
     def connection_made(self, transport: Any) -> None:
         transport.abort()
@@ -52,7 +53,7 @@ class _Connections:
         def make() -> asyncio.Protocol:
             if len(self._unused_since) >= CONNECTIONS_MAX:
                 self.forget_closed(server)
-            if len(self._unused_since) >= CONNECTIONS_MAX:
+            if len(self._unused_since) >= CONNECTIONS_MAX and not self._end_longest_unused():
                 return _Refused()
             handler = server()
             self._unused_since[handler] = self._loop.time()
@@ -86,9 +87,19 @@ class _Connections:
         self.forget_closed(server)
         for connection, since in list(self._unused_since.items()):
             if connection not in self._answering and now_s - since > UNUSED_MAX_S:
-                del self._unused_since[connection]
-                if connection.transport is not None:
-                    connection.transport.abort()
+                self._end(connection)
+
+    def _end_longest_unused(self) -> bool:
+        """Close the one that has been of no use for longest, so that nobody keeps a probe out. Returns whether there is one."""
+        unused = [one for one in self._unused_since if one not in self._answering]
+        if unused:
+            self._end(min(unused, key=self._unused_since.__getitem__))
+        return bool(unused)
+
+    def _end(self, connection: Any) -> None:
+        del self._unused_since[connection]
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 class HttpServer:

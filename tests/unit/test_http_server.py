@@ -66,6 +66,14 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
             return b""
 
 
+async def closed_or_said(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(DEADLINE_S):
+        try:
+            return (await reader.readuntil(HELLO))[-len(HELLO) :]
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return b""
+
+
 @pytest.mark.parametrize("first", [b"", b"GET / HT", ASK[:-2]])
 async def test_a_connection_without_a_request_is_closed(first: bytes, opened: OpenServer) -> None:
     async with opened.connected(first) as silent, opened.connected(ASK) as other:
@@ -102,12 +110,33 @@ async def test_one_that_waits_for_its_answer_gets_it(opened: OpenServer) -> None
         await asyncio.wait_for(waits.readuntil(HELLO), DEADLINE_S)
 
 
-async def test_so_many_connections_are_taken_and_more_when_some_have_gone(opened: OpenServer) -> None:
+async def test_whoever_holds_all_connections_keeps_nobody_out(opened: OpenServer) -> None:
+    """Otherwise a stranger with two hundred silent connections had the orchestrator end every service, whose probes are refused."""
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(opened.connected(b"GET / HT")) for _ in range(CONNECTIONS_MAX + 20)]
+        for _ in range(3):
+            async with opened.connected(ASK) as taken:
+                await asyncio.wait_for(taken.readuntil(HELLO), DEADLINE_S)
+        assert await closed(silent[0]) == b"", "the first of them is the first to go"
+        assert not silent[-1].at_eof()
+
+
+async def test_so_many_that_are_answered_are_taken_and_more_when_some_have_gone(opened: OpenServer) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(CONNECTIONS_MAX):
-            await stack.enter_async_context(opened.connected(b""))
+            await stack.enter_async_context(opened.connected(ASK.replace(b"/", b"/wait", 1)))
+
+        async def all_wait() -> bool:
+            return opened.waiting == CONNECTIONS_MAX
+
+        await until(all_wait, what="the requests to be answered")
         async with opened.connected(ASK) as refused:
             assert await closed(refused) == b""
-        opened.passes(UNUSED_MAX_S + 1)
-        async with opened.connected(ASK) as taken:
-            await asyncio.wait_for(taken.readuntil(HELLO), DEADLINE_S)
+        opened.go_on.set()
+        opened.passes(0)
+
+        async def is_taken() -> bool:
+            async with opened.connected(ASK) as taken:
+                return (await closed_or_said(taken)) == HELLO
+
+        await until(is_taken, what="a connection to be taken")
