@@ -800,7 +800,10 @@ class RefundingBank:
     def _about(self, refund_id: UUID) -> port.RefundAnswer:
         found = next((one for one in self.standing if one.refund_id == refund_id), None)
         if found is not None:
-            return port.Refunded(found.gateway_id, "", found.amount_minor)
+            charge = (
+                replace(seen(CAPTURED_MINOR - self.left_minor), standing=self.standing) if self.left_minor else None
+            )
+            return port.Refunded(found.gateway_id, "", found.amount_minor, charge)
         tries = [key for key, (made_id, _) in self.by_key.items() if made_id == refund_id]
         if tries:
             return port.RefundFailed("declined", "", tries[-1], self.left_minor, refund_id, self.standing)
@@ -957,3 +960,19 @@ def test_no_history_gives_back_more_than_was_captured_or_one_refund_twice(moves:
     asked_for = [one for one in history.at.refunds if one.reason == "damaged"]
     known = {one.refund_id: one.asked_minor for one in asked_for}
     assert known.items() <= history.amounts.items(), "each refund that was asked for is known, with its amount"
+
+
+LATE_MOVES = st.sampled_from(["step", "step", "step", "lost", "crash", "by_hand", "by_hand_came_back", "send_back"])
+
+
+@settings(max_examples=200)
+@given(st.lists(LATE_MOVES, min_size=6, max_size=12))
+def test_all_of_a_late_capture_has_gone_back_or_a_person_knows(moves: list[str]) -> None:
+    late = replace(CAPTURED, settled_as=PaymentStatus.DECLINED)
+    history = RefundHistory(at=on_known(late, Refund(ID, "INV-1", ID, "captured after the payment had failed")).payment)
+    for move in [*moves, *["step"] * 10]:
+        if move == "by_hand_came_back":
+            history.bank.by_hand_minor = 0
+        elif (transition := history.go_on(move)) is not None:
+            history.book(transition)
+    assert history.at.status in domain.CASES or history.bank.left_minor == 0
