@@ -55,6 +55,10 @@ DECLINED = {"code": "card_declined", "decline_code": "insufficient_funds"}
             {"id": ID, "status": "requires_payment_method", "last_payment_error": {}},
             port.Declined("card_declined", "seen card_declined"),
         ),
+        (  # the gateway failed, and no bank said no
+            {"id": ID, "status": "requires_payment_method", "last_payment_error": {"type": "api_error"}},
+            port.Declined("api_error", "seen api_error"),
+        ),
         ({"id": ID, "status": "requires_action"}, port.ActionRequired("seen")),
         ({"id": ID, "status": "processing"}, port.Processing("seen")),
         ({"id": ID, "status": "canceled"}, port.Cancelled("seen")),

@@ -276,7 +276,8 @@ def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
     error = intent.get("last_payment_error")
     if intent.get("status") != "requires_payment_method" or not isinstance(error, Mapping):
         return port.Unconfirmed(words)
-    code = _text(error.get("decline_code")) or _text(error.get("code")) or "card_declined"
+    named = (_text(error.get(name)) for name in ("decline_code", "code", "type"))
+    code = next((name for name in named if name), "card_declined")
     return port.Declined(code, words if code in words else evidence(words, code), _text(error.get("advice_code")))
 
 

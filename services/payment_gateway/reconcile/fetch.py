@@ -84,7 +84,10 @@ async def _pages(
         yield page
         if not page.has_more or not page.things:
             return
-        after = str(page.things[-1].get("id"))
+        last = str(page.things[-1].get("id"))
+        if last == after:  # a cache on the way, say; it would go on for ever
+            raise ReconcileError(f"the gateway's books are unreadable: a page of {kind} comes again and again.")
+        after = last
 
 
 async def _page(

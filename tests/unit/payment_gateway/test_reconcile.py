@@ -12,9 +12,11 @@ import pytest
 
 from services.payment_gateway import store
 from services.payment_gateway.gateways import port
-from services.payment_gateway.reconcile import run
+from services.payment_gateway.gateways.stripe import Page
+from services.payment_gateway.reconcile import fetch, run
 from services.payment_gateway.reconcile.books import BookedIntent, BookedPayment, BookedRefund, new_books
 from services.payment_gateway.reconcile.compare import Comparison, OurPayment, Verdict, compare
+from services.payment_gateway.reconcile.fetch import ReconcileError
 from services.payment_gateway.reconcile.run import Reconciliation
 from services.payment_gateway.store import PaymentRow
 from shared.persistence.database import Connection
@@ -204,6 +206,14 @@ async def test_what_the_books_lack_is_asked_about(
 
 
 # -- the gateway's books -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_that_comes_again_and_again_is_told_and_not_read_for_ever() -> None:
+    page = Page([{"id": "re_1"}], has_more=True)
+    gateway = Mock(page=AsyncMock(side_effect=[page, page]))
+    pages = fetch._pages(gateway, "refunds", 0, None, AsyncMock())
+    with pytest.raises(ReconcileError, match="a page of refunds comes again"):
+        [read async for read in pages]
 
 
 def a_refund(id_: str, amount: int, status: str) -> BookedRefund:
