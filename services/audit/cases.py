@@ -25,7 +25,7 @@ def open_cases(stores: Stores) -> Keyed:
 
 
 async def charges_accounted_for(counted: Tally, stores: Stores) -> None:
-    """Every ledger charge has exactly one payment row; every payment row is terminal or has one open case or a future attempt."""
+    """Every ledger charge has exactly one payment row; every payment row is terminal, or due, and in time unless a person was asked."""
     if not stores.has("payment_gateway"):
         return
     sources = (payments.payment_rows, payments.charges, open_cases)
@@ -33,7 +33,7 @@ async def charges_accounted_for(counted: Tally, stores: Stores) -> None:
         counted.look()
         for about, why, since in (
             *_unmatched_charges(payment_id, rows, charges),
-            *_unattended_rows(payment_id, rows, cases, stores),
+            *_unattended_rows(payment_id, rows, cases),
         ):
             counted.breach(about, why, since=since)
 
@@ -48,18 +48,16 @@ def _unmatched_charges(payment_id: str, rows: list[StoredRow], charges: list[Sto
             yield payment_id, f"charge {charge['id']} is of {charge['payment_intent']}, not of the recorded id", None
 
 
-def _unattended_rows(
-    payment_id: str, rows: list[StoredRow], cases: list[StoredRow], stores: Stores
-) -> Iterator[Broken]:
+def _unattended_rows(payment_id: str, rows: list[StoredRow], cases: list[StoredRow]) -> Iterator[Broken]:
     for row in rows:
         since = max([row["updated_at"], *(case["updated_at"] for case in cases)])
-        for why in _unattended(row, cases, staff_seen=stores.has("staff")):
+        for why in _unattended(row, cases):
             yield payment_id, why, since
     if cases and not rows:
         yield payment_id, "a case without a payment", cases[0]["opened_at"]
 
 
-def _unattended(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> Iterator[str]:
+def _unattended(row: StoredRow, cases: list[StoredRow]) -> Iterator[str]:
     if row["far_off"]:
         yield f"{row['status']}, and its next attempt is as far off as {row['due_at']:%F}"
     if row["rung"] < FIRST_RUNG:
@@ -68,8 +66,8 @@ def _unattended(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> 
         if cases:
             yield f"{row['status']} here, and its case is open"
         yield from _left_alone(row)
-    elif row["due_at"] is None and not cases and staff_seen:
-        yield f"{row['status']} with neither a next attempt nor a case"
+    elif row["due_at"] is None:
+        yield f"{row['status']}, and it is never due: nobody makes a next attempt, or asks again"
     elif row["overdue"] and not cases:
         yield f"{row['status']}, its next attempt was due at {row['due_at']:%F %T} and nobody makes it"
 

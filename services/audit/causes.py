@@ -69,9 +69,9 @@ _SAME_STEP = f"""
 _COUNT = "SELECT count(*) FROM events"
 _SAGAS = """
     SELECT payment_id, deadline, journal_from, payment_version, captured_minor, failure_outcome, refunds IS NOT NULL AS has_refunds,
-           updated_at FROM sagas
+           status, failure_recorded, flagged, updated_at FROM sagas
     ORDER BY payment_id"""
-_TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
+_TRANSITIONS = "SELECT payment_id, version, to_status, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
 _OUTCOMES = """
     SELECT payment_id, version, message_id, split_part(type, '.', 3) AS type, body, recorded_at FROM outcomes
     ORDER BY payment_id, version"""
@@ -220,6 +220,23 @@ def _learned(known: _Known, sagas: Iterable[StoredRow], transitions: Sequence[St
             yield known.payment_id, "its saga was asked for a refund, and remembers none", saga["updated_at"]
         if facts & {"Declined", "NotCharged"} and (saga["failure_outcome"] or saga["captured_minor"]) is None:
             yield known.payment_id, "its saga was told of a failure, and remembers none", saga["updated_at"]
+        for why in _heard_of_invoice(saga, transitions) if transitions else ():
+            yield known.payment_id, f"its saga {why}", saga["updated_at"]
+
+
+def _heard_of_invoice(saga: StoredRow, transitions: Sequence[StoredRow]) -> Iterator[str]:
+    """What a saga takes its invoice to know decides what it tells it again. A saga that had completed passes a failure over."""
+    failed = any(step["fact"] == "PaymentFailed" for step in transitions)
+    doubted = any(step["to_status"] in {"in_doubt", "needs_decision"} for step in transitions)
+    whole = saga["journal_from"] == 1
+    if failed and not saga["failure_recorded"] and saga["status"] != "completed":
+        yield "was told that the invoice recorded the failure, and does not remember that"
+    if saga["failure_recorded"] and whole and not failed:
+        yield "takes the failure for recorded, and no invoice told it so"
+    if doubted and not saga["flagged"]:
+        yield "was in doubt, and does not remember that it told the invoice"
+    if saga["flagged"] and whole and not doubted:
+        yield "says that it told the invoice of a doubt, and it had none"
 
 
 def _changes(known: _Known, events: Iterable[StoredRow]) -> Iterator[Broken]:

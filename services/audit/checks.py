@@ -172,7 +172,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         decisions_journalled,
-        "Every decision of a person is in the journal with the same person, evidence and version, and the other way round",
+        "Every decision of a person, and who may use the desk, is in the journal with the same facts, and the other way round",
         ("staff", "payment_gateway"),
     ),
     Check(

@@ -18,6 +18,7 @@ from services.audit.bodies import OBJECT, PURGE
 from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
 from services.audit.logged_heads import HEAD, heads_in_logs, lines_of
+from services.audit.people import people_journalled
 from services.audit.stores import Snapshot, Stores
 
 _CHAIN = """
@@ -40,6 +41,10 @@ _UNNOTED = """
         SELECT FROM journal j WHERE j.subject = c.payment_id AND j.action = 'take_note'
             AND (j.salt IS NULL OR coalesce(j.details->>'contradicted' = c.details->>'noted_version', true)))
     ORDER BY payment_id"""
+_UNCLAIMED = """
+    SELECT payment_id, claimed_by, claimed_at FROM cases c WHERE claimed_by IS NOT NULL AND NOT EXISTS (
+        SELECT FROM journal j WHERE j.subject = c.payment_id AND j.action = 'claim' AND j.at = c.claimed_at
+            AND (j.salt IS NULL OR j.who = c.claimed_by)) ORDER BY payment_id"""
 _UNPROPOSED = """
     SELECT p.id, p.payment_id, p.proposed_at FROM proposals p LEFT JOIN journal j ON j.id = p.id AND j.action = 'propose'
     WHERE j.id IS NULL OR j.subject <> p.payment_id OR j.salt IS NOT NULL AND (
@@ -167,9 +172,13 @@ _SAME = ("resolution", "expected_version", "receipt_number", "evidence", "reason
 
 
 async def decisions_journalled(counted: Tally, stores: Stores) -> None:
-    """Every decision has one entry in the journal with the same person, evidence and version; every such entry became a decision."""
+    """Every decision has one entry in the journal with the same person, evidence and version; every such entry became a decision.
+
+    What is kept of people, of what they propose and of what they took note is in the journal, too.
+    """
     if stores.has("staff"):
         await _others_journalled(counted, stores.databases["staff"])
+        await people_journalled(counted, stores.databases["staff"])
     if not stores.has("payment_gateway", "staff"):
         return
     journal: Keyed = stores.databases["staff"].keyed(_JOURNAL)
@@ -208,6 +217,12 @@ async def _others_journalled(counted: Tally, staff: Snapshot) -> None:
             row["payment_id"],
             f"the proposal {row['id']} was {row['state']}, and the journal does not say by whom",
             since=row["answered_at"],
+        )
+    async for row in staff.rows(_UNCLAIMED):
+        counted.breach(
+            row["payment_id"],
+            f"its case says that {row['claimed_by']} is on it, and the journal does not say so",
+            since=row["claimed_at"],
         )
     async for row in staff.rows(_UNNOTED):
         counted.breach(

@@ -60,7 +60,7 @@ def _miscounted(
     if len(charges) > 1:
         yield f"captured {len(charges)} times: {', '.join(charge['id'] for charge in charges)}"
     elif (charges or theirs) and not any(map(_is_attended, rows)):
-        amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
+        amount = (rows[0]["amount_minor"] or 0) if rows else charges[0]["amount"] if charges else 0
         captured = sum(charge["amount"] for charge in charges)
         yield from refunds.miscounted(captured, amount, ours, theirs, known=known)
 
@@ -98,7 +98,7 @@ def _mismatched(
     for row in rows:
         if row["requested"] and (row["amount_minor"], row["currency"]) != wanted:
             yield f"the invoice asked for {_money(wanted)}, the payment is {_money((row['amount_minor'], row['currency']))}"
-        if is_token and row["method_token"] not in {None, asked["method"]["fingerprint"]}:
+        if is_token and row["requested"] and row["method_token"] != asked["method"]["fingerprint"]:
             yield "the payment's method is not the invoice's"
     methods = {asked["method"]["fingerprint"]} if is_token else {row["method_token"] for row in rows}
     is_settled_otherwise = _net(charges, theirs) == 0 or any(map(_is_attended, rows))
@@ -159,7 +159,9 @@ _SHARED_KEYS = """
     GROUP BY 1 HAVING min(payment_id::text) <> max(payment_id::text) OR min(step) <> max(step)"""
 _OTHER_KEYS = """
     SELECT payment_id, step, idempotency_key AS key FROM attempts
-    WHERE idempotency_key IS NOT NULL AND NOT starts_with(idempotency_key, payment_id || ':' || step || ':') ORDER BY 1"""
+    WHERE NOT coalesce(starts_with(idempotency_key, payment_id || ':' || step || ':'), step IN ('find', 'inquire', 'inquire_refund'))
+    ORDER BY 1"""
+"""A question needs no key."""
 _SHARED_IDS = """
     SELECT gateway_id, count(*) AS payments FROM payments WHERE gateway_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"""
 

@@ -23,14 +23,15 @@ PAYMENTS_NOT_REBUILT = """
            CASE WHEN p.payment_id IS NULL THEN 'was requested and has no row'
                 WHEN r.payment_id IS NULL THEN 'has a row and was never requested'
                 WHEN p.version <> r.version OR p.invoice_id <> r.stream_id THEN 'has a row that points at another event'
-                WHEN o.payment_id IS NOT NULL THEN 'is over and its row says pending'
-                WHEN NOT p.pending THEN 'is not over and its row does not say pending'
+                WHEN p.pending AND o.payment_id IS NOT NULL THEN 'is over and its row says pending'
+                WHEN NOT p.pending AND o.payment_id IS NULL THEN 'is not over and its row does not say pending'
+                WHEN NOT p.pending THEN 'is over and its row keeps its method'
                 WHEN p.announced NOT BETWEEN 1 AND 30000 OR p.announced_at > now() + interval '1 day'
                     THEN 'waits, and is not announced again'
                 ELSE 'would be announced again with another method' END AS why
     FROM requested r FULL JOIN payments p ON p.payment_id::text = r.payment_id LEFT JOIN over o ON o.payment_id = r.payment_id
     WHERE p.payment_id IS NULL OR r.payment_id IS NULL OR p.pending <> (o.payment_id IS NULL)
-       OR p.version <> r.version OR p.invoice_id <> r.stream_id
+       OR p.version <> r.version OR p.invoice_id <> r.stream_id OR NOT p.pending AND p.method IS NOT NULL
        OR p.pending AND (p.announced NOT BETWEEN 1 AND 30000 OR p.announced_at > now() + interval '1 day'
                          OR coalesce(p.method->>'kind', 'token') <> r.method->>'kind'
                          OR p.method->>'kind' = 'token' AND p.method->>'token' <> r.method->>'fingerprint')"""

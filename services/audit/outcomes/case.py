@@ -1,7 +1,7 @@
 """What a case shows to staff is what they were told."""
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from services.audit.align import StoredRow
 from services.audit.bodies import CASE
@@ -30,29 +30,47 @@ def of_case(case: StoredRow, row: StoredRow, said: Said) -> Iterator[str]:
         yield f"{row['decided_by']} decided, and its case shows {case['decided_by']}"
     if (last := said.at(case["version"])) is not None and last.event and case["reason"] != last.data.get("reason"):
         yield f"its case shows the reason {case['reason']}, and staff were told {last.data.get('reason')}"
-    if case["status"] in CASES and not row["was_case"]:
-        yield "it is a case, and staff will not be told how it ends"
-    yield from _what_the_gateway_said(case, row)
-    yield from _contradicted(case, said.outcomes)
+    yield from _as_heard(case, told)
+    if (details := CASE.read(case["details"], None)) is not None:
+        yield from _what_the_gateway_said(case, details, row)
+        yield from _contradicted(case, details, said.outcomes)
 
 
-def _what_the_gateway_said(case: StoredRow, row: StoredRow) -> Iterator[str]:
+def _as_heard(case: StoredRow, told: Sequence[SaidOutcome]) -> Iterator[str]:
+    """A case of which staff were told nothing yet shows nothing. Else it shows what no message takes back."""
+    if (case["version"] == 0) != (case["status"] == "unknown"):
+        yield f"its case shows {case['status']} as of version {case['version']}"
+    if case["version"] == 0 and (case["reason"] or case["decided_by"]):
+        yield f"its case shows the reason {case['reason']} and {case['decided_by']}, and staff were told nothing"
+    doubts = [one for one in told if one.row["version"] <= case["version"] and "attempts" in one.data]
+    if case["attempts_version"] < max((one.row["version"] for one in doubts), default=0):
+        yield f"its case shows the answers of version {case['attempts_version']}, and staff were told newer ones"
+    for name in ("amount_minor", "currency", "gateway_id"):
+        if case[name] is None and any(one.data.get(name) is not None for one in doubts):
+            yield f"its case shows no {name}, and staff were told it"
+
+
+def _what_the_gateway_said(case: StoredRow, details: Mapping[str, Any], row: StoredRow) -> Iterator[str]:
     """While a person is asked, the case shows the gateway's side as the row has it."""
-    details = CASE.read(case["details"], None)
-    if details is not None and case["status"] in CASES and case["attempts_version"] == row["version"]:
+    if case["status"] in CASES and case["attempts_version"] == row["version"]:
         yield from other_side(row["gateway_side"], details.get("gateway"), "its case shows")
         if details.get("settled_as") != row["settled_as"]:
             yield f"it was settled as {row['settled_as']}, and its case shows {details.get('settled_as')}"
 
 
-def _contradicted(case: StoredRow, outcomes: Sequence[SaidOutcome]) -> Iterator[str]:
+def _contradicted(case: StoredRow, details: Mapping[str, Any], outcomes: Sequence[SaidOutcome]) -> Iterator[str]:
     """A person called it not charged, and it was captured: the case shows that until somebody takes note."""
     by_people = [one for one in outcomes if one.data.get("decided_by") and one.row["version"] <= case["version"]]
-    shown = CASE.read(case["details"], {}).get("decided") or {}
+    shown = details.get("decided") or {}
     if shown.get("by") and (shown["version"], shown["by"]) not in {
         (o.row["version"], o.data["decided_by"]) for o in by_people
     }:
         yield f"its case shows that {shown['by']} decided it, and no outcome says so"
+    if (case["contradicted_version"] is None) != (case["contradicted_at"] is None) or (
+        case["contradicted_version"] is not None
+        and case["contradicted_version"] <= shown.get("version", case["version"])
+    ):
+        yield "its case shows that the gateway contradicts a decision, and there is none that it could"
     if not by_people or by_people[-1].name != "PaymentNotCharged" or not all(one.event for one in outcomes):
         return
     since = by_people[-1].row["version"]

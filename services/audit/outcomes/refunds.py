@@ -60,5 +60,6 @@ def _refund_as_told(refund: StoredRow, told: SaidOutcome) -> Iterator[str]:
         for name in _OF_REFUND
         if (name in told.data or name != "amount_minor") and refund[name] != told.data.get(name)
     )
-    if refund["gateway_id"] not in {None, told.data.get("refund_id")}:
+    found_later = refund["gateway_id"] is None and told.data.get("decided_by")  # a person called it made, and so it was
+    if refund["gateway_id"] != told.data.get("refund_id") and not found_later:
         yield f"is {refund['gateway_id']} at the gateway, and its last outcome says {told.data.get('refund_id')}"

@@ -11,6 +11,7 @@ from services.audit.payments import CHARGED, NOT_CHARGED, open_here
 
 _OF_SAGA: Final = frozenset({("not_charged", "settlement_rejected", None), ("not_charged", "refunded", None)})
 """The failures that a saga decides itself: the money goes back."""
+_NOTHING: Final = (None, None, None)
 _BY_SAGA: Final = {
     "made": "PaymentRefunded",
     "in_doubt": "PaymentRefundInDoubt",
@@ -50,10 +51,10 @@ def _learned(saga: StoredRow, outcomes: Sequence[SaidOutcome], events: Sequence[
     if not all(outcome.event for outcome in outcomes):
         return
     captured = (saga["captured_minor"], saga["captured_currency"], saga["receipt_number"])
-    if saga["captured_minor"] is not None and captured not in captures(outcomes):
+    if captured != _NOTHING and captured not in captures(outcomes):
         yield f"its saga took {captured[0]} {captured[1]} with receipt {captured[2]} for captured, and no outcome says that"
     failure = (saga["failure_outcome"], saga["failure_reason"], saga["failure_advice"])
-    if failure[0] is not None and failure not in failures(outcomes) | _OF_SAGA | _recorded(events):
+    if failure != _NOTHING and failure not in failures(outcomes) | _OF_SAGA | _recorded(events):
         yield f"its saga took it for {failure[0]} ({failure[1]}), and no outcome says that"
 
 

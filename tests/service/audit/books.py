@@ -336,7 +336,11 @@ class FinishedBooks:
             before = status
             for queue in ("invoice.settlement", "payment_gateway.commands"):  # deliver every command of the saga
                 await self.deliver(queue, uuid5(cause, "0"))
-        values = {"payment_version": 0, "failure_recorded": False, "flagged": False, "repeats": 0, "deadline": 1}
+        told = {
+            "failure_recorded": any(fact == "PaymentFailed" for _, fact, _ in steps),
+            "flagged": any(status in {"in_doubt", "needs_decision"} for status, _, _ in steps),
+        }
+        values = {"payment_version": 0, "repeats": 0, "deadline": 1} | told
         await self.insert(
             "saga",
             "sagas",
@@ -452,12 +456,16 @@ class FinishedBooks:
 
     async def desk(self) -> None:
         """Somebody who signed in and used the desk, a program's token, and what the desk keeps beside its work."""
-        ada = command("Ada")
+        ada, program = command("Ada"), command("program")
         await self.insert("staff", "people", id=ada, name="Ada", roles=["admin"], login="sso Ada", made_at=self.now)
+        await self.act("person", "add_person", ada, name="Ada", roles=["admin"])
+        told = {"name": "nightly report", "roles": ["viewer"], "ends_at": self.now.isoformat()}
+        await self.act("token", "add_token", program, **told)
+        await self.act("setting", "change_setting", ada, setting="edit_and_replay", after={"value": False})
         await self.insert(
             "staff",
             "tokens",
-            id=ada,
+            id=program,
             name="nightly report",
             hash=b"token",
             roles=["viewer"],
@@ -541,7 +549,7 @@ class FinishedBooks:
             | values,
         )
 
-    async def act(self, name: str, action: str, subject: UUID, **details: Any) -> UUID:
+    async def act(self, name: str, action: str, subject: UUID, /, **details: Any) -> UUID:
         """A person's entry in the journal; returns the id of the message that it caused."""
         entry = command(f"entry {name}")
         await self.insert(
@@ -662,7 +670,7 @@ class FinishedBooks:
             requested_by=None,
         )
         make = uuid5(asked, "0")
-        await self.row(name, "captured", 5, make)
+        await self.row(name, "captured", 5, make, settled_as="captured")
         await self.insert(
             "payment_gateway",
             "refunds",
@@ -807,7 +815,7 @@ class FinishedBooks:
         not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested, reason="any")
         captured = await self.outcome(name, 4, "PaymentCaptured", requested)
         refund = uuid5(captured, "0")
-        await self.row(name, "refunded", 6, refund, cancelled=True)
+        await self.row(name, "refunded", 6, refund, cancelled=True, settled_as="captured")
         self.charge(f"ch_{name}", f"pi_{name}")
         self.refund(f"ch_{name}", f"pi_{name}")
         refunded = await self.outcome(name, 6, "PaymentRefunded", refund)

@@ -259,7 +259,16 @@ EVENTS: Final = (
         """'{"kind": "encrypted_card", "jwe": "x"}'""",
         of("carded"),
         SECRETS,
+        FOLDED,
         how="the card kept when its payment was over",
+        why="its row keeps nothing of the method then",
+    ),
+    change(
+        "invoice.payments.method",
+        """'{"kind": "token", "token": "pm_x"}'""",
+        of("paid"),
+        FOLDED,
+        how="a token kept when its payment was over",
     ),
     member(
         "invoice.events.data",
@@ -659,8 +668,8 @@ STAFF: Final = (
 _AGAIN = """INSERT INTO refunds (payment_id, refund_id, position, reason, status, by_hand_minor, version, key_number)
     VALUES ($payment(paid), {}, 1, 'x', '{}', 0, 0, 1)"""
 _FORGOTTEN = "now() + interval '500 days'"
-_ANSWER = """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence)
-    VALUES ($payment({}), 1, 90, now() - interval '1 hour', '{}', '{}', 'HTTP 200')"""
+_ANSWER = """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence, idempotency_key)
+    VALUES ($payment({0}), 1, 90, now() - interval '1 hour', '{1}', '{2}', 'HTTP 200', $payment({0}) || ':{1}:9')"""
 SIDE = """'{"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", "disputed": false}'"""
 WATCHED: Final = (
     change("payment_gateway.payments.status", "'requested'", of("waiting"), OUTCOMES, how="it would be charged anew"),
@@ -812,7 +821,13 @@ REMEMBERED: Final = (
         BY_COMMANDS,
         how="none",
     ),
-    change("saga.sagas.failure_outcome", "NULL, failure_reason = NULL", of("declined"), BY_COMMANDS, how="none"),
+    change(
+        "saga.sagas.failure_outcome",
+        "NULL, failure_reason = NULL, failure_advice = NULL",
+        of("declined"),
+        BY_COMMANDS,
+        how="none",
+    ),
     change("saga.sagas.failure_reason", "'x'", of("late"), OUTCOMES, how="of a payment that was given back"),
     change("saga.sagas.refunds", "NULL", of("parted"), BY_COMMANDS),
     *(
@@ -1217,7 +1232,7 @@ REST: Final = (
         DELIVERIES,
         why="the message that follows from it has another id then",
     ),
-    change("staff.journal.position", "9", _ASKED, JOURNAL),
+    change("staff.journal.position", "position + 90", _ASKED, JOURNAL),
     change("staff.journal.digest", "sha256('x')", _ASKED, JOURNAL),
     change("staff.journal.hash", "sha256('x')", _ASKED, JOURNAL),
     change("staff.journal.salt", "sha256('x')", _ASKED, JOURNAL),
@@ -1338,7 +1353,7 @@ MORE: Final = (
     rows(
         "payment_gateway.attempts.payment_id",
         "an answer about a payment that nobody knows",
-        ("payment_gateway", _ANSWER.replace("$payment({})", "$sent(nobody)").format("execute", "captured")),
+        ("payment_gateway", _ANSWER.replace("$payment({0})", "$sent(nobody)").format("", "execute", "captured")),
         red=(EVIDENCE,),
     ),
     change(
@@ -1416,6 +1431,110 @@ MORE: Final = (
     ),
 )
 
+ROWS_OF_PAYMENTS: Final = (
+    *(
+        change(f"payment_gateway.payments.{column}", "'x'", of(story), OUTCOMES, how=f"of the payment {story}")
+        for column in ("reason", "advice")
+        for story in ("paid", "late", "parted")
+    ),
+    change("payment_gateway.payments.advice", "'try_again_later'", of("waiting"), OUTCOMES, how="of a case"),
+    change("payment_gateway.payments.was_case", "false", of("decided"), OUTCOMES, how="of one that a person decided"),
+    change("payment_gateway.payments.was_case", "false", of("late"), OUTCOMES, how="of one that was given back"),
+    *(
+        change("payment_gateway.payments.settled_as", "NULL", of(story), OUTCOMES, how=f"of the payment {story}")
+        for story in ("parted", "late")
+    ),
+    *(
+        change("payment_gateway.refunds.gateway_id", "NULL", of(story), OUTCOMES, how=f"of the payment {story}")
+        for story in ("parted", "late")
+    ),
+    change("payment_gateway.payments.method_token", "NULL", of("declined"), ONCE, how="none"),
+    change("payment_gateway.payments.due_at", "NULL", of("waiting"), ACCOUNTED, how="of a case"),
+    *(
+        change(
+            "payment_gateway.attempts.idempotency_key",
+            "NULL",
+            of("parted", f"step = '{step}'"),
+            CONFIRMED,
+            how=f"{step} without",
+        )
+        for step in ("prepare", "execute", "refund")
+    ),
+    rows(
+        "payment_gateway.payments.amount_minor",
+        "none, of one that is captured",
+        ("payment_gateway", "UPDATE payments SET amount_minor = NULL WHERE payment_id = $payment(paid)"),
+        red=(ONCE, OUTCOMES, SETTLED, HEARD),
+        why="its outcome, its invoice and staff know the amount, and the gateway took it",
+    ),
+)
+
+SAGAS_REMEMBER: Final = (
+    *(
+        change(f"saga.sagas.{column}", f"NOT {column}", of(story), BY_COMMANDS, how=f"of the payment {story}")
+        for column in ("failure_recorded", "flagged")
+        for story in ("paid", "declined", "waiting", "late")
+    ),
+    *(
+        change(f"saga.sagas.{column}", "'x'", of(story), OUTCOMES, how=f"of the payment {story}, which has none")
+        for column, story in (
+            ("captured_currency", "waiting"),
+            ("receipt_number", "declined"),
+            ("failure_reason", "paid"),
+            ("failure_advice", "paid"),
+        )
+    ),
+)
+
+CASES: Final = (
+    change("staff.cases.attempts_version", "0", of("waiting"), OUTCOMES, how="none"),
+    *(
+        change(f"staff.cases.{column}", value, of(story), OUTCOMES, how=f"{value} of the payment {story}")
+        for column, value in (("contradicted_version", "1"), ("contradicted_at", "now()"))
+        for story in ("waiting", "decided")
+    ),
+    *(
+        change(f"staff.cases.{column}", "NULL", of(story), OUTCOMES, how=f"none of the payment {story}")
+        for column in ("amount_minor", "currency", "gateway_id")
+        for story in ("decided", "late")
+    ),
+    *(
+        change(f"staff.cases.{column}", value, of("parted"), OUTCOMES, how=f"{value} of one that shows nothing yet")
+        for column, value in (("status", "'captured'"), ("version", "1"), ("reason", "'x'"), ("decided_by", "'Eve'"))
+    ),
+    change("staff.cases.claimed_by", "'Eve', claimed_at = now()", of("waiting"), DECIDED),
+)
+
+_PUT_IN = """INSERT INTO {} SELECT (jsonb_populate_record(r, jsonb_build_object({}))).* FROM {} r WHERE {}"""
+_PERSON = "name = 'Grace'"
+PEOPLE: Final = (
+    rows(
+        "staff.people.id",
+        "somebody whom nobody let in",
+        ("staff", _PUT_IN.format("people", "'id', $sent(nobody), 'name', 'Eve'", "people", _PERSON)),
+        red=(DECIDED,),
+    ),
+    rows("staff.people", "somebody who is gone", ("staff", f"DELETE FROM people WHERE {_PERSON}"), red=(DECIDED,)),
+    change("staff.people.roles", "ARRAY['viewer', 'resolver', 'admin']", _PERSON, DECIDED),
+    change("staff.people.name", "'Eve'", _PERSON, DECIDED),
+    change("staff.people.active", "true", "name = 'Alan'", DECIDED),
+    rows(
+        "staff.tokens.id",
+        "one that nobody made",
+        (
+            "staff",
+            _PUT_IN.format("tokens", "'id', $sent(nobody), 'name', 'eve', 'hash', 'x'", "tokens", "name LIKE '%Grace'"),
+        ),
+        red=(DECIDED,),
+    ),
+    change("staff.tokens.roles", "ARRAY['admin']", "name LIKE '%Grace'", DECIDED),
+    change("staff.tokens.name", "'eve'", "name LIKE '%Grace'", DECIDED),
+    change("staff.tokens.ends_at", "ends_at + interval '9 years'", "name LIKE '%Grace'", DECIDED),
+    change("staff.tokens.revoked_at", "NULL", "name LIKE '%Alan'", DECIDED),
+    change("staff.settings.value", "'true'", "true", DECIDED),
+    change("staff.settings.name", "'other'", "true", DECIDED),
+)
+
 FALSIFICATIONS: Final = (
     *ANSWERS,
     *EVENTS,
@@ -1432,6 +1551,10 @@ FALSIFICATIONS: Final = (
     *REST,
     *SEALS,
     *MORE,
+    *ROWS_OF_PAYMENTS,
+    *CASES,
+    *SAGAS_REMEMBER,
+    *PEOPLE,
 )
 
 
@@ -1445,10 +1568,113 @@ def _letter(column: str, value: str, why: str) -> Falsification:
     return unseen(f"staff.dead_letters.{column}", value, ("staff", statement), why=why)
 
 
-_PUT_IN = """INSERT INTO {} SELECT (jsonb_populate_record(r, jsonb_build_object({}))).* FROM {} r WHERE {}"""
 _NAMELESS = """INSERT INTO answers (command_id, command_type, invoice_id, answer, correlation_id)
     VALUES ($sent(nobody), 'remit.invoice.RefundInvoice.v1', $invoice(parted), 'accepted', 'c')"""
+_REFUND_OF = "payment_id = $payment({}) AND step = 'refund'"
 NOT_SEEN: Final = (
+    unseen(
+        "payment_gateway.attempts",
+        "the refund's attempt deleted",
+        ("payment_gateway", f"DELETE FROM attempts WHERE {_REFUND_OF.format('parted')}"),
+        why="a refund of which we lost the record is found in the gateway's list, and the answer to that says that there is no other",
+    ),
+    unseen(
+        "payment_gateway.attempts",
+        "an answer that moves no money, taken out",
+        (
+            "payment_gateway",
+            "DELETE FROM attempts WHERE payment_id = $payment(late) AND answer = 'unknown' AND step = 'cancel'",
+        ),
+        why="a lease that was lost leaves gaps, and only outcomes that tell answers can miss one",
+    ),
+    unseen(
+        "payment_gateway.attempts.at",
+        "the times of two answers exchanged",
+        (
+            "payment_gateway",
+            """UPDATE attempts a SET at = o.at FROM attempts o WHERE a.step = 'execute' AND o.step = 'execute'
+               AND (a.payment_id, o.payment_id) IN (($payment(paid), $payment(carded)), ($payment(carded), $payment(paid)))""",
+        ),
+        why="instances have clocks of their own",
+    ),
+    unseen(
+        "payment_gateway.payments.refund_id",
+        "gone",
+        ("payment_gateway", "UPDATE payments SET refund_id = NULL WHERE payment_id = $payment(late)"),
+        why="a refund that is found at the gateway is not noted there; each refund has its own, which is compared",
+    ),
+    unseen(
+        "payment_gateway.payments.params_hash",
+        "another hash",
+        ("payment_gateway", "UPDATE payments SET params_hash = sha256(params_hash) WHERE payment_id = $payment(paid)"),
+        why="of what the request said, some of which is kept nowhere; one that comes again would be a dead letter",
+    ),
+    unseen(
+        "payment_gateway.payments.rung",
+        "one more",
+        ("payment_gateway", "UPDATE payments SET rung = rung + 1 WHERE payment_id = $payment(waiting)"),
+        why="how often the gateway was asked of late; looks that do not count are not in it",
+    ),
+    unseen(
+        "payment_gateway.payments.fence",
+        "a later one",
+        ("payment_gateway", "UPDATE payments SET fence = fence + 1 WHERE payment_id = $payment(paid)"),
+        why="it grows with each lease, also with one that ends without an answer",
+    ),
+    unseen(
+        "payment_gateway.payments.was_case",
+        "of one that never was",
+        ("payment_gateway", "UPDATE payments SET was_case = true WHERE payment_id = $payment(paid)"),
+        why="so it is after a person had the gateway asked; staff hear more then, and not less",
+    ),
+    unseen(
+        "payment_gateway.refunds.reason",
+        "of the saga's",
+        ("payment_gateway", "UPDATE refunds SET reason = 'x' WHERE payment_id = $payment(late)"),
+        why="a sentence for whoever reads; what may be asked for again with other words is still the one refund",
+    ),
+    unseen(
+        "saga.deadlines",
+        "of a saga that has ended",
+        ("saga", "DELETE FROM deadlines WHERE payment_id = $payment(declined)"),
+        why="it would do nothing when it fires, and is deleted then",
+    ),
+    unseen(
+        "saga.deadlines.due_at",
+        "one that was due years ago",
+        ("saga", "UPDATE deadlines SET due_at = now() - interval '9 years' WHERE payment_id = $payment(waiting)"),
+        why="so it is in a system that stood still; it fires as soon as the service is there, and only asks again",
+    ),
+    unseen(
+        "saga.sagas.repeats",
+        "counted anew",
+        ("saga", "UPDATE sagas SET repeats = 0 WHERE payment_id = $payment(waiting)"),
+        why="how often something was said again, which decides only when that ends",
+    ),
+    unseen(
+        "staff.cases",
+        "one that shows nothing yet is lost",
+        ("staff", "DELETE FROM cases WHERE payment_id = $payment(parted)"),
+        why="its invoice told staff of a refund that was asked for; what was not heard is not judged",
+    ),
+    unseen(
+        "staff.messages.type",
+        "none that there is",
+        ("staff", "UPDATE messages SET type = 0 WHERE payment_id = $payment(paid) AND type = 13"),
+        why="it is as if staff had not heard it",
+    ),
+    unseen(
+        "staff.payments.amount_minor",
+        "none",
+        ("staff", "UPDATE payments SET amount_minor = NULL WHERE payment_id = $payment(paid)"),
+        why="as a message that staff did not hear",
+    ),
+    unseen(
+        "staff.people.password",
+        "that of somebody else",
+        ("staff", "UPDATE people SET password = 'x' WHERE name = 'Grace'"),
+        why="a hash that nobody else has; whoever signs in with it is in the journal",
+    ),
     unseen(
         "invoice.answers",
         "a refund accepted again, of a sender without a name",
@@ -1610,8 +1836,6 @@ NO_TRUTH_ELSEWHERE: Final = {
     "payment_gateway.refunds.key_number": "as that of payments",
     "saga.deadlines.id": "derives from payment and number; a message that it causes is looked up by what follows",
     "saga.*.correlation_id": "passed on in messages, of which only hashes are kept elsewhere",
-    "saga.sagas.failure_recorded": "whether the invoice has answered; its event is found by its cause",
-    "saga.sagas.flagged": "whether the invoice was told of the doubt",
     "saga.sagas.refund_reason": "a sentence that goes along with the refund",
     "saga.transitions.at": "the time at which this service heard it, by its own clock",
     "staff.cases.*": "since when it is a case, who is on it, and how it is correlated",
@@ -1624,7 +1848,10 @@ NO_TRUTH_ELSEWHERE: Final = {
     "staff.payments.*": "as those of `invoices`",
     "staff.messages.*": "a message that staff did not hear is not judged",
     "staff.journal_check.*": "how far a look has come; it begins anew each hour",
-    "staff.people.*": "who may use the desk; the journal has each change",
+    "staff.people.password": "a hash that nobody else has; the journal tells who set it, not to what",
+    "staff.people.login": "what the provider of single sign-on calls somebody; it asks there whenever somebody signs in",
+    "staff.people.preferences": "how somebody wants to see the desk",
+    "staff.people.made_at": "to be shown",
     "staff.proposals.*": "each is compared with its entry in the journal; none is among the stories",
     "staff.queues.*": "what the broker said last",
     "staff.replay_items.*": "no replay of many is among the stories; what one sent is compared with the journal",
@@ -1634,10 +1861,13 @@ NO_TRUTH_ELSEWHERE: Final = {
     "staff.seals.position": "a seal of an entry that is not there is found",
     "staff.seals.at": "when a seal was made",
     "staff.second_person_limits.*": "settings of the staff service, which writes them again within a minute, and logs that",
-    "staff.settings.*": "settings; the journal has each change",
+    "staff.settings.at": "to be shown; the journal has each change",
+    "staff.settings.who": "as `at`",
     "staff.sessions.*": "who is signed in",
     "staff.sign_ins.*": "a sign-in that is under way",
-    "staff.tokens.*": "who may use the API; the journal has each change",
+    "staff.tokens.hash": "of a random value that its program alone has",
+    "staff.tokens.made_at": "to be shown",
+    "staff.tokens.used_at": "to be shown",
 }
 """Columns, as `database.table.column` with `*` for any name, that nothing else tells of or that say nothing about money or answers, and
 why."""

@@ -18,8 +18,9 @@ from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, open_system_on, wait_until_drained
 from deploy.sandbox.faults import Deed
 from services.audit.queues import read_queues
-from services.staff.actions import dead_letters, payments
-from services.staff.people import at_terminal
+from services.staff.actions import accounts, dead_letters, payments
+from services.staff.actions.second_thoughts import EDIT_AND_REPLAY
+from services.staff.people import Role, at_terminal
 from services.staff.store import Selection
 from shared.contracts.base import Contract
 from shared.contracts.invoice import IssueInvoice, PayInvoice, RefundInvoice, VoidInvoice
@@ -167,6 +168,18 @@ class Player:
         await self.upstream.answer(command(name))
 
 
+async def let_in(staff: Database) -> None:
+    """People and programs who may use the desk, with other roles and fewer of them than at first."""
+    roles = (Role.VIEWER, Role.RESOLVER)
+    for name in ("Grace", "Alan"):
+        await accounts.add_person(staff, name, roles=roles, password="as argon2 wrote it", who=WHO)
+        await accounts.make_token(staff, f"program-of-{name}", roles=roles, days=1, who=WHO)
+    await accounts.set_roles(staff, "Grace", roles=(Role.VIEWER,), who=WHO)
+    await accounts.set_active(staff, "Alan", active=False, who=WHO)
+    await accounts.revoke_token(staff, "program-of-Alan", who=WHO)
+    await accounts.change_setting(staff, EDIT_AND_REPLAY, False, who=WHO)
+
+
 async def empty_queues(rabbitmq_url: str) -> None:
     """Leave no message in any queue."""
     async with UpstreamClient.open(rabbitmq_url) as client:
@@ -208,7 +221,7 @@ async def play(system: System, databases: Mapping[str, str], tap: Path) -> None:
             url = system.stack.rabbitmq_url_of(UPSTREAM)
             async with Upstream.open(url, name="books", history=system.history) as upstream:
                 player = Player(system, upstream, databases, staff)
-                await asyncio.gather(*(story(name) for name, story in stories(player).items()))
+                await asyncio.gather(*(story(name) for name, story in stories(player).items()), let_in(staff))
             await asyncio.to_thread(wait_until_drained, system)
             await until(lambda: rows(databases["payment_gateway"], AT_REST), within_s=WITHIN_S)
             for service in SERVICES:  # staff hear the others, and so come last
