@@ -20,7 +20,11 @@ _BY_CATEGORY: Final = {
 """Unicode's general categories: controls, formats (zero-width and direction marks), marks on or around a character, private use (also what
 stands for bytes that could not be read, `shared.amqp.lenient_decoding`), halves of pairs; letters; blanks; dashes. Of letters that modify
 others (Lm) some serve as dashes."""
-_UNSEEN_LETTERS: Final = "\u115f\u1160\u2065\u3164\uffa0"  # fillers of Hangul, and one that has no category yet
+_UNSEEN_LETTERS: Final = (
+    "\u115f\u1160\u2065\u3164\uffa0\U0001d159"  # fillers of Hangul, one without a category, an empty note head
+)
+_NEW_JOINERS: Final = "".join(map(chr, range(0x13439, 0x13440)))
+"""Those of hieroglyphs that came with Unicode 15: Python 3.11 does not know them."""
 _NO_CHARACTERS: Final = "".join(map(chr, (*range(0xFFF0, 0xFFF9), 0xFFFE, 0xFFFF)))
 _NEW_DIGITS: Final = (0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x11DE0, 0x11F50, 0x16130, 0x1CCF0, 0x1E4F0, 0x1E5F1)
 """Digits 0 of scripts, and the outlined ones, that came with Unicode 15 to 17: Python 3.11 does not know them."""
@@ -59,7 +63,7 @@ def _make_twins() -> str:
     for code, value in enumerate(map(unicodedata.numeric, characters, repeat(-1.0)), 128):
         if value in _DIGITS:  # also those that count as letters: Han, Suzhou, Roman; and counting rods
             twins[code] = _DIGITS[value]
-    for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS + _NO_CHARACTERS)):
+    for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS + _NEW_JOINERS + _NO_CHARACTERS)):
         twins[code : code + 1] = IGNORABLE
     for zero in _NEW_DIGITS:
         twins[zero : zero + 10] = b"0123456789"
