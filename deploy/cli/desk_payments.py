@@ -87,7 +87,7 @@ def _page(case: Row) -> RenderableType:
     proposed = f"{proposal['by']}: {proposal['words']}; a second person must agree, at the desk" if proposal else None
     named = facts(
         ("state", ", ".join(text for text in (state["text"].lower(), state["sub"]) if text)),
-        ("version", str(case["version"])),
+        ("version", str(case["version"]) if case["version"] else None),
         ("invoice", case["invoice_id"]),
         ("amount", money(case["amount_minor"], case["currency"]) or "?"),
         ("settled before as", case["settled_as"]),

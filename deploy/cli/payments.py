@@ -301,6 +301,8 @@ def _table(cases: Sequence[KeptCase], *, wide: bool) -> Table:
 
 
 def _state(case: Case) -> Text:
+    if case.status is domain.CaseStatus.UNKNOWN:
+        return Text("no doubt was told")  # somebody asked about a payment that is no case
     style = "red" if case.status in {domain.CaseStatus.NEEDS_DECISION, domain.CaseStatus.REFUND_FAILED} else "yellow"
     text = Text(case.status.replace("_", " "), style=style if case.is_open else "green")
     if case.decision_on_its_way is not None:
@@ -312,7 +314,7 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     case = kept.case
     named = facts(
         ("state", f"{_state(case).plain}{f', decided by {case.decided_by}' if case.decided_by else ''}"),
-        ("version", str(case.version)),
+        ("version", str(case.version) if case.version else None),
         ("reason", case.reason),
         ("invoice", case.invoice_id),
         ("amount", _amount(case)),

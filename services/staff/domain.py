@@ -29,7 +29,7 @@ REFUSALS_KEPT_MAX = 20
 
 
 class CaseStatus(StrEnum):
-    UNKNOWN = "unknown"  # only a refused decision has arrived yet
+    UNKNOWN = "unknown"  # only an answer to a question, or a refused decision, has arrived yet
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
     REFUND_IN_DOUBT = "refund_in_doubt"

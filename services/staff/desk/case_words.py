@@ -36,7 +36,7 @@ RESOLUTION_WORDS: Final[Mapping[str, str]] = {
     "refund": "give money back",
 }
 _STATUS_WORDS: Final[Mapping[CaseStatus, tuple[Kind, str]]] = {
-    CaseStatus.UNKNOWN: ("quiet", "Nothing known yet"),
+    CaseStatus.UNKNOWN: ("quiet", "No doubt was told"),
     CaseStatus.IN_DOUBT: ("work", "Gateway is being asked"),
     CaseStatus.NEEDS_DECISION: ("act", "Needs a decision"),
     CaseStatus.REFUND_IN_DOUBT: ("act", "Refund unclear"),

@@ -170,6 +170,15 @@ async def test_a_payment_is_settled(terminal: Terminal) -> None:
     assert (await terminal.json("payments", "ask", str(PAYMENT)))[0]["ok"] is True
 
 
+async def test_a_payment_that_nobody_doubts_is_no_case_of_an_unknown_state(
+    terminal: Terminal, environment: Environment
+) -> None:
+    """Somebody asked about it: what the gateway answered is shown, and no doubt that there never was."""
+    await execute(environment.databases["staff"], "UPDATE cases SET status = 'unknown', version = 0")
+    _, out, _ = await terminal.run("payments", "show", str(PAYMENT), columns=140)
+    assert ("no doubt was told" in out, "version" in out) == (True, False)
+
+
 MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("dead-letters", "replay"), 2, "Say which: IDs, a filter such as --queue, or --all."),
     (("dead-letters", "replay", "abcd1234", "--all"), 2, "Give either IDs or filters, not both."),
