@@ -19,10 +19,10 @@ class _Broom:
 
     async def purge(self, url: str) -> None:
         try:
-            await (await self._client(url)).purge()
+            await (await self._client(url)).purge(when_unconsumed=True)
         except _BROKEN:
             await self.close()
-            await (await self._client(url)).purge()
+            await (await self._client(url)).purge(when_unconsumed=True)
 
     async def _client(self, url: str) -> UpstreamClient:
         if self._kept is None:

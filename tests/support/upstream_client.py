@@ -5,11 +5,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from pamqp.commands import Queue
 
 from shared.amqp.broker_link import user_in
 from shared.clock import system_clock
@@ -17,6 +19,7 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import COMMAND_ENTRY, QUEUES, RoutingSuffix, ingress_exchange, routing_key
+from tests.support.waiting import until
 
 DEADLINE_S = 20.0
 
@@ -185,9 +188,19 @@ class UpstreamClient:
         queue = await self._channel.declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0
 
-    async def purge(self) -> None:
-        """Empty all of Remit's queues. To purge one that is empty costs the broker an entry in its log, synced to the disk."""
+    async def purge(self, *, when_unconsumed: bool = False) -> None:
+        """Empty all of Remit's queues. To purge one that is empty costs the broker an entry in its log, synced to the disk.
+
+        `when_unconsumed`: wait until nobody consumes a queue. What a consumer had not acknowledged is back in its queue when the broker has
+        noticed its end, a moment after the client has.
+        """
         channel = await self._channel.get_underlay_channel()
+
+        async def look(name: str) -> Queue.DeclareOk | None:
+            found = await channel.queue_declare(name, passive=True, timeout=10)
+            return None if when_unconsumed and found.consumer_count else found
+
         for queue in QUEUES:
-            if (await channel.queue_declare(queue.name, passive=True, timeout=10)).message_count:
+            found = await until(partial(look, queue.name), what=f"the end of all consumers of {queue.name}")
+            if found is not None and found.message_count:
                 await channel.queue_purge(queue.name, timeout=10)
