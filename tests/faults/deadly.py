@@ -162,9 +162,12 @@ def as_fast_as_without(note: Note, without: Sequence[float], beside: Sequence[fl
 async def _sending(testbed: Testbed, stranger: Stranger, address: Callable[[int], str]) -> AsyncIterator[list[UUID]]:
     """Sends commands with these addresses until the block ends. Yields the ids of those sent."""
     sent: list[UUID] = []
+    is_over = (
+        asyncio.Event()
+    )  # nothing is cancelled: a command that was published and not noted would be one that nobody sent
 
     async def send() -> None:
-        while True:
+        while not is_over.is_set():
             command = invoice(testbed)
             command_id = await stranger.send(command, reply_to=address(len(sent)))
             testbed.note_sent(command_id, command.wire_name)
@@ -176,7 +179,7 @@ async def _sending(testbed: Testbed, stranger: Stranger, address: Callable[[int]
         yield sent
         assert not sending.done(), f"the sender ended: {sending.exception()}"
     finally:
-        sending.cancel()
+        is_over.set()
         await asyncio.gather(sending, return_exceptions=True)
 
 
