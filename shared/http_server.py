@@ -90,8 +90,11 @@ class _Connections:
                 self._end(connection)
 
     def _end_longest_unused(self) -> bool:
-        """Close the one that has been of no use for longest, so that nobody keeps a probe out. Returns whether there is one."""
-        unused = [one for one in self._unused_since if one not in self._answering]
+        """Close the one that has been of no use for longest, so that nobody keeps a probe out. Returns whether there is one.
+
+        One that was made in this turn of the loop has no transport yet, by which it could be closed.
+        """
+        unused = [one for one in self._unused_since if one not in self._answering and one.transport is not None]
         if unused:
             self._end(min(unused, key=self._unused_since.__getitem__))
         return bool(unused)

@@ -171,7 +171,7 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
         case Meaning.AGREES:
             return _confirmed(payment, answer, policy)
         case Meaning.KNOWN:
-            return _known(payment, policy)
+            return _known(payment, answer, policy)
         case Meaning.TELLS_NOTHING:
             return _look_again(payment, step, answer, policy)
         case Meaning.CHARGEABLE if step is GatewayStep.CANCEL:
@@ -234,10 +234,12 @@ def _confirmed(payment: Payment, answer: GatewayAnswer, policy: Policy) -> Payme
     return _next_look(payment, policy)
 
 
-def _known(payment: Payment, policy: Policy) -> PaymentTransition:
+def _known(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """The gateway says what a person knew. The looks go on where something else may still change."""
+    charge = _charge_in(answer, payment)
+    is_short = isinstance(charge, port.Captured) and domain.is_short(payment, charge)
     has_refunds = payment.status is PaymentStatus.CAPTURED and bool(made_there(payment.refunds))
-    goes_on = has_refunds or domain.is_late(payment) or domain.is_dispute_open(payment.gateway_side)
+    goes_on = has_refunds or is_short or domain.is_late(payment) or domain.is_dispute_open(payment.gateway_side)
     return _next_look(payment, policy) if goes_on else PaymentTransition(payment)
 
 

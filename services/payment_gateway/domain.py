@@ -458,9 +458,10 @@ def _after_preparing(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
             return PaymentTransition(prepared, then=GatewayStep.EXECUTE)
         case port.Refused(code=code, advice=advice):
             return _not_charged(payment, code_of(code), _advice_of(advice))
-        case port.Unknown(key_taken=True) if step is GatewayStep.PREPARE:
-            # What took the key may have been charged since. So it is looked for, once the index that is searched has it.
-            return _needs_decision(payment, OutcomeReason.NO_READABLE_ANSWER, policy)
+        case port.Unknown(key_taken=True):
+            # What took the key may have been charged since. So it is looked for, once the index that is searched has it. No further key is
+            # used: the gateway would not know it, and would begin the payment once more.
+            return _needs_decision(replace(payment, card_jwe=None), OutcomeReason.NO_READABLE_ANSWER, policy)
         case port.NotSent() | port.Unknown():
             return _later(_with_fresh_key(payment, step, answer), answer, policy)
         case _:
@@ -549,7 +550,7 @@ def _after_capture(payment: Payment, answer: port.Captured, policy: Policy) -> P
 
 
 def stays_refunded(payment: Payment, *, decided_by: str | None = None) -> Payment:
-    """The payment that was given back, after its charge was disputed all the same. Its newest refund is told again."""
+    """The payment that was given back, after its charge was disputed all the same, or a part came back. Its newest refund is told again."""
     newest = max(refunds.made(payment.refunds), key=lambda refund: refund.version)
     told_again = replace(newest, version=payment.next_version, decided_by=decided_by or newest.decided_by)
     after = refunds.changed(payment.refunds, told_again)
@@ -1014,7 +1015,7 @@ def _with_fresh_key(payment: Payment, step: GatewayStep, answer: GatewayAnswer) 
         case GatewayStep.EXECUTE | GatewayStep.CANCEL:
             is_used_up = not isinstance(answer, port.NotSent)
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
-            is_used_up = isinstance(answer, port.Unknown) and (answer.key_spent or answer.key_taken)
+            is_used_up = isinstance(answer, port.Unknown) and answer.key_spent
         case _:
             is_used_up = False
     return replace(payment, key_number=payment.key_number + 1) if is_used_up else payment

@@ -77,7 +77,8 @@ cannot be booked as ours."""
 _TOLD_AS_CAPTURED: frozenset[Resolution] = frozenset({"captured", "refunded"})
 """Its invoice is paid, and only a refund puts the sums right. So it cannot become not charged."""
 _GIVEN_BACK: frozenset[Resolution] = frozenset({"refunded"})
-"""Its money went back, and the charge is disputed all the same. A person sees to the dispute, and says that it stands as given back."""
+"""Its money went back, and the charge is disputed all the same, or a part came back to us. A person sees to that at the gateway, and says
+that it stands as given back."""
 _ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})
 _ABOUT_ANOTHER_AMOUNT: frozenset[Resolution] = frozenset({"refunded", "give_back"})
 _NOT_THERE: frozenset[str] = frozenset({"not_captured", "not_refunded"})

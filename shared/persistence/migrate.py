@@ -48,10 +48,10 @@ DO $$
 BEGIN
     IF to_regclass('alembic_version') IS NULL THEN
         CREATE TABLE alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY);
-        COMMENT ON TABLE alembic_version IS '{BEING_SET_UP}';
+        COMMENT ON TABLE alembic_version IS '%s{BEING_SET_UP}';
     END IF;
 END $$"""
-"""Makes the table of Alembic, as Alembic does, with a note that its first migration is not over."""
+"""Makes the table of Alembic, as Alembic does, with a note of whose it is, and that its first migration is not over."""
 _NOTED = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
 
 
@@ -90,7 +90,7 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                 await _lock(connection)
                 try:
                     await _refuse_another_service(connection, folder)
-                    is_new = await _is_new(connection)
+                    is_new = await _is_new(connection, folder)
                     migrated = await _until_locked(connection, folder, post=post or is_new)
                     await _note_service(connection, folder)
                     await connection.execute(text(CONTINUE_NUMBERING.replace(":", "\\:")))
@@ -111,12 +111,12 @@ async def _lock(connection: AsyncConnection) -> None:
     await connection.commit()
 
 
-async def _is_new(connection: AsyncConnection) -> bool:
+async def _is_new(connection: AsyncConnection, folder: Path) -> bool:
     """Whether the database was empty, or the first `remit migrate` was interrupted there. That is noted before the first step."""
-    await connection.execute(text(_BEGIN))
+    await connection.execute(text((_BEGIN % note_of(service_of(folder) or "")).replace(":", "\\:")))
     noted = await connection.scalar(text(_NOTED))
     await connection.commit()
-    return bool(noted == BEING_SET_UP)
+    return noted is not None and noted.endswith(BEING_SET_UP)
 
 
 async def _until_locked(connection: AsyncConnection, folder: Path, *, post: bool) -> Migrated:
@@ -144,7 +144,7 @@ async def _note_service(connection: AsyncConnection, folder: Path) -> None:
     """Have the database say whose it is, once."""
     own = service_of(folder)
     noted = await connection.scalar(text(_NOTED))
-    if noted in {None, BEING_SET_UP}:
+    if noted is None or noted.endswith(BEING_SET_UP):
         note = "NULL" if own is None else f"'{note_of(own)}'"
         await connection.execute(text(f"COMMENT ON TABLE alembic_version IS {note}"))
         await connection.commit()

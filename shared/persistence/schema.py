@@ -60,17 +60,17 @@ def service_of(folder: Path) -> str | None:
     return folder.parent.name if folder.name == "migrations" else None
 
 
-BEING_SET_UP = "Remit: being set up"
-"""The comment on the table `alembic_version` until its first migration is over. No service starts before that."""
+BEING_SET_UP = ", being set up"
+"""How the comment on the table `alembic_version` ends until the first migration is over. No service starts before that."""
 
 
 async def another_service(connection: Connection, folder: Path) -> str | None:
     """A sentence if the database is that of another service; None if it is ours, or empty, or of a build that did not note it."""
     said = await connection.fetchval("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
     own = service_of(folder)
-    if own is None or said in {None, BEING_SET_UP, note_of(own)}:
+    if own is None or said is None or (noted := said.removesuffix(BEING_SET_UP)) == note_of(own):
         return None
-    return f"this is the database of {said.removeprefix(note_of(''))}, not of {own}: name the right one"
+    return f"this is the database of {noted.removeprefix(note_of(''))}, not of {own}: name the right one"
 
 
 def note_of(service: str) -> str:
@@ -78,7 +78,7 @@ def note_of(service: str) -> str:
     return f"Remit: {service}"
 
 
-_CURRENT = """SELECT CASE WHEN obj_description('alembic_version'::regclass, 'pg_class') = $1 THEN NULL ELSE version_num END
+_CURRENT = """SELECT CASE WHEN obj_description('alembic_version'::regclass, 'pg_class') LIKE '%' || $1 THEN NULL ELSE version_num END
     FROM alembic_version"""
 
 

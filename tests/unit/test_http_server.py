@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
+from shared import http_server
 from shared.http_server import CONNECTIONS_MAX, UNUSED_MAX_S, HttpServer, serve
 from tests.support.waiting import until
 
@@ -140,3 +141,14 @@ async def test_so_many_that_are_answered_are_taken_and_more_when_some_have_gone(
                 return (await closed_or_said(taken)) == HELLO
 
         await until(is_taken, what="a connection to be taken")
+
+
+async def test_those_that_come_at_once_do_not_push_each_other_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them can be closed yet: it would be forgotten, and stay open for ever."""
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 2)
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response()
+
+    make = http_server._Connections().made_by(web.Server(answer))
+    assert [isinstance(make(), http_server._Refused) for _ in range(4)] == [False, False, True, True]

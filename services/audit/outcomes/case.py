@@ -37,12 +37,16 @@ def of_case(case: StoredRow, row: StoredRow, said: Said) -> Iterator[str]:
 
 
 def _as_heard(case: StoredRow, told: Sequence[SaidOutcome]) -> Iterator[str]:
-    """A case of which staff were told nothing yet shows nothing. Else it shows what no message takes back."""
+    """A case of which staff were told nothing yet shows nothing. Else it shows what no message takes back.
+
+    A doubt that is over and that staff missed is not said again. So of such a case only those count whose answers it shows.
+    """
     if (case["version"] == 0) != (case["status"] == "unknown"):
         yield f"its case shows {case['status']} as of version {case['version']}"
     if case["version"] == 0 and (case["reason"] or case["decided_by"]):
         yield f"its case shows the reason {case['reason']} and {case['decided_by']}, and staff were told nothing"
-    doubts = [one for one in told if one.row["version"] <= case["version"] and "attempts" in one.data]
+    known = case["version"] if case["status"] in CASES else case["attempts_version"]
+    doubts = [one for one in told if one.row["version"] <= known and "attempts" in one.data]
     if case["attempts_version"] < max((one.row["version"] for one in doubts), default=0):
         yield f"its case shows the answers of version {case['attempts_version']}, and staff were told newer ones"
     for name in ("amount_minor", "currency", "gateway_id"):

@@ -79,15 +79,16 @@ async def _pages(
     gateway: StripeGateway, kind: Listed, since: int, until: int | None, sleep: Sleep
 ) -> AsyncIterator[Page]:
     after: str | None = None
+    ends: set[str] = set()
     while True:
         page = await _page(gateway, kind, since, until, after, sleep)
         yield page
         if not page.has_more or not page.things:
             return
-        last = str(page.things[-1].get("id"))
-        if last == after:  # a cache on the way, say; it would go on for ever
+        after = str(page.things[-1].get("id"))
+        if after in ends:  # a cache on the way, say; it would go on for ever
             raise ReconcileError(f"the gateway's books are unreadable: a page of {kind} comes again and again.")
-        after = last
+        ends.add(after)
 
 
 async def _page(

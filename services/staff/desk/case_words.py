@@ -157,6 +157,7 @@ class ChoiceInWords:
 def choice_of(resolution: str, case: Case) -> ChoiceInWords:
     """One decision about this case, in words."""
     invoice = case.invoice_id
+    first = "Give the rest back in the gateway's dashboard first. " if case.reason == "not_refunded" else ""
     says, follows = {
         "captured": ("The card was charged", f"{invoice} is marked paid, and the sender is told."),
         "not_charged": (
@@ -164,7 +165,10 @@ def choice_of(resolution: str, case: Case) -> ChoiceInWords:
             f"The payment is cancelled at the gateway if it still can be; {invoice} is open again, and the sender is told. Should a "
             "charge show up later, Remit gives the money back and tells you.",
         ),
-        "refunded": ("The money was given back", f"The refund counts as made; {invoice} and the sender are told."),
+        "refunded": (
+            "The money was given back",
+            f"{first}The refund counts as made; {invoice} and the sender are told.",
+        ),
         "not_refunded": (
             "The money was not given back",
             "It stays with us; the sender is told that the refund failed.",

@@ -519,6 +519,8 @@ def test_what_others_gave_back_and_got_back_is_a_case_where_all_had_to_go_back()
     assert again == PaymentTransition(case, delay_s=REMIND_S, republish=True), "it stays the same case"
     by_hand = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
     assert afterwards.meaning_of(says, by_hand) is afterwards.Meaning.KNOWN
+    looked = afterwards.on_answer(by_hand, GatewayStep.INQUIRE_REFUND, says, POLICY)
+    assert (looked.outcome, looked.delay_s is None) == (None, False), "it is looked at until it is true"
     assert afterwards.meaning_of(REFUNDED, by_hand) is afterwards.Meaning.AGREES
     ended = afterwards.on_answer(case, GatewayStep.INQUIRE, ALL_REFUNDED, POLICY)
     assert (ended.outcome, ended.payment.status) == (Outcome.REFUNDED, PaymentStatus.REFUNDED)
