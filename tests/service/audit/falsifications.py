@@ -1579,15 +1579,6 @@ NOT_SEEN: Final = (
         why="a refund of which we lost the record is found in the gateway's list, and the answer to that says that there is no other",
     ),
     unseen(
-        "payment_gateway.attempts",
-        "an answer that moves no money, taken out",
-        (
-            "payment_gateway",
-            "DELETE FROM attempts WHERE payment_id = $payment(late) AND answer = 'unknown' AND step = 'cancel'",
-        ),
-        why="a lease that was lost leaves gaps, and only outcomes that tell answers can miss one",
-    ),
-    unseen(
         "payment_gateway.attempts.at",
         "the times of two answers exchanged",
         (
