@@ -113,7 +113,7 @@ async def _lock(connection: AsyncConnection) -> None:
 
 async def _is_new(connection: AsyncConnection, folder: Path) -> bool:
     """Whether the database was empty, or the first `remit migrate` was interrupted there. That is noted before the first step."""
-    await connection.execute(text((_BEGIN % note_of(service_of(folder) or "")).replace(":", "\\:")))
+    await connection.execute(text(_BEGIN % note_of(service_of(folder) or "")))
     noted = await connection.scalar(text(_NOTED))
     await connection.commit()
     return noted is not None and noted.endswith(BEING_SET_UP)
